@@ -1,0 +1,223 @@
+"""The configuration as frozen values; every default of CONTRACT.md stands here and nowhere else.
+
+All durations are float seconds. Paths are absolute by the time they get here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Jitter = Literal["full", "none"]
+Level = Literal["debug", "info", "warning", "error", "critical"]
+LogFormat = Literal["auto", "journal", "terminal", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Growing delays between tries.
+
+    Attributes:
+        initial_s: The first delay's bound.
+        factor: What each next bound is multiplied by, at least 1.
+        max_s: The largest bound.
+        jitter: `full` draws the delay evenly between 0 and the bound, `none` takes the bound itself.
+    """
+
+    initial_s: float = 1.0
+    factor: float = 2.0
+    max_s: float = 60.0
+    jitter: Jitter = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectPolicy:
+    """How the database is tried.
+
+    Attributes:
+        attempts: Full attempts before giving up; 0: for ever.
+        backoff: The delays between them.
+        retry_refused: Whether a refused login, database or privilege is tried again.
+    """
+
+    attempts: int = 0
+    backoff: Backoff = field(default_factory=lambda: Backoff(initial_s=0.25, max_s=30.0))
+    retry_refused: bool = True
+
+
+class Dsn:
+    """A connection string that shows itself only without its secrets.
+
+    `str`, `repr` and formatting give the redacted form, so that it can stand in any log or error;
+    `reveal()` is for the driver alone.
+    """
+
+    __slots__ = ("_redacted", "_text")
+
+    def __init__(self, text: str, *, redacted: str) -> None:
+        self._text = text
+        self._redacted = redacted
+
+    def reveal(self) -> str:
+        """Return the connection string with its password, for the driver."""
+        return self._text
+
+    def __str__(self) -> str:
+        return self._redacted
+
+    def __repr__(self) -> str:
+        return f"Dsn({self._redacted!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dsn) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A PostgreSQL server, or several, reached through a connection string.
+
+    Attributes:
+        dsn: The connection string; empty text means libpq's own variables alone (PGHOST, PGUSER, …).
+        came_from: Where it was found, for people: a variable, a key, a file, a credential.
+    """
+
+    dsn: Dsn
+    came_from: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedStore:
+    """A PostgreSQL of the daemon's own.
+
+    Attributes:
+        path: The folder of its data; None: `postgres` in the state directory.
+        ephemeral: Whether it is gone at exit (then `path` is None).
+    """
+
+    path: Path | None = None
+    ephemeral: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseConfig:
+    """`[database]`: where it is and how it is reached."""
+
+    target: Server | EmbeddedStore
+    pool_min: int = 1
+    pool_max: int = 10
+    connect_timeout_s: float = 5.0
+    command_timeout_s: float = 30.0
+    migrate: Literal["auto", "check"] = "auto"
+    probe_interval_s: float = 1.0
+    startup: ConnectPolicy = field(default_factory=lambda: ConnectPolicy(attempts=10, retry_refused=False))
+    runtime: ConnectPolicy = field(default_factory=ConnectPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """`[supervisor]`: the process as a whole."""
+
+    state_dir: Path
+    control: Path
+    ready: Literal["connected", "started"] = "connected"
+    stop_timeout_s: float = 30.0
+    stall_warning_s: float = 1.0
+    python_path: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """`[log]`: what is said and in which form."""
+
+    level: Level = "info"
+    format: LogFormat = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A worker that runs until it is stopped, `replicas` times."""
+
+    replicas: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """A tick each `interval_s` seconds."""
+
+    interval_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A tick whenever the cron expression says so, in the machine's time zone."""
+
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """A worker that runs a tick at a time.
+
+    Attributes:
+        schedule: When the ticks are due.
+        immediate: Whether the first tick comes at once.
+    """
+
+    schedule: Every | Cron
+    immediate: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """`[workers.NAME]`: one worker.
+
+    Attributes:
+        name: `[a-z0-9][a-z0-9_-]*`.
+        run: `package.module:function`.
+        kind: What the function is and when it runs.
+        restart: What happens when it ends.
+        max_restarts: Restarts within `window_s`; one more means exhausted.
+        window_s: The window in which restarts are counted.
+        exhausted: Whether the worker alone stops, or the daemon exits with 70.
+        backoff: The delays between restarts.
+        stop_timeout_s: How long work in flight may take after the stop.
+        stall_timeout_s: How long one tick may take; 0: for ever.
+        settings: The worker's own, as `ctx.settings`.
+    """
+
+    name: str
+    run: str
+    kind: Service | Periodic
+    restart: Literal["always", "on-failure", "never"] = "always"
+    max_restarts: int = 10
+    window_s: float = 300.0
+    exhausted: Literal["stop", "exit"] = "stop"
+    backoff: Backoff = field(default_factory=Backoff)
+    stop_timeout_s: float = 30.0
+    stall_timeout_s: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One whole configuration.
+
+    Attributes:
+        path: The file it was read from.
+        name: The daemon's name: the stem of the file.
+        workers: By name, in the order of the file.
+    """
+
+    path: Path
+    name: str
+    daemon: DaemonConfig
+    log: LogConfig
+    database: DatabaseConfig
+    workers: Mapping[str, WorkerSpec]

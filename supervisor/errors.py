@@ -1,0 +1,68 @@
+"""One tree of errors, one class for each way the daemon reacts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class SupervisorError(Exception):
+    """Everything that pgsupervisor raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with the configuration.
+
+    Attributes:
+        source: The file, or the environment variable, that says it.
+        key: The key path, such as `workers.mail.concurrency`; empty when the whole source is meant.
+        problem: A sentence: what was found, what was expected, what to do.
+    """
+
+    source: str
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        where = f"{self.source}: {self.key}" if self.key else self.source
+        return f"{where}: {self.problem}"
+
+
+class ConfigError(SupervisorError):
+    """The configuration is wrong: refuse to start, or keep the old one.
+
+    Attributes:
+        faults: Everything that is wrong with it, in the order of the file.
+    """
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = faults
+
+
+class DatabaseUnavailable(SupervisorError):
+    """The database is away and the worker is to stop, so it cannot wait any longer."""
+
+
+class DatabaseGaveUp(SupervisorError):
+    """The start used up its attempts to connect (exit status 69)."""
+
+
+class DatabaseRefused(SupervisorError):
+    """The server refused the login, the database or a privilege at the start (exit status 77)."""
+
+
+class StoreLocked(SupervisorError):
+    """Another process kept the embedded store's directory locked (exit status 75)."""
+
+
+class ControlTaken(SupervisorError):
+    """Another daemon already answers at the control socket (exit status 75)."""
+
+
+class WorkerExhausted(SupervisorError):
+    """A worker used up its restarts and its configuration says that the daemon ends with it (exit status 70)."""
+
+
+class InvalidTransition(SupervisorError):
+    """A state machine was asked for a move it does not have: a fault of the daemon itself."""
