@@ -116,7 +116,11 @@ def make_template(directory: Path) -> Path:
 @contextlib.contextmanager
 def server_home() -> Iterator[Path]:
     """Give a short-named directory that the server's user can reach, gone afterwards."""
-    home = Path(tempfile.mkdtemp(prefix="pgt-", dir="/tmp"))
+    # In memory where there is room: copying the template's thousand files takes 0.05 s there, over 1 s on some disks.
+    roomy = False
+    with contextlib.suppress(OSError):
+        roomy = shutil.disk_usage("/dev/shm").free > 4 * 2**30
+    home = Path(tempfile.mkdtemp(prefix="pgt-", dir="/dev/shm" if roomy else "/tmp"))
     home.chmod(0o755)
     try:
         yield home
