@@ -1,0 +1,112 @@
+"""Where the daemon keeps its state and where its control socket is.
+
+The commands that talk to a running daemon need the second even while the file is broken, gone or
+unreadable, so they get a list of places to try instead of an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SOCKET = "control.sock"
+DEFAULT_NAME = "pgsupervisor"
+# What fits into sockaddr_un with its closing zero byte.
+LONGEST_SOCKET_BYTES = 107
+
+_CONTROL = "PGSUPERVISOR__SUPERVISOR__CONTROL"
+_STATE_DIR = "PGSUPERVISOR__SUPERVISOR__STATE_DIR"
+_HEADER = re.compile(r"\s*\[")
+_SUPERVISOR = re.compile(r"\s*\[\s*supervisor\s*\]")
+_LINE = re.compile(r"\s*(?P<dotted>supervisor\s*\.\s*)?(?P<key>control|state_dir)\s*=(?P<value>.*)", re.DOTALL)
+
+
+def absolute(path_text: str, base: Path) -> Path:
+    """Return the absolute path for a text that is relative to the folder `base`."""
+    path = base / path_text
+    # Symbolic links stay as they are (under systemd the state directory is one), unless `..` makes them matter.
+    return path.resolve() if ".." in path.parts else path
+
+
+def default_state_dir(config_path: Path, environ: Mapping[str, str]) -> Path:
+    """Return where the state is kept when nothing says so: systemd's directory, else beside the file."""
+    return first_directory(environ, "STATE_DIRECTORY") or config_path.parent / ".pgsupervisor"
+
+
+def default_control(state_dir: Path, environ: Mapping[str, str]) -> Path:
+    """Return where the control socket is when nothing says so."""
+    return (first_directory(environ, "RUNTIME_DIRECTORY") or state_dir) / SOCKET
+
+
+def first_directory(environ: Mapping[str, str], variable: str) -> Path | None:
+    """Return the first directory of one of systemd's variables; it may list several."""
+    first = environ.get(variable, "").split(":")[0]
+    return Path(first) if first.startswith("/") else None
+
+
+def control_candidates(explicit: str | None, config_path: Path | None, environ: Mapping[str, str]) -> list[Path]:
+    """Return where the running daemon's control socket may be, the likeliest first.
+
+    Args:
+        explicit: `--control`; then there is no other place.
+        config_path: The configuration file, existing or not; None: nothing says which.
+        environ: The environment.
+    """
+    here = Path.cwd()
+    if explicit is not None:
+        return [absolute(explicit, here)]
+    path = here / (config_path or f"{DEFAULT_NAME}.toml")
+    told = _told(path)
+    control = environ.get(_CONTROL) or told.get("control")
+    if control:
+        return [absolute(control, path.parent)]
+    state_text = environ.get(_STATE_DIR) or told.get("state_dir")
+    state_dir = absolute(state_text, path.parent) if state_text else default_state_dir(path, environ)
+    runtime = first_directory(environ, "RUNTIME_DIRECTORY")
+    places = [runtime] if runtime else []
+    places += [Path("/run", DEFAULT_NAME, path.stem), state_dir]
+    return [place / SOCKET for place in dict.fromkeys(places)]
+
+
+def _told(path: Path) -> dict[str, str]:
+    """Return `control` and `state_dir` as far as the file says them; nothing that is wrong matters here."""
+    try:
+        text = path.read_bytes().decode(errors="replace")
+    except OSError:
+        return {}
+    try:
+        section = tomllib.loads(text).get("supervisor", {})
+    except (ValueError, RecursionError):
+        section = _scan(text)
+    if not isinstance(section, dict):
+        return {}
+    return {key: value for key, value in section.items() if key in ("control", "state_dir") and isinstance(value, str)}
+
+
+def _scan(text: str) -> dict[str, object]:
+    """Find the two keys in a file that is no TOML any more, line by line."""
+    section: dict[str, object] = {}
+    inside = top = None
+    for line in text.splitlines():
+        if _HEADER.match(line):
+            inside, top = _SUPERVISOR.match(line), False
+            continue
+        match = _LINE.match(line)
+        if match is None or not (inside if match["dotted"] is None else top is None):
+            continue
+        try:
+            section[match["key"]] = tomllib.loads(f"value ={match['value']}")["value"]
+        except ValueError:
+            continue
+    return section
+
+
+def bytes_of(path: Path) -> int:
+    """Return how many bytes a path takes, for the limit of sockets."""
+    return len(os.fsencode(path))

@@ -1,0 +1,117 @@
+"""`[workers.NAME]` as a value of the model."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from supervisor.config.model import Backoff, Cron, Every, Periodic, Service, WorkerSpec
+from supervisor.config.schema import COMMON, LATER_KINDS, PERIODIC, SERVICE, WORKER
+from supervisor.config.section import backoff
+from supervisor.config.table import Key, nearest, read_table
+from supervisor.config.value import found, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from supervisor.config.table import Faults
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+_KEYS: Mapping[str, Mapping[str, Key]] = {
+    "service": {**COMMON, **SERVICE},
+    "periodic": {**COMMON, **PERIODIC},
+}
+_NO_WORKER = 'there is no worker; add a table such as [workers.mail] with run = "package.module:function"'
+_NO_FUNCTION = 'the worker has nothing to run; write run = "package.module:function"'
+_DEFAULT_BACKOFF = Backoff()
+
+
+def read_workers(tables: Mapping[str, Any], stop_timeout_s: float, faults: Faults) -> dict[str, WorkerSpec]:
+    """Return the workers by name, in the order of the file.
+
+    Args:
+        tables: The table `[workers]`.
+        stop_timeout_s: The supervisor's, for workers that say none.
+        faults: Takes what is wrong.
+    """
+    if not tables and not faults.concern("workers"):
+        faults.add(("workers",), _NO_WORKER)
+    workers = {}
+    for name, table in tables.items():
+        if not NAME.fullmatch(name):
+            faults.add(("workers", name), "a worker's name has lower-case letters, digits, _ and - only")
+        if not isinstance(table, dict):
+            faults.add(("workers", name), f"expected a table such as [workers.mail], {found(table)}")
+        elif (spec := _read_worker(name, table, stop_timeout_s, faults)) is not None:
+            workers[name] = spec
+    return workers
+
+
+def _read_worker(name: str, table: dict[str, Any], stop_timeout_s: float, faults: Faults) -> WorkerSpec | None:
+    where = ("workers", name)
+    kind = table.get("kind", "service")
+    if kind not in _KEYS:
+        _refuse_kind(kind, table, where, faults)
+        return None
+    given = read_table(table, _KEYS[kind], where, faults, _foreign_keys(kind, table))
+    if given.pop("singleton", False):
+        faults.add((*where, "singleton"), "this version does not have leases yet; leave it out, or write false")
+    if "run" not in table:
+        faults.add((*where, "run"), _NO_FUNCTION)
+    given["backoff"] = backoff(given.get("backoff", {}), _DEFAULT_BACKOFF, (*where, "backoff"), faults)
+    given["kind"] = _service(given) if kind == "service" else _periodic(given, table, where, faults)
+    if kind == "service" and given.get("stall_timeout_s"):
+        problem = "a service has no single call whose length could be limited; this is for periodic workers"
+        faults.add((*where, "stall_timeout"), problem)
+    if given["kind"] is None or "run" not in given:
+        return None
+    return WorkerSpec(name=name, **{"stop_timeout_s": stop_timeout_s, **given})
+
+
+def _refuse_kind(kind: object, table: dict[str, Any], where: tuple[str, ...], faults: Faults) -> None:
+    """Say what is wrong with the kind, and with every key that can be judged without it."""
+    if isinstance(kind, str) and kind in LATER_KINDS:
+        problem = f'this version does not have workers of kind "{kind}" yet; it has "service" and "periodic"'
+    else:
+        near = nearest(kind, (*_KEYS, *LATER_KINDS)) if isinstance(kind, str) else None
+        meant = f"; did you mean {quoted(near)}?" if near is not None and near in _KEYS else ""
+        problem = f'expected "service" or "periodic", {found(kind)}{meant}'
+    faults.add((*where, "kind"), problem)
+    rest = {key: value for key, value in table.items() if key != "kind"}
+    read_table(rest, WORKER, where, faults, {key: "" for keys in LATER_KINDS.values() for key in keys})
+
+
+def _foreign_keys(kind: str, table: dict[str, Any]) -> dict[str, str]:
+    """Return the keys of other kinds, each with the sentence that says so."""
+    this = f'this worker\'s kind is "{kind}"' + ("" if "kind" in table else ", the default")
+    refused = {}
+    for other, keys in LATER_KINDS.items():
+        for key in keys:
+            refused[key] = f'is for workers of kind "{other}", which this version does not have yet; {this}'
+    for other, known in (("service", SERVICE), ("periodic", PERIODIC)):
+        for key in known if other != kind else ():
+            refused[key] = f'is for workers of kind "{other}"; {this}'
+    return refused
+
+
+def _service(given: dict[str, Any]) -> Service:
+    return Service(given.pop("replicas")) if "replicas" in given else Service()
+
+
+def _periodic(given: dict[str, Any], table: dict[str, Any], where: tuple[str, ...], faults: Faults) -> Periodic | None:
+    every_s, expression = given.pop("every_s", None), given.pop("cron", None)
+    immediate = given.pop("immediate", None)
+    if "every" in table and "cron" in table:
+        faults.add((*where, "cron"), "every is given too; keep one of the two")
+    elif "every" not in table and "cron" not in table:
+        problem = 'a periodic worker needs a schedule; write every = "30s" or cron = "*/5 * * * *"'
+        faults.add(where, problem)
+    if every_s is not None:
+        schedule: Every | Cron = Every(every_s)
+    elif expression is not None:
+        schedule = Cron(expression)
+    else:
+        return None
+    # What is due at a time of day must not run at every restart of the daemon as well.
+    return Periodic(schedule, isinstance(schedule, Every) if immediate is None else immediate)
