@@ -1,0 +1,202 @@
+"""The table of everything the daemon can say: name, MESSAGE_ID, level and the sentence for an operator.
+
+A new event is one line here and one paragraph in systemd/pgsupervisor.catalog. A MESSAGE_ID is random, made
+once and never changed: people filter by it. Sentences use the small language of `sentence.py`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
+LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR, "critical": CRITICAL}
+LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
+
+# Repeats of these are folded only while they come faster than the first window: each tells a change of state.
+_STATE_CHANGES = ("daemon.", "config.", "database.", "reload.", "workers.", "store.")
+
+
+class Kind(NamedTuple):
+    """One event of the table.
+
+    Attributes:
+        name: `noun.what_happened`, the field EVENT.
+        message_id: 128 bits as 32 hexadecimal digits, for ever the same.
+        level: One of the five numbers above; `tell` may override it.
+        sentence: What an operator reads, in the language of `sentence.py`.
+    """
+
+    name: str
+    message_id: str
+    level: int
+    sentence: str
+
+    @property
+    def is_state_change(self) -> bool:
+        """Whether each entry tells a change of the daemon's state, so that a slow stream of them is shown in full."""
+        return self.name.startswith(_STATE_CHANGES)
+
+
+_TABLE = (
+    (
+        "daemon.starting",
+        "0203c923765c14fcfd2a85d6e93fd411",
+        INFO,
+        "pgsupervisor {version} is starting[ from {config}].",
+    ),
+    ("daemon.ready", "3c4ba581d211698c0f4e610920200d66", INFO, "Ready[ after {took_s}][: {workers|worker}]."),
+    ("daemon.stopping", "b05ab3d973187ee535911aa9e8bcb045", INFO, "Stopping[: {signal}]."),
+    ("daemon.stopped", "9982d3326bbe44139913de355d75c50e", INFO, "Stopped[ with status {status}][ after {took_s}]."),
+    (
+        "daemon.failed",
+        "51ba121461d780cc2f9c633c6571a2cd",
+        CRITICAL,
+        "The daemon failed by a fault of its own: {error}.",
+    ),
+    ("config.invalid", "f1abac06b1f0c35b235d1459f44daf3a", ERROR, "The configuration is wrong:\n{faults}"),
+    ("config.noticed", "752649a5e87fd1ac9b3532e74191cd80", WARNING, "The configuration deserves a look: {reason}"),
+    ("reload.started", "a58a0036356b744f8054ddfaabccfd6e", INFO, "Reading the configuration anew."),
+    (
+        "reload.applied",
+        "5ccf7e78f7b9badf12e456a5591750c9",
+        INFO,
+        "The new configuration runs[: added {added}][, changed {changed}][, removed {removed}][ ({took_s})].",
+    ),
+    (
+        "reload.rejected",
+        "b49154150b6149ac6e0affe9a9644d24",
+        ERROR,
+        "The new configuration was refused, the old one still runs:\n{faults}",
+    ),
+    (
+        "database.connecting",
+        "b7e186a757e5e00a7cc49b6f4de941ed",
+        INFO,
+        "Connecting to the database[ at {address}][, attempt {attempts}][: {reason}].",
+    ),
+    (
+        "database.connected",
+        "4beb980d457917ee14a903febf0bf629",
+        INFO,
+        "Connected to the database[ at {address}][, PostgreSQL {server_version}][, after {took_s}].",
+    ),
+    (
+        "database.lost",
+        "e5da9880ef8fe20650aed81e071c9921",
+        WARNING,
+        "Lost the database[ at {address}]: {reason}[. {workers|worker} waiting for it].",
+    ),
+    (
+        "database.still_down",
+        "1b9281bb7ab51d9aec38b4d7ec00bc42",
+        WARNING,
+        "The database is still away[ after {down_s}][ and {attempts|attempt}]: {reason}[. Next try in {next_try_s}].",
+    ),
+    (
+        "database.recovered",
+        "65c8c94baeb5492901c66cca47a6c235",
+        INFO,
+        "The database is back[ after {downtime_s}][ and {attempts|attempt}].",
+    ),
+    (
+        "database.reconnected",
+        "d58969cd054c8d4ab8251492b97d2382",
+        DEBUG,
+        "A connection of the daemon was made anew[: {reason}].",
+    ),
+    (
+        "database.gave_up",
+        "3ff0d398f9ac64e3311935c464610720",
+        CRITICAL,
+        "Gave up connecting to the database[ after {attempts|attempt}]: {reason}.",
+    ),
+    ("store.starting", "ed37c8512b66b4be7e6152c87cb57bf1", INFO, "Starting the embedded PostgreSQL[ in {path}]."),
+    (
+        "store.started",
+        "a4ecaafc428b1979225d66c323c3f822",
+        INFO,
+        "The embedded PostgreSQL runs[ in {path}][, after {took_s}].",
+    ),
+    (
+        "store.stopped",
+        "7b4391d6e097e03ded575b87e1e40240",
+        INFO,
+        "The embedded PostgreSQL has stopped[ after {took_s}].",
+    ),
+    ("store.failed", "676f015b4509ec6b53eaaf0d96864119", ERROR, "The embedded PostgreSQL failed: {reason}."),
+    (
+        "store.locked",
+        "9e4434fb518734cfaa5358755e6efb4f",
+        WARNING,
+        "The embedded store[ {path}] is in use[ by process {holder_pid}][ on {holder_host}][ since "
+        "{holder_since}]. Waiting for it.",
+    ),
+    ("store.unlocked", "aceb6a207e84b8bc476f7cdd8f0c5545", INFO, "The embedded store is free[ after {waited_s}]."),
+    ("worker.started", "4da163be946877adc47b0e379f3c348c", INFO, "Worker {worker} runs[ ({replicas|replica})]."),
+    ("worker.stopped", "b2e35fb61c8f387286e3d650ffb0a001", INFO, "Worker {worker} has stopped[: {reason}]."),
+    (
+        "worker.failed",
+        "9ea0c16871ad768943221921f6517d76",
+        ERROR,
+        "Worker {worker} failed[ in {place}]: {error_type}: {error}",
+    ),
+    ("worker.ended", "590bca6e5d4eaa3dfeb3455825c79537", WARNING, "Worker {worker} ended by itself[: {reason}]."),
+    (
+        "worker.restarting",
+        "9c75cb001c92d3b26003f9c5a8a8743b",
+        INFO,
+        "Worker {worker} starts again[ in {delay_s}][ ({restarts|restart} in its window)].",
+    ),
+    (
+        "worker.exhausted",
+        "aabcc6c433e38769ac44536ddae4db57",
+        ERROR,
+        "Worker {worker} used up its restarts[: {restarts} within {window_s}]. Mend it, then: "
+        "pgsupervisor restart {worker}",
+    ),
+    (
+        "worker.stalled",
+        "62395a6da127f6445541a646605b4dc2",
+        WARNING,
+        "Worker {worker} took longer than {limit_s} and was cancelled.",
+    ),
+    (
+        "worker.abandoned",
+        "131e33b18bfa5f8c14eaf5936c883101",
+        ERROR,
+        "Worker {worker} ignores its stop[ for {limit_s}] and was left behind.",
+    ),
+    ("worker.paused", "87dd6fe250fe64ad982035415704b954", INFO, "Worker {worker} is paused."),
+    ("worker.unpaused", "8e95c5e5d9ea642c5b31d9be28018f9c", INFO, "Worker {worker} goes on."),
+    ("workers.parked", "1e0c509944656565251878033627e6ea", WARNING, "{workers|worker} wait for the database."),
+    ("workers.resumed", "954c2562205fe2371d49ea8ef1624feb", INFO, "{workers|worker} go on."),
+    (
+        "loop.blocked",
+        "57f17cfe3e68d28f166d37d8ebbebd14",
+        WARNING,
+        "The event loop has been blocked for {blocked_s}[ by {worker}]; its stack is in this "
+        "entry. Move that work to a thread.",
+    ),
+    (
+        "control.failed",
+        "30898e68089a8eebe1a8baa555ecbeb2",
+        WARNING,
+        "The control socket[ {path}] failed: {reason}. The commands cannot reach this daemon.",
+    ),
+    (
+        "notify.failed",
+        "93a5efad55c0a32e560afef6a52caa57",
+        WARNING,
+        "systemd could not be told: {reason}. The daemon works on.",
+    ),
+    ("library.logged", "5013289c6a8621f9342e4a523560039d", INFO, "{logger}: {text}"),
+    (
+        "log.repeated",
+        "9971f7d20d63169e2a7f73c8baeb73bf",
+        INFO,
+        "{of_event}[ of {worker}] was said {count|more time} in {over_s}.",
+    ),
+    ("log.dropped", "295768e5b430ac5bcdbf622f397f3bb9", WARNING, "{count|journal entry} lost: {reason}."),
+)
+
+EVENTS = {row[0]: Kind(*row) for row in _TABLE}

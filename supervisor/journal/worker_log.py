@@ -1,0 +1,149 @@
+"""The logger that a worker sees: structlog's, bound to the worker's name, and unable to raise into it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import structlog
+
+from supervisor.journal.events import CRITICAL, DEBUG, ERROR, INFO, LEVELS, WARNING
+from supervisor.journal.journal import say
+from supervisor.journal.value import LIMIT, safe_text
+
+# Names that an entry has of its own; a worker's field of that name gets a `_` behind it.
+_RESERVED = frozenset({
+    "message", "priority", "event", "message_id", "syslog_identifier", "ts", "level", "traceback", "place",
+})  # fmt: skip
+_OF_FAILURE = frozenset({"error_type", "error", "sqlstate"})
+_NUMBERS = {**LEVELS, "warn": WARNING, "err": ERROR, "fatal": CRITICAL, "exception": ERROR}
+
+
+class WorkerLogger(structlog.BoundLoggerBase):
+    """structlog's interface: `bind`, `unbind`, `new`, `info("event", key=value)`, `exception(…)`, `ainfo(…)`."""
+
+    def debug(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Say something that only matters while looking for a fault."""
+        self._say(DEBUG, event, args, fields)
+
+    def info(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Say something."""
+        self._say(INFO, event, args, fields)
+
+    def warning(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Say something that somebody should look at some day."""
+        self._say(WARNING, event, args, fields)
+
+    def error(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Say something that somebody should look at."""
+        self._say(ERROR, event, args, fields)
+
+    def critical(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Say something that somebody should look at now."""
+        self._say(CRITICAL, event, args, fields)
+
+    def exception(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Say an error together with the exception that is being handled."""
+        fields.setdefault("exc_info", True)
+        self._say(ERROR, event, args, fields)
+
+    def log(self, level: int | str, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Say something at a level given by name or by logging's number."""
+        number = level if isinstance(level, int) else _NUMBERS.get(str(level).lower(), INFO)
+        known = next((known for known in (CRITICAL, ERROR, WARNING, INFO) if number >= known), DEBUG)
+        self._say(known, event, args, fields)
+
+    # Nothing here waits, so the forms for coroutines are the same.
+    async def adebug(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Do what `debug` does."""
+        self._say(DEBUG, event, args, fields)
+
+    async def ainfo(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Do what `info` does."""
+        self._say(INFO, event, args, fields)
+
+    async def awarning(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Do what `warning` does."""
+        self._say(WARNING, event, args, fields)
+
+    async def aerror(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Do what `error` does."""
+        self._say(ERROR, event, args, fields)
+
+    async def acritical(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Do what `critical` does."""
+        self._say(CRITICAL, event, args, fields)
+
+    async def aexception(self, event: object = "", /, *args: object, **fields: Any) -> None:
+        """Do what `exception` does."""
+        fields.setdefault("exc_info", True)
+        self._say(ERROR, event, args, fields)
+
+    warn = warning
+    fatal = critical
+    err = error
+    msg = info
+
+    def _say(self, level: int, event: object, args: tuple[object, ...], fields: dict[str, Any]) -> None:
+        try:
+            exc = _exception(fields.pop("exc_info", None))
+            bound = structlog.contextvars.get_contextvars()
+            known = {**bound, **self._context, **fields}
+            say(
+                None,
+                _text(event, args),
+                level,
+                _renamed(known, self._context.get("worker"), failed=exc is not None),
+                exc,
+            )
+        except Exception:  # noqa: BLE001 - a log call never fails
+            say(None, "unreadable entry", level, {"worker": self._context.get("worker")})
+
+
+def worker_logger(worker: str) -> WorkerLogger:
+    """Return a worker's own logger; making one costs a microsecond."""
+    return WorkerLogger(None, (), {"worker": worker})
+
+
+def adopt_structlog() -> None:
+    """Send what users say through `structlog.get_logger()` the same way."""
+    structlog.configure(
+        processors=[],
+        wrapper_class=WorkerLogger,
+        context_class=dict,
+        logger_factory=_no_logger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _no_logger(*args: object) -> None:
+    del args
+
+
+def _exception(given: object) -> BaseException | None:
+    if isinstance(given, BaseException):
+        return given
+    if isinstance(given, tuple) and len(given) == 3:
+        return given[1] if isinstance(given[1], BaseException) else None
+    return sys.exc_info()[1] if given else None
+
+
+def _text(event: object, args: tuple[object, ...]) -> str:
+    text = safe_text(event, LIMIT)
+    if not args:
+        return text
+    try:
+        # As structlog does it: one mapping, or positions.
+        return (text % (args[0] if len(args) == 1 and isinstance(args[0], dict) else args))[:LIMIT]
+    except Exception:  # noqa: BLE001 - a wrong template is shown, not raised
+        return f"{text} {safe_text(args)}"
+
+
+def _renamed(fields: dict[Any, Any], worker: str | None, *, failed: bool) -> dict[Any, object]:
+    own = {
+        f"{name}_" if name in _RESERVED or (failed and name in _OF_FAILURE) else name: value
+        for name, value in fields.items()
+    }
+    if worker is not None and own.get("worker") != worker:
+        own["worker_"], own["worker"] = own["worker"], worker
+    return own
