@@ -1,0 +1,57 @@
+# The first process of a box (see box.py): makes the private view of the machine and becomes systemd.
+# Runs in new mount, pid, ipc and uts namespaces, so that nothing here reaches the machine itself.
+#
+# BOX_ROOT     the root file system to show, never written to
+# BOX_SCRATCH  an empty folder to work in
+# BOX_CGROUP   a name nobody else uses: two boxes in one cgroup would end each other's units
+# BOX_BINDS    lines of "what<TAB>where in the box"
+set -euo pipefail
+
+if [ "${1:-}" != booting ]; then
+  mount -t tmpfs tmpfs "$BOX_SCRATCH"
+  cd "$BOX_SCRATCH"
+  mkdir up work root cgroup
+  mount -t cgroup2 cgroup2 cgroup
+  mkdir "cgroup/$BOX_CGROUP"
+  echo 0 > "cgroup/$BOX_CGROUP/cgroup.procs"
+  # From here the box's cgroup is the root of all that it sees.
+  exec unshare --cgroup -- bash "$0" booting
+fi
+
+cd "$BOX_SCRATCH"
+umount cgroup
+mount -t overlay overlay -o "lowerdir=$BOX_ROOT,upperdir=up,workdir=work" root
+mount -t proc proc root/proc
+mount --rbind /sys root/sys
+mount --rbind /dev root/dev
+# Empty, because systemd-tmpfiles clears /tmp at boot and must never see the machine's own.
+for folder in run tmp var/log; do mount -t tmpfs -o mode=0755 tmpfs "root/$folder"; done
+chmod 1777 root/tmp
+mkdir -p root/run/lock
+umount -R root/sys/fs/cgroup 2>/dev/null || true
+mount -t cgroup2 cgroup2 root/sys/fs/cgroup
+while IFS=$'\t' read -r what where; do
+  [ -n "$what" ] || continue
+  if [ -d "$what" ]; then mkdir -p "root$where"; else mkdir -p "root${where%/*}"; rm -f "root$where"; : > "root$where"; fi
+  mount --bind "$what" "root$where"
+done <<< "$BOX_BINDS"
+
+# Nothing of the machine's own services: the box starts journald and dbus, and what the test asks for.
+rm -f root/etc/systemd/system/*.wants/*
+# These would reach through to the machine's kernel and devices, or only take time.
+mount --bind root/proc/sys root/proc/sys
+mount -o remount,bind,ro root/proc/sys
+for unit in proc-sys-fs-binfmt_misc.automount systemd-{binfmt,modules-load,sysctl,udevd,udev-trigger,tmpfiles-setup-dev}.service \
+  systemd-{journal-catalog-update,update-done,random-seed,hwdb-update,sysusers}.service ldconfig.service \
+  kmod-static-nodes.service dev-hugepages.mount dev-mqueue.mount sys-kernel-{debug,tracing,config}.mount sys-fs-fuse-connections.mount; do
+  ln -sf /dev/null "root/etc/systemd/system/$unit"
+done
+printf '%s\n' '[Unit]' 'Requires=systemd-journald.service dbus.service' \
+  'After=systemd-journald.service dbus.service' > root/etc/systemd/system/box.target
+mkdir root/old-root
+cd root
+pivot_root . old-root
+umount -l /old-root
+unset "${!BOX_@}"
+export container=systemd-box
+exec /lib/systemd/systemd --system --unit=box.target --log-target=journal --show-status=no

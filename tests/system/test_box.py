@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.box import DEADLINE_S, Box
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_HELLO = """
+[Service]
+Type=oneshot
+DynamicUser=yes
+ExecStart=/bin/sh -c 'echo "hello é…"'
+"""
+_DAEMON_IMPORTS = "import asyncpg, uvloop, structlog, supervisor; print(supervisor.__file__)"
+
+
+def _says_hello(box: Box) -> None:
+    box.install("hello.service", _HELLO)
+    box.run("systemctl", "start", "hello")
+    entry = box.wait_for("_SYSTEMD_UNIT=hello.service", "SYSLOG_IDENTIFIER=sh")
+    assert entry["MESSAGE"] == "hello é…"
+    assert box.journal("_SYSTEMD_UNIT=hello.service") == [entry]
+    assert box.show("hello", "Result") == "success"
+
+
+def test_runs_a_unit_and_reads_its_journal(box: Box) -> None:
+    """A box has a systemd that starts units under users of their own, and a journald that keeps what they say."""
+    _says_hello(box)
+
+
+def test_runs_a_newer_systemd(trixie_box: Box) -> None:
+    """The box of Debian 13 is the same with a systemd that knows notify-reload."""
+    _says_hello(trixie_box)
+    version = trixie_box.run("systemctl", "--version").stdout.split()[1]
+    assert int(version) >= 253
+
+
+def test_has_the_daemons_python_where_a_hardened_unit_reaches_it(box: Box) -> None:
+    """Under DynamicUser and ProtectHome the daemon's dependencies and the checkout's code can be imported."""
+    command = ("/opt/pgsupervisor/bin/python3", "-c", _DAEMON_IMPORTS)
+    options = ("-p", "DynamicUser=yes", "-p", "ProtectHome=yes", "-p", "PrivateTmp=yes")
+    done = box.run("systemd-run", "--quiet", "--pipe", "--wait", *options, *command)
+    assert done.stdout.strip() == "/opt/pgsupervisor-src/supervisor/__init__.py"
+
+
+def test_writes_are_lost(box: Box) -> None:
+    """What a box writes to the machine's folders is never seen by the machine."""
+    box.write("/etc/pgsupervisor/box-was-here.toml", "text")
+    assert box.run("cat", "/etc/pgsupervisor/box-was-here.toml").stdout == "text"
+    assert not Path("/etc/pgsupervisor/box-was-here.toml").exists()
+
+
+def test_two_boxes_do_not_meet(box: Box, box_binds: dict[str, Path]) -> None:
+    """Boxes side by side have units, cgroups and processes of their own."""
+    sleeper = "[Service]\nExecStart=/bin/sleep 1000\n"
+    box.install("sleeper.service", sleeper)
+    box.run("systemctl", "start", "sleeper")
+    with Box(binds=box_binds) as other:
+        other.install("sleeper.service", sleeper)
+        other.run("systemctl", "start", "sleeper")
+        other.run("systemctl", "stop", "sleeper")
+    assert box.show("sleeper", "ActiveState") == "active"
+
+
+def test_waiting_for_what_never_comes_fails_with_the_journal(box: Box) -> None:
+    """A wait has a deadline and shows what was said instead."""
+    box.run("logger", "something else")
+    with pytest.raises(AssertionError, match="something else"):
+        box.wait_for("EVENT=never", limit_s=0.5)
+
+
+_HOLDER = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from support.box import Box
+with Box() as box:
+    print(box.init, flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_nothing_is_left_when_the_test_itself_is_killed(box: Box) -> None:  # noqa: ARG001 - only where boxes can be
+    """A box ends with the process that booted it, even when that is killed."""
+    code = _HOLDER.format(tests=str(Path(__file__).parents[1]))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        init = int(holder.stdout.readline())
+        os.kill(holder.pid, signal.SIGKILL)
+    _wait_until(lambda: not _is_alive(init))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
