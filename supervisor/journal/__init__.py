@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supervisor.journal.journal import Journal, flush_journal, observe, open_journal, tell
-from supervisor.journal.library import journal_asyncio_exception
+from supervisor.journal.library import current_worker, journal_asyncio_exception
 from supervisor.journal.redaction import register_secret
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Journal",
     "adopt_structlog",
+    "current_worker",
     "flush_journal",
     "journal_asyncio_exception",
     "observe",

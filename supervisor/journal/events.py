@@ -128,8 +128,10 @@ _TABLE = (
         "store.locked",
         "9e4434fb518734cfaa5358755e6efb4f",
         WARNING,
-        "The embedded store[ {path}] is in use[ by process {holder_pid}][ on {holder_host}][ since "
-        "{holder_since}]. Waiting for it.",
+        (
+            "The embedded store[ {path}] is in use[ by process {holder_pid}][ on {holder_host}][ since "
+            "{holder_since}]. Waiting for it."
+        ),
     ),
     ("store.unlocked", "aceb6a207e84b8bc476f7cdd8f0c5545", INFO, "The embedded store is free[ after {waited_s}]."),
     ("worker.started", "4da163be946877adc47b0e379f3c348c", INFO, "Worker {worker} runs[ ({replicas|replica})]."),
@@ -151,8 +153,10 @@ _TABLE = (
         "worker.exhausted",
         "aabcc6c433e38769ac44536ddae4db57",
         ERROR,
-        "Worker {worker} used up its restarts[: {restarts} within {window_s}]. Mend it, then: "
-        "pgsupervisor restart {worker}",
+        (
+            "Worker {worker} used up its restarts[: {restarts} within {window_s}]. Mend it, then: "
+            "pgsupervisor restart {worker}"
+        ),
     ),
     (
         "worker.stalled",
@@ -174,8 +178,10 @@ _TABLE = (
         "loop.blocked",
         "57f17cfe3e68d28f166d37d8ebbebd14",
         WARNING,
-        "The event loop has been blocked for {blocked_s}[ by {worker}]; its stack is in this "
-        "entry. Move that work to a thread.",
+        (
+            "The event loop has been blocked for {blocked_s}[ by {worker}]; its stack is in this "
+            "entry. Move that work to a thread."
+        ),
     ),
     (
         "control.failed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from traceback import TracebackException
 from typing import TYPE_CHECKING
 
-from supervisor.journal.value import LIMIT, safe_text
+from supervisor.journal.value import LIMIT, OVERLAP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +24,7 @@ def describe_failure(exc: BaseException) -> dict[str, Value]:
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     fields: dict[str, Value] = {"error_type": _type_name(exc), "error": _message(exc)}
-    sqlstate = getattr(exc, "sqlstate", None)
-    if isinstance(sqlstate, str):
+    if sqlstate := _sqlstate(exc):
         fields["sqlstate"] = sqlstate
     if place := _place(exc):
         fields["place"] = place
@@ -37,7 +36,6 @@ def capture_traceback(exc: BaseException) -> TracebackException | str:
     try:
         if sum(1 for _ in _chain(exc)) >= _LONGEST_CHAIN:
             # A loop that raises in its own handlers drags a chain of thousands behind itself.
-            exc = exc.with_traceback(exc.__traceback__)
             return "".join(_format_alone(exc))
         return TracebackException(type(exc), exc, exc.__traceback__, limit=-_MOST_FRAMES, compact=True)
     except BaseException as fault:  # noqa: BLE001 - the exception is a worker's own and may do anything
@@ -79,8 +77,19 @@ def _type_name(exc: BaseException) -> str:
 
 
 def _message(exc: BaseException) -> str:
-    text = safe_text(exc)
-    return text.partition(": ")[2] or type(exc).__qualname__
+    try:
+        text = str.__str__(str(exc))[: LIMIT + OVERLAP]
+    except BaseException as fault:  # noqa: BLE001 - as above
+        return f"<message that cannot be shown: {type(fault).__name__}>"
+    return text or type(exc).__qualname__
+
+
+def _sqlstate(exc: BaseException) -> str | None:
+    try:
+        sqlstate = getattr(exc, "sqlstate", None)
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return sqlstate if isinstance(sqlstate, str) else None
 
 
 def _place(exc: BaseException) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from supervisor.journal.events import CRITICAL, DEBUG, ERROR, EVENTS, INFO, WARNING
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 # While the server is away asyncpg's pool reports each connection that it cannot replace; the gate says it once.
 _QUIET_LOGGERS = ("asyncpg.pool",)
 _LAST_WORD_S = 1.0
+
+# Set in a worker's task: what a library says there carries the worker's name.
+current_worker: ContextVar[str | None] = ContextVar("current_worker", default=None)
+
+# What release_logging puts back.
+_before: tuple[Any, ...] | None = None
 
 
 class JournalHandler(logging.Handler):
@@ -33,10 +40,11 @@ class JournalHandler(logging.Handler):
 
 def take_over_logging(threshold: int) -> None:
     """Send everything here; `release_logging` undoes it."""
+    global _before  # noqa: PLW0603 - Python's logging and hooks are the process's, too
+    release_logging()
     root = logging.getLogger()
-    for handler in root.handlers[:]:
-        root.removeHandler(handler)
-    root.addHandler(JournalHandler())
+    _before = (root.handlers[:], root.level, sys.excepthook, threading.excepthook, sys.unraisablehook)
+    root.handlers[:] = [JournalHandler()]
     follow_level(threshold)
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
@@ -50,16 +58,15 @@ def follow_level(threshold: int) -> None:
 
 
 def release_logging() -> None:
-    """Put back what Python had at its start."""
+    """Put back what there was before `take_over_logging`."""
+    global _before  # noqa: PLW0603 - as above
+    if _before is None:
+        return
     root = logging.getLogger()
-    for handler in root.handlers[:]:
-        if isinstance(handler, JournalHandler):
-            root.removeHandler(handler)
-    root.setLevel(logging.WARNING)
+    root.handlers[:], level, sys.excepthook, threading.excepthook, sys.unraisablehook = _before
+    root.setLevel(level)
     logging.captureWarnings(False)
-    sys.excepthook = sys.__excepthook__
-    threading.excepthook = threading.__excepthook__
-    sys.unraisablehook = sys.__unraisablehook__
+    _before = None
 
 
 def journal_asyncio_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -83,7 +90,10 @@ def _say_record(record: logging.LogRecord) -> None:
     exc = record.exc_info[1] if record.exc_info else None
     # The place of the call keeps two warnings of one library apart.
     place = f"{record.pathname}:{record.lineno} {record.funcName}"
-    say(EVENTS["library.logged"], "library.logged", level, {"logger": record.name, "text": text, "place": place}, exc)
+    fields: dict[str, object] = {"logger": record.name, "text": text, "place": place}
+    if worker := current_worker.get():
+        fields["worker"] = worker
+    say(EVENTS["library.logged"], "library.logged", level, fields, exc)
 
 
 def _level_of(number: int) -> int:

@@ -42,22 +42,26 @@ class Stream:
 
     def __init__(self, descriptor: int = _STDERR) -> None:
         self._descriptor = descriptor
-        self._rest = b""
+        # What was offered last, and what of it is still to be written.
+        self._offered = self._rest = b""
 
     def write(self, data: bytes) -> None:
         """Write all of `data`; after an error the rest of it follows when the same data is offered again."""
         # The descriptor may be non-blocking (whoever shares the terminal decides) and a disk may fill up in mid-line.
-        view = memoryview(self._rest or data)
-        self._rest = b""
+        if data is not self._offered:
+            # A line that was begun and then given up must not swallow the next one.
+            is_torn = len(self._rest) < len(self._offered) and self._rest
+            self._offered, self._rest = data, b"\n" + data if is_torn else data
+        view = memoryview(self._rest)
         try:
             while view:
                 try:
                     view = view[os.write(self._descriptor, view) :]
                 except BlockingIOError:
                     _wait_until_writable(self._descriptor)
-        except OSError:
-            self._rest = bytes(view) if len(view) < len(data) else b""
-            raise
+        finally:
+            self._rest = bytes(view)
+        self._offered = b""
 
     def close(self) -> None:
         """Nothing: the descriptor is not ours."""

@@ -134,7 +134,10 @@ class Writer:
         elif item is not None:
             self._write(item)
         elif closing:
+            self._confess()
             return False
+        elif self._untold:
+            self._confess()
         else:
             self._wake.acquire(timeout=-1 if due_s is None else max(0.001, due_s - self._clock.now_s()))
         return True
@@ -154,7 +157,8 @@ class Writer:
         if not self._put_through(data):
             return None
         self._written += 1
-        if self._untold or self._buffer.overflowed:
+        # After what was said before the loss; under a lasting flood every so often.
+        if not len(self._buffer) or self._written % _CONFESS_EVERY == 0:
             self._confess()
         return None
 
@@ -180,12 +184,13 @@ class Writer:
         self._why = why
 
     def _confess(self) -> None:
-        # After what was said before the loss; under a lasting flood every so often.
-        if len(self._buffer) and self._written % _CONFESS_EVERY:
-            return
         with self._guard:
             overflowed = self._buffer.take_overflowed()
-        self._lose(overflowed, self._why or "more was said than could be written")
+        if overflowed:
+            self._lose(overflowed, self._why or "more was said than could be written")
+        if not self._untold:
+            self._why = ""
+            return
         count, why, self._untold, self._why = self._untold, self._why, 0, ""
         if self._put_through(self.outlet.encode(render(dropped(count, why, self._clock.wall())))):
             self._written += 1
