@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class StopSignal:
@@ -13,16 +17,19 @@ class StopSignal:
         in_flight: Database calls, connections and transactions the worker is inside of.
         is_watched: Whether the worker has shown that it notices a stop by itself (it looked at
             `ctx.stopping` or slept with `ctx.sleep`), so that it is worth waiting for.
+        was_offered_exit: Whether a `ctx.sleep` has cancelled it since the stop.
     """
 
-    __slots__ = ("_changed", "in_flight", "is_set", "is_watched")
+    __slots__ = ("_changed", "_notices", "in_flight", "is_set", "is_watched", "was_offered_exit")
 
     def __init__(self) -> None:
         self.is_set = False
         self.is_watched = False
+        self.was_offered_exit = False
         self.in_flight = 0
         # Ten thousand workers have one of these each; the event is made when somebody waits.
         self._changed: asyncio.Event | None = None
+        self._notices: tuple[Callable[[], object], ...] = ()
 
     def set(self) -> None:
         """Tell the worker to stop."""
@@ -38,6 +45,17 @@ class StopSignal:
         self.in_flight -= 1
         if self.in_flight == 0 and self.is_set:
             self._wake()
+
+    def notify(self, notice: Callable[[], object]) -> None:
+        """Call `notice` at once at each change, without the turn of the loop that a waiting task needs.
+
+        A change is the stop itself and, after it, each end of the last database call in flight.
+        """
+        self._notices = (*self._notices, notice)
+
+    def forget(self, notice: Callable[[], object]) -> None:
+        """Call `notice` no more."""
+        self._notices = tuple(other for other in self._notices if other is not notice)
 
     async def wait(self) -> None:
         """Return once the worker is to stop."""
@@ -58,3 +76,5 @@ class StopSignal:
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+        for notice in self._notices:
+            notice()

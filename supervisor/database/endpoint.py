@@ -1,0 +1,140 @@
+"""Where a connection string points: its hosts, each to be tried with a deadline of its own.
+
+asyncpg lets several hosts share one deadline, so a hung first host uses up the time of the second
+(asyncpg #1155, #1309). The hosts are therefore taken apart here and handed over one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+DEFAULT_PORT = 5432
+# What asyncpg tries when no host is given at all.
+_DEFAULT_HOSTS = ("/run/postgresql", "/var/run/postgresql", "/tmp", "localhost")  # noqa: S108 - libpq's own default
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One host of a connection string.
+
+    Attributes:
+        host: A name, an address or a socket folder; None: the driver decides.
+        port: The port; None: the driver decides.
+        probes: The addresses to look at when asking whether anything listens.
+    """
+
+    host: str | None
+    port: int | None
+    probes: tuple[tuple[str, int], ...]
+
+    @property
+    def address(self) -> str:
+        """The host as people write it."""
+        host, port = self.probes[-1] if self.host is None else self.probes[0]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """All that the gate has to know of a connection string.
+
+    Attributes:
+        endpoints: Its hosts, in order, at least one.
+        wanted: `target_session_attrs`.
+        application_name: The one it asks for, if any.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    wanted: str
+    application_name: str | None
+
+    @property
+    def wants_primary(self) -> bool:
+        """Whether a read-only server is of no use."""
+        return self.wanted in ("primary", "read-write")
+
+
+def route_of(dsn: str, environ: Mapping[str, str]) -> Route:
+    """Take a connection string apart.
+
+    Args:
+        dsn: `postgresql://…`, or empty for libpq's variables alone.
+        environ: The environment, for PGHOST, PGPORT, PGSERVICE and PGTARGETSESSIONATTRS.
+    """
+    parts = urlsplit(dsn)
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    hosts = _netloc_hosts(parts.netloc.rpartition("@")[2])
+    if not hosts and "host" in query:
+        hosts = _split_hosts(query["host"], query.get("port") or environ.get("PGPORT"))
+    by_service = "service" in query or "PGSERVICE" in environ
+    if not hosts and not by_service and environ.get("PGHOST"):
+        hosts = _split_hosts(environ["PGHOST"], query.get("port") or environ.get("PGPORT"))
+    wanted = query.get("target_session_attrs") or environ.get("PGTARGETSESSIONATTRS") or "any"
+    port = _first_port(query.get("port") or environ.get("PGPORT"))
+    endpoints = tuple(Endpoint(host, at or port, ((host, at or port),)) for host, at in hosts)
+    left_to_driver = Endpoint(None, None, tuple((host, port) for host in _DEFAULT_HOSTS))
+    return Route(endpoints or (left_to_driver,), wanted, query.get("application_name"))
+
+
+def _netloc_hosts(hostspec: str) -> list[tuple[str, int | None]]:
+    hosts: list[tuple[str, int | None]] = []
+    for item in filter(None, hostspec.split(",")):
+        host, colon, port = item.rpartition(":")
+        if not colon or "]" in port:
+            host, port = item, ""
+        hosts.append((unquote(host).strip("[]"), int(port) if port else None))
+    return hosts
+
+
+def _split_hosts(hosts: str, ports: str | None) -> list[tuple[str, int | None]]:
+    given = [int(port) if port else None for port in (ports or "").split(",")]
+    named = hosts.split(",")
+    if len(given) == 1:
+        given *= len(named)
+    return list(zip(named, given, strict=False))
+
+
+def _first_port(ports: str | None) -> int:
+    first = (ports or "").split(",")[0]
+    return int(first) if first else DEFAULT_PORT
+
+
+async def listening(endpoints: Sequence[Endpoint], *, limit_s: float) -> frozenset[str]:
+    """Return the addresses of the endpoints at which something accepts connections.
+
+    This is the cheap check between two attempts: it says nothing, asks nothing and logs nothing on
+    the server. An address that neither accepts nor refuses within `limit_s` does not accept.
+    """
+    accepted: list[str] = []
+
+    async def look(endpoint: Endpoint) -> None:
+        for host, port in endpoint.probes:
+            if await _accepts(host, port, limit_s):
+                accepted.append(endpoint.address)
+                return
+
+    async with asyncio.TaskGroup() as group:
+        for endpoint in endpoints:
+            group.create_task(look(endpoint), name=f"check {endpoint.address}")
+    return frozenset(accepted)
+
+
+async def _accepts(host: str, port: int, limit_s: float) -> bool:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(limit_s):
+            if host.startswith("/"):
+                path = host if ".s.PGSQL." in host else f"{host}/.s.PGSQL.{port}"
+                transport, _ = await loop.create_unix_connection(asyncio.Protocol, path)
+            else:
+                transport, _ = await loop.create_connection(asyncio.Protocol, host, port)
+    except OSError:
+        return False
+    transport.abort()
+    return True

@@ -1,0 +1,214 @@
+"""What an error says about the database, decided from its SQLSTATE and its type alone.
+
+This is the one place that tells asyncpg's, the operating system's and PostgreSQL's errors apart.
+SQLSTATEs: PostgreSQL's appendix A, "PostgreSQL Error Codes".
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ErrorClass(Enum):
+    """How the gate reacts to an error; one member for each reaction.
+
+    The order is the order of hope: with several hosts, the most hopeful answer decides the delay.
+    """
+
+    COMING = "coming"
+    """The server says that it starts up or shuts down: ask again soon and steadily."""
+    READ_ONLY = "read-only"
+    """The server is no primary (a standby, or a demoted one): useless although alive; ask again soon."""
+    DROPPED = "dropped"
+    """It accepts and then drops the connection: a proxy before a dead server."""
+    ABSENT = "absent"
+    """Nothing listens there: cheap to find out, so look often."""
+    TIMED_OUT = "timed out"
+    """No answer within the deadline: a black hole or a frozen peer."""
+    CROWDED = "crowded"
+    """Too many connections: coming back soon would make it worse."""
+    UNUSABLE = "unusable"
+    """What answers cannot be used: no PostgreSQL, a failed TLS handshake, an internal error."""
+    REFUSED = "refused"
+    """The server refused the login, the database or a privilege."""
+    MISCONFIGURED = "misconfigured"
+    """The connection string cannot work, whatever the server does."""
+    UNRELATED = "unrelated"
+    """It says nothing about the connection: the statement or the worker is at fault."""
+
+
+_HOPE = {error_class: rank for rank, error_class in enumerate(ErrorClass)}
+
+_BY_SQLSTATE = {
+    "57P01": ErrorClass.COMING,  # admin_shutdown
+    "57P02": ErrorClass.COMING,  # crash_shutdown
+    "57P03": ErrorClass.COMING,  # cannot_connect_now
+    "57P05": ErrorClass.DROPPED,  # idle_session_timeout
+    "25P03": ErrorClass.DROPPED,  # idle_in_transaction_session_timeout
+    "25P04": ErrorClass.DROPPED,  # transaction_timeout: ends the session too
+    "25006": ErrorClass.READ_ONLY,  # read_only_sql_transaction
+    "53300": ErrorClass.CROWDED,  # too_many_connections
+    "42501": ErrorClass.REFUSED,  # insufficient_privilege
+    "3D000": ErrorClass.REFUSED,  # invalid_catalog_name: no such database
+    "57P04": ErrorClass.REFUSED,  # database_dropped
+    "08P01": ErrorClass.UNUSABLE,  # protocol_violation
+    "08004": ErrorClass.REFUSED,  # sqlserver_rejected_establishment_of_sqlconnection
+}
+_BY_SQLSTATE_CLASS = {
+    "08": ErrorClass.DROPPED,  # connection exception
+    "28": ErrorClass.REFUSED,  # invalid authorization specification
+}
+# asyncpg's own classes, by name: the deciding modules import no driver.
+_BY_NAME = {
+    "ClientConfigurationError": ErrorClass.MISCONFIGURED,
+    "DataError": ErrorClass.UNRELATED,
+    "TargetServerAttributeNotMatched": ErrorClass.READ_ONLY,
+    "ProtocolError": ErrorClass.UNUSABLE,
+    "InterfaceError": ErrorClass.DROPPED,
+    "InternalClientError": ErrorClass.DROPPED,
+}
+_NOWHERE = {
+    errno.ENOENT,
+    errno.ECONNREFUSED,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.ENETDOWN,
+    errno.EADDRNOTAVAIL,
+}
+# asyncpg raises plain ConnectionErrors while it negotiates TLS; only the text tells a stranger from a drop.
+_NO_POSTGRES = "rejected SSL upgrade"
+
+
+def classify(error: BaseException) -> ErrorClass:
+    """Return what `error` says about the connection it came from."""
+    sqlstate = sqlstate_of(error)
+    if sqlstate is not None:
+        by_code = _BY_SQLSTATE.get(sqlstate) or _BY_SQLSTATE_CLASS.get(sqlstate[:2])
+        return by_code or ErrorClass.UNRELATED
+    for ancestor in type(error).__mro__:
+        if (by_name := _BY_NAME.get(ancestor.__name__)) and ancestor.__module__.startswith("asyncpg"):
+            return by_name
+    return _classify_os_error(error) if isinstance(error, OSError) else ErrorClass.UNRELATED
+
+
+def _classify_os_error(error: OSError) -> ErrorClass:
+    match error:
+        case TimeoutError():
+            return ErrorClass.TIMED_OUT
+        case socket.gaierror():
+            return ErrorClass.ABSENT
+        case ssl.SSLError():
+            return ErrorClass.UNUSABLE
+        case PermissionError():
+            return ErrorClass.REFUSED
+        case _ if error.errno in _NOWHERE:
+            return ErrorClass.ABSENT
+        case ConnectionError():
+            return ErrorClass.UNUSABLE if _NO_POSTGRES in str(error) else ErrorClass.DROPPED
+        case _:
+            return ErrorClass.UNUSABLE
+
+
+_SUSPICIOUS = {
+    ErrorClass.COMING,
+    ErrorClass.READ_ONLY,
+    ErrorClass.DROPPED,
+    ErrorClass.ABSENT,
+    ErrorClass.TIMED_OUT,
+    ErrorClass.UNUSABLE,
+}
+_CHAIN_LIMIT = 16
+
+
+def is_suspicious(error: BaseException) -> bool:
+    """Whether a worker's error could mean that the database is gone.
+
+    It is a suspicion and no more: a worker's own HTTP call raises OSErrors too. Groups and causes
+    are looked through, because workers wrap what they catch.
+    """
+    seen = 0
+    waiting: list[BaseException] = [error]
+    while waiting and seen < _CHAIN_LIMIT:
+        current = waiting.pop()
+        seen += 1
+        if classify(current) in _SUSPICIOUS:
+            return True
+        if isinstance(current, BaseExceptionGroup):
+            waiting.extend(current.exceptions)
+        waiting.extend(link for link in (current.__cause__, current.__context__) if link is not None)
+    return False
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE that `error` carries, if any."""
+    sqlstate = getattr(error, "sqlstate", None)
+    return sqlstate if isinstance(sqlstate, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed attempt to connect, as a value.
+
+    Attributes:
+        error_class: How to react.
+        reason: A clause for an operator: who said what.
+        address: Which host; empty when the connection string names none.
+        sqlstate: PostgreSQL's code, when PostgreSQL said it.
+        error: What was raised.
+    """
+
+    error_class: ErrorClass
+    reason: str
+    address: str
+    sqlstate: str | None
+    error: BaseException
+
+
+def failure_of(error: BaseException, *, address: str, limit_s: float) -> Failure:
+    """Return the failure that `error` means for an attempt on `address`.
+
+    Args:
+        error: What the attempt raised.
+        address: Where it went.
+        limit_s: The attempt's deadline, for the sentence.
+    """
+    error_class = classify(error)
+    if error_class is ErrorClass.UNRELATED:
+        error_class = ErrorClass.UNUSABLE  # while connecting, whatever goes wrong is about the connection
+    return Failure(error_class, _reason(error, error_class, address, limit_s), address, sqlstate_of(error), error)
+
+
+def most_hopeful(failures: list[Failure]) -> Failure:
+    """Return the failure that decides what to do when every host failed.
+
+    One host that says that it is coming is worth waiting for, whatever the others say; a refusal
+    counts only when every host refuses.
+    """
+    return min(failures, key=lambda failure: _HOPE[failure.error_class])
+
+
+def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s: float) -> str:
+    code = sqlstate_of(error)
+    says = " ".join(str(error).split())
+    match error_class:
+        case ErrorClass.TIMED_OUT:
+            return f"{address} did not answer within {limit_s:g}s"
+        case ErrorClass.ABSENT if isinstance(error, ConnectionRefusedError):
+            return f"{address} refuses connections"
+        case ErrorClass.ABSENT if isinstance(error, FileNotFoundError):
+            return f"{address} has no server (no such socket)"
+        case ErrorClass.ABSENT:
+            return f"{address} cannot be reached ({(error.strerror if isinstance(error, OSError) else None) or says})"
+        case ErrorClass.DROPPED if code in (None, "08003", "08006", "08001"):
+            return f"{address} accepted and then dropped the connection"
+        case ErrorClass.UNUSABLE if _NO_POSTGRES in says or isinstance(error, (ValueError, EOFError)):
+            return f"what answers at {address} does not speak PostgreSQL"
+        case ErrorClass.READ_ONLY if code is None:
+            return f"{address} is not the primary that target_session_attrs asks for"
+        case _:
+            return f"{address} says: {says}" + (f" ({code})" if code else f" ({type(error).__name__})")

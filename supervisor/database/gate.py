@@ -1,0 +1,350 @@
+"""The gate: the one place of the process that knows whether the database is there.
+
+It holds a connection of its own, outside the pool. Its loss is noticed at once; its heartbeat, the
+daemon's only idle statement, notices a peer that froze. What to do about it is decided in
+`gate_state.py`; this file only carries it out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from supervisor.clock import ends_within
+from supervisor.database import gate_entries, gate_state
+from supervisor.database.connecting import Link, attempt, check, dialer_for
+from supervisor.database.error_class import ErrorClass, Failure, most_hopeful
+from supervisor.database.gate_state import GateState, GiveUp, Misconfigured, Outage, Refuse, TryAgain
+from supervisor.database.lookout import Lookout
+from supervisor.errors import ConfigError, DatabaseGaveUp, DatabaseRefused, Fault
+from supervisor.journal import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from supervisor.clock import Clock
+    from supervisor.config.model import ConnectPolicy, DatabaseConfig, Server
+    from supervisor.database.connecting import Dialer
+
+HEARTBEAT_S = 5.0
+# A thousand workers that fail in one second cause ten questions, not a thousand.
+_BETWEEN_CHECKS_S = 0.1
+
+
+class GateListener(Protocol):
+    """Who hears of the gate's moves, on the event loop and at once."""
+
+    def went_down(self, failure: Failure, *, told: bool) -> None:
+        """The database is away; `told` is false when an outage merely goes on after a flap."""
+
+    def came_back(self, *, told: bool) -> None:
+        """The database is there (again); `told` is false while it has yet to prove itself."""
+
+    def settled(self) -> None:
+        """A recovery after flaps has proven itself."""
+
+    def progressed(self) -> None:
+        """Something changed that a status line shows."""
+
+
+class Unheard:
+    """The listener of a gate that is not in force."""
+
+    def went_down(self, failure: Failure, *, told: bool) -> None:
+        """Ignore it."""
+
+    def came_back(self, *, told: bool) -> None:
+        """Ignore it."""
+
+    def settled(self) -> None:
+        """Ignore it."""
+
+    def progressed(self) -> None:
+        """Ignore it."""
+
+
+class Gate:
+    """The state of one database, kept by one task.
+
+    Attributes:
+        listener: Who hears of its moves; nobody until it is put in force.
+        config: `[database]`; a reload may replace it while the gate runs.
+        dialer: How connections are made, for the pool too.
+        state: Where the machine of `gate_state.py` stands.
+        link: The gate's own connection while it is up.
+        failure: The last failed attempt of the current outage.
+        outage: The current outage; kept after a recovery until that has proven itself.
+        next_try_at_s: When the next attempt is due, while there is one.
+        has_worked: Whether a worker's statement succeeded since the last recovery.
+        disturbed_at_s: When a connection was last found lost.
+        turned_at_s: When the gate's loop last turned, for the watchdog.
+    """
+
+    def __init__(self, server: Server, config: DatabaseConfig, *, name: str, clock: Clock, rng: Random) -> None:
+        self.config = config
+        self.dialer: Dialer = dialer_for(server, config, name=name)
+        self.server = server
+        self.listener: GateListener = Unheard()
+        self.state = GateState.CONNECTING
+        self.link: Link | None = None
+        self.failure: Failure | None = None
+        self.outage: Outage | None = None
+        self.next_try_at_s: float | None = None
+        self.has_worked = False
+        self.disturbed_at_s = float("-inf")
+        self._clock = clock
+        self._rng = rng
+        self.since_s = self.turned_at_s = self.up_since_s = clock.now_s()
+        self._suspicion: asyncio.Future[None] | None = None
+        self._is_suspected = False
+        self._up = asyncio.Event()
+        self._waiters: list[asyncio.Future[bool]] = []
+        self._lookout = Lookout(self.dialer.route.endpoints)
+
+    # What others ask
+
+    async def wait_until_up(self) -> None:
+        """Return as soon as the database is there."""
+        await self._up.wait()
+
+    def suspect(self) -> None:
+        """Have the connection checked soon: somebody saw an error that may mean an outage."""
+        self._is_suspected = True
+        if self._suspicion is not None and not self._suspicion.done():
+            self._suspicion.set_result(None)
+
+    async def verify(self) -> bool:
+        """Return whether the database is up, found out by a statement sent after this call."""
+        if self.state is not GateState.UP:
+            return False
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self.suspect()
+        return await waiter
+
+    def is_overdue(self, now_s: float) -> bool:
+        """Whether the gate's loop has not turned for longer than any of its deadlines explains."""
+        hosts = len(self.dialer.route.endpoints)
+        slack_s = 3 * HEARTBEAT_S + 3 * self.config.connect_timeout_s * (hosts + 1)
+        due_s = max(self.turned_at_s, self.next_try_at_s or 0.0)
+        return self.state is not GateState.CLOSED and now_s > due_s + slack_s
+
+    # The loop
+
+    async def connect_once(self) -> Failure | None:
+        """Try to connect a single time, for a reload that must prove a new database first."""
+        outcome = await self._attempt()
+        if not isinstance(outcome, Link):
+            return outcome
+        self._arrive(outcome)
+        return None
+
+    async def run(self) -> NoReturn:
+        """Keep the state true, for ever.
+
+        Raises:
+            DatabaseGaveUp: The start used up its attempts.
+            DatabaseRefused: The server refused the start, finally.
+            ConfigError: The connection string cannot work.
+        """
+        try:
+            if self.link is None:
+                gate_entries.tell_connecting(self.address, str(self.server.dsn))
+                self.outage = gate_state.begin_outage(self._clock.now_s())
+                await self._campaign(self.config.startup)
+            while True:
+                lost = await self._hold()
+                await self._obey(lost, self.config.runtime)
+                await self._campaign(self.config.runtime)
+        finally:
+            self._close()
+
+    async def _campaign(self, policy: ConnectPolicy) -> None:
+        """Attempt until it works, or the policy ends it."""
+        while True:
+            outcome = await self._attempt()
+            if isinstance(outcome, Link):
+                self._arrive(outcome)
+                return
+            await self._obey(outcome, policy)
+
+    async def _attempt(self) -> Link | Failure:
+        self.next_try_at_s = None
+        outcome = await attempt(self.dialer)
+        self.turned_at_s = self._clock.now_s()
+        if isinstance(outcome, Link):
+            return outcome
+        await self._lookout.learn(outcome)
+        return most_hopeful(outcome)
+
+    async def _obey(self, failure: Failure, policy: ConnectPolicy) -> None:
+        is_first = self.failure is None
+        outage = gate_state.count_failure(self.outage or gate_state.begin_outage(self._clock.now_s()), failure)
+        self.outage, self.failure = outage, failure
+        verdict = gate_state.judge_failure(
+            outage, failure, policy, probe_interval_s=self.config.probe_interval_s, sample=self._rng.random()
+        )
+        match verdict:
+            case TryAgain(delay_s):
+                self._remind(outage, failure, delay_s, is_first=is_first)
+                await self._pause(delay_s)
+            case GiveUp():
+                gate_entries.tell_gave_up(outage, failure)
+                raise DatabaseGaveUp(f"gave up after {outage.attempts} attempts: {failure.reason}") from failure.error
+            case Refuse():
+                gate_entries.tell_gave_up(outage, failure)
+                raise DatabaseRefused(failure.reason) from failure.error
+            case Misconfigured():
+                raise ConfigError(Fault(self.server.came_from, "database.dsn", failure.reason)) from failure.error
+
+    def _remind(self, outage: Outage, failure: Failure, delay_s: float, *, is_first: bool) -> None:
+        now_s = self._clock.now_s()
+        due = gate_state.remind(outage, now_s)
+        self.outage = due or outage
+        if self.state is GateState.CONNECTING and (due or is_first):
+            gate_entries.tell_still_connecting(outage, failure, now_s=now_s, next_try_s=delay_s)
+        elif due:
+            gate_entries.tell_still_down(outage, failure, now_s=now_s, next_try_s=delay_s)
+
+    async def _pause(self, delay_s: float) -> None:
+        """Wait for the next attempt, but go early when something begins to listen."""
+        due_s = self._clock.now_s() + delay_s
+        self.next_try_at_s = due_s
+        self.listener.progressed()
+        while (now_s := self._clock.now_s()) < due_s:
+            self.turned_at_s = now_s
+            look_s = gate_state.check_delay(
+                self.outage or gate_state.begin_outage(now_s),
+                now_s=now_s,
+                probe_interval_s=self.config.probe_interval_s,
+                sample=self._rng.random(),
+            )
+            await self._clock.sleep(min(look_s, due_s - now_s))
+            if self._clock.now_s() < due_s and await self._lookout.begins_to_accept():
+                return
+
+    async def _hold(self) -> Failure:
+        """Watch over the connection until the database is found to be away, and return why."""
+        while True:
+            await self._rest()
+            waiters, self._waiters = self._waiters, []
+            failure = await self._lost()
+            self.turned_at_s = self._clock.now_s()
+            if failure is not None:
+                self._go_down(failure)
+                _answer(waiters, is_up=False)
+                return failure
+            _answer(waiters, is_up=True)
+            self._settle()
+
+    async def _rest(self) -> None:
+        """Wait for the next heartbeat, a suspicion or the end of the connection."""
+        if not self._is_suspected:
+            self._suspicion = asyncio.get_running_loop().create_future()
+            await ends_within(self._suspicion, HEARTBEAT_S, clock=self._clock)
+        if self._clock.now_s() < self.turned_at_s + _BETWEEN_CHECKS_S:
+            await self._clock.sleep(_BETWEEN_CHECKS_S)
+        self._is_suspected = False
+
+    async def _lost(self) -> Failure | None:
+        """Return why the database is away, or None while it is there.
+
+        Only where the own connection is dead does a fresh one decide; and only a connection that is
+        not on probation is replaced on the spot, else a server that drops every connection after its
+        handshake would be dialled in a hot loop.
+        """
+        failure = await self._check_link()
+        if failure is None:
+            return None
+        self.disturbed_at_s = self._clock.now_s()
+        self._hang_up()
+        if self.outage is not None:
+            return failure
+        outcome = await self._attempt()
+        if isinstance(outcome, Failure):
+            return outcome
+        self.outage = gate_state.begin_outage(self._clock.now_s())
+        self._adopt(outcome)
+        tell("database.reconnected", address=outcome.endpoint.address)
+        return None
+
+    async def _check_link(self) -> Failure | None:
+        if self.link is None or self.link.connection.is_closed():
+            reason = f"{self.address} dropped the connection"
+            return Failure(ErrorClass.DROPPED, reason, self.address, None, ConnectionResetError(reason))
+        return await check(self.link.connection, self.link.endpoint, self.dialer)
+
+    # Moves
+
+    def _arrive(self, link: Link) -> None:
+        now_s = self._clock.now_s()
+        is_start = self.state is GateState.CONNECTING
+        self._adopt(link)
+        self.state, self.since_s = GateState.UP, now_s
+        if not is_start:
+            self.disturbed_at_s = now_s  # errors of the outage may still be on their way
+        outage = self.outage or gate_state.begin_outage(now_s)
+        if is_start:
+            gate_entries.tell_connected(link, outage, now_s)
+        elif outage.flaps == 0:
+            gate_entries.tell_recovered(self.address, outage, now_s)
+        if is_start and not outage.failures:
+            self.outage = None  # connected at the first attempt: nothing to be wary of
+        self._up.set()
+        self.listener.came_back(told=outage.flaps == 0)
+
+    def _adopt(self, link: Link) -> None:
+        self.link = link
+        self.next_try_at_s = None
+        self._lookout.forget()
+        self.has_worked = False
+        self.up_since_s = self._clock.now_s()
+        link.connection.add_termination_listener(lambda _: self.suspect())
+
+    def _go_down(self, failure: Failure) -> None:
+        now_s = self._clock.now_s()
+        self.state, self.since_s, self.failure = GateState.DOWN, now_s, failure
+        self.disturbed_at_s = now_s
+        self._up.clear()
+        self.outage = gate_state.lose(self.outage, now_s)
+        is_news = self.outage.flaps == 0
+        if is_news:
+            gate_entries.tell_lost(failure)
+        self.listener.went_down(failure, told=is_news)
+
+    def _settle(self) -> None:
+        now_s = self._clock.now_s()
+        if self.outage is None or not gate_state.is_proven(now_s - self.up_since_s, has_worked=self.has_worked):
+            return
+        if self.outage.flaps > 0:
+            gate_entries.tell_recovered(self.address, self.outage, now_s)
+            self.listener.settled()
+        self.outage, self.failure = None, None
+        self.listener.progressed()
+
+    def _hang_up(self) -> None:
+        if self.link is not None:
+            # Never a farewell: the peer may be frozen, and a farewell waits for it.
+            self.link.connection.terminate()
+            self.link = None
+
+    def _close(self) -> None:
+        self.state = GateState.CLOSED
+        self._up.clear()
+        self._hang_up()
+        waiters, self._waiters = self._waiters, []
+        _answer(waiters, is_up=False)
+
+    @property
+    def address(self) -> str:
+        """Where the database is: the host in use, or all that are tried."""
+        if self.link is not None:
+            return self.link.endpoint.address
+        return ", ".join(endpoint.address for endpoint in self.dialer.route.endpoints)
+
+
+def _answer(waiters: Sequence[asyncio.Future[bool]], *, is_up: bool) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(is_up)

@@ -1,0 +1,80 @@
+"""What the journal hears of the gate: one entry for each move, however many workers it concerns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from supervisor.journal import tell
+
+if TYPE_CHECKING:
+    from supervisor.database.connecting import Link
+    from supervisor.database.error_class import Failure
+    from supervisor.database.gate_state import Outage
+
+
+def tell_connecting(address: str, dsn: str) -> None:
+    """Say that the first attempt begins."""
+    tell("database.connecting", address=address, dsn=dsn, attempts=0)
+
+
+def tell_still_connecting(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
+    """Say that the start is still waiting, and why."""
+    tell("database.connecting", level="warning", **_reminder(outage, failure, now_s, next_try_s))
+
+
+def tell_still_down(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
+    """Say that the outage goes on, and why."""
+    tell("database.still_down", **_reminder(outage, failure, now_s, next_try_s))
+
+
+def tell_connected(link: Link, outage: Outage, now_s: float) -> None:
+    """Say that the first connection stands."""
+    version = link.connection.get_server_version()
+    tell(
+        "database.connected",
+        address=link.endpoint.address,
+        attempts=sum(outage.failures.values()) + 1,
+        took_s=round(now_s - outage.since_s, 3),
+        server_version=f"{version.major}.{version.minor}",
+    )
+
+
+def tell_lost(failure: Failure) -> None:
+    """Say that the database is away."""
+    tell("database.lost", **_cause(failure))
+
+
+def tell_recovered(address: str, outage: Outage, now_s: float) -> None:
+    """Say that the outage is over."""
+    tell(
+        "database.recovered",
+        address=address,
+        downtime_s=round(now_s - outage.since_s, 3),
+        attempts=sum(outage.failures.values()) + 1,
+        flaps=outage.flaps,
+    )
+
+
+def tell_gave_up(outage: Outage, failure: Failure) -> None:
+    """Say that the start ends here."""
+    tell("database.gave_up", attempts=outage.attempts, **_cause(failure))
+
+
+def _cause(failure: Failure) -> dict[str, Any]:
+    cause = {
+        "reason": failure.reason,
+        "error_class": failure.error_class.value,
+        "address": failure.address,
+        "error_type": type(failure.error).__name__,
+    }
+    return cause | ({"sqlstate": failure.sqlstate} if failure.sqlstate else {})
+
+
+def _reminder(outage: Outage, failure: Failure, now_s: float, next_try_s: float) -> dict[str, Any]:
+    return {
+        "down_s": round(now_s - outage.since_s, 1),
+        "attempts": sum(outage.failures.values()),
+        "flaps": outage.flaps,
+        "next_try_s": round(next_try_s, 1),
+        **_cause(failure),
+    }

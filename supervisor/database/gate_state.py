@@ -1,0 +1,199 @@
+"""The gate's decisions: pure functions over what happened, the time and a sample.
+
+The machine:
+
+```text
+                connected            lost, and a fresh connection fails too
+   CONNECTING ─────────────▶ UP ───────────────────────────────────▶ DOWN
+                             ▲                                         │
+                             └─────────────────────────────────────────┘
+                                              connected
+   any ──close──▶ CLOSED
+```
+
+An outage is a value, `Outage`. It survives a recovery that did not last: until the connection has
+proven itself (`is_proven`), the next loss continues the same outage with the same grown delays and
+the same schedule of entries. Coder's retrier was reset by a check that passed before the real call
+failed, and wrote 4,000 lines a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from supervisor.database.backoff import delay_s
+from supervisor.database.error_class import ErrorClass, Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from supervisor.config.model import Backoff, ConnectPolicy
+
+
+class GateState(Enum):
+    """What the process knows of its database."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    DOWN = "down"
+    CLOSED = "closed"
+
+
+FIRST_TOLD_AFTER_S = 15.0
+PROVEN_AFTER_S = 10.0
+PROVEN_WITHOUT_WORK_AFTER_S = 60.0
+DROPPED_MAX_S = 5.0
+FIRST_CHECK_AFTER_S = 0.1
+CHECKS_PER_ELAPSED = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time without a usable database, from its first moment on.
+
+    Attributes:
+        since_s: When it began.
+        attempts: Full attempts that count against a limit (a server that is coming costs none).
+        failures: Failed attempts by class; each class grows its own delays.
+        flaps: Recoveries that did not last.
+        is_told: Whether the journal knows of it.
+        tell_at_s: When the journal hears of it again.
+        tell_step_s: How long the silence before that was; it doubles.
+    """
+
+    since_s: float
+    attempts: int = 0
+    failures: Mapping[ErrorClass, int] = field(default_factory=dict)
+    flaps: int = 0
+    is_told: bool = False
+    tell_at_s: float = 0.0
+    tell_step_s: float = FIRST_TOLD_AFTER_S
+
+
+def begin_outage(now_s: float) -> Outage:
+    """Return an outage that begins now; its first reminder is due after a while."""
+    return Outage(since_s=now_s, tell_at_s=now_s + FIRST_TOLD_AFTER_S)
+
+
+def lose(outage: Outage | None, now_s: float) -> Outage:
+    """Return the outage that a loss begins or, after a recovery that did not last, goes on with."""
+    if outage is None:
+        return replace(begin_outage(now_s), is_told=True)
+    if not outage.is_told:
+        return replace(outage, is_told=True)
+    return replace(outage, flaps=outage.flaps + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """Attempt again, at the latest after `delay_s`."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The attempts of this policy are used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The server will not have us, and the policy says that this is final."""
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """The connection string cannot work; at the start that is a fault of the configuration."""
+
+
+Verdict = TryAgain | GiveUp | Refuse | Misconfigured
+
+
+def count_failure(outage: Outage, failure: Failure) -> Outage:
+    """Return the outage with one more failed attempt in it.
+
+    A server that says that it is coming uses up no attempts: it may recover for as long as it likes.
+    """
+    seen = failure.error_class
+    return replace(
+        outage,
+        attempts=outage.attempts + (0 if _is_coming(seen) else 1),
+        failures={**outage.failures, seen: outage.failures.get(seen, 0) + 1},
+    )
+
+
+def judge_failure(
+    outage: Outage, failure: Failure, policy: ConnectPolicy, *, probe_interval_s: float, sample: float
+) -> Verdict:
+    """Decide what follows a failed attempt that `count_failure` has already counted.
+
+    Args:
+        outage: The outage with this failure in it.
+        failure: What happened.
+        policy: `[database.startup]` or `[database.runtime]`.
+        probe_interval_s: How soon a server that is coming is asked again.
+        sample: A number drawn evenly from [0, 1).
+    """
+    if not policy.retry_refused and failure.error_class is ErrorClass.REFUSED:
+        return Refuse()
+    if not policy.retry_refused and failure.error_class is ErrorClass.MISCONFIGURED:
+        return Misconfigured()
+    if policy.attempts and outage.attempts >= policy.attempts and not _is_coming(failure.error_class):
+        return GiveUp()
+    grown = outage.failures.get(failure.error_class, 1) - 1 + outage.flaps
+    return TryAgain(_delay(failure.error_class, grown, policy.backoff, probe_interval_s, sample))
+
+
+def _is_coming(error_class: ErrorClass) -> bool:
+    return error_class in (ErrorClass.COMING, ErrorClass.READ_ONLY)
+
+
+def _delay(error_class: ErrorClass, grown: int, backoff: Backoff, probe_interval_s: float, sample: float) -> float:
+    match error_class:
+        case ErrorClass.COMING | ErrorClass.READ_ONLY:
+            # Steady, and jittered around the interval: a thousand daemons ask at a thousand moments.
+            return probe_interval_s * (0.75 + 0.5 * sample)
+        case ErrorClass.DROPPED:
+            return delay_s(replace(backoff, max_s=min(backoff.max_s, DROPPED_MAX_S)), grown, sample)
+        case (
+            ErrorClass.ABSENT
+            | ErrorClass.TIMED_OUT
+            | ErrorClass.CROWDED
+            | ErrorClass.UNUSABLE
+            | ErrorClass.REFUSED
+            | ErrorClass.MISCONFIGURED
+            | ErrorClass.UNRELATED
+        ):
+            return delay_s(backoff, grown, sample)
+
+
+def check_delay(outage: Outage, *, now_s: float, probe_interval_s: float, sample: float) -> float:
+    """Return when to look again whether anything listens.
+
+    Looking is cheap, so a young outage is looked at often (a restart takes about a second) and an old
+    one at `probe_interval_s`, with a little jitter against marching in step.
+    """
+    elapsed_s = max(0.0, now_s - outage.since_s)
+    interval_s = min(probe_interval_s, max(FIRST_CHECK_AFTER_S, elapsed_s * CHECKS_PER_ELAPSED))
+    return interval_s * (0.8 + 0.4 * sample)
+
+
+def remind(outage: Outage, now_s: float) -> Outage | None:
+    """Return the outage with its next reminder scheduled when one is due now, else None.
+
+    The distances double, so the number of entries grows with the logarithm of the outage's length.
+    """
+    if now_s < outage.tell_at_s:
+        return None
+    step_s = outage.tell_step_s * 2
+    return replace(outage, tell_at_s=now_s + step_s, tell_step_s=step_s)
+
+
+def is_proven(up_for_s: float, *, has_worked: bool) -> bool:
+    """Whether a connection has stayed good long enough, with work done on it, to forget the outage before.
+
+    Where no worker uses the database at all, nothing can be worked and time alone has to do.
+    """
+    return up_for_s >= (PROVEN_AFTER_S if has_worked else PROVEN_WITHOUT_WORK_AFTER_S)
