@@ -1,1 +1,1 @@
-
+"""Supervision."""

@@ -1,0 +1,41 @@
+"""What all runners of a supervisor share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from supervisor.clock import Clock
+    from supervisor.errors import WorkerExhausted
+    from supervisor.supervision.alarm import Alarm
+    from supervisor.supervision.outage import Outages
+    from supervisor.tasks import Tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The ground that all runners stand on.
+
+    Attributes:
+        clock: Time.
+        rng: Chance, for jitter.
+        tasks: Where tasks start.
+        alarm: Deadlines.
+        outages: The database.
+        up_since_s: When the database last came back; -inf: it has not been away.
+        on_parked: Called when an instance begins to wait for the database.
+        on_exhausted: Called when a worker is exhausted whose configuration says that the daemon ends with it.
+    """
+
+    clock: Clock
+    rng: Random
+    tasks: Tasks
+    alarm: Alarm
+    outages: Outages
+    up_since_s: Callable[[], float]
+    on_parked: Callable[[], None]
+    on_exhausted: Callable[[WorkerExhausted], None]

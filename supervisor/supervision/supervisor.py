@@ -1,0 +1,303 @@
+"""The owner of all workers: starts them, passes orders on, applies a reload, stops them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from supervisor.clock import ends_within
+from supervisor.config.model import Service
+from supervisor.errors import SupervisorError
+from supervisor.journal import tell
+from supervisor.supervision.alarm import Alarm
+from supervisor.supervision.crew import Crew
+from supervisor.supervision.floor import Floor
+from supervisor.supervision.report import Report
+from supervisor.supervision.runner import Runner
+from supervisor.supervision.soundness import Soundness
+from supervisor.supervision.state import FINAL, State, Wanted
+from supervisor.supervision.status import census_of, kind_of, row_of
+from supervisor.supervision.stopping import GRACE_S
+from supervisor.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from random import Random
+
+    from supervisor.clock import Clock
+    from supervisor.config.model import WorkerSpec
+    from supervisor.errors import WorkerExhausted
+    from supervisor.supervision.outage import Outages
+    from supervisor.supervision.work import Work
+
+    Hire = Callable[[WorkerSpec, Any], Work]
+
+# So many of a batch say their entry aloud; the rest say it at debug level.
+LOUD = 20
+# Every stop ends by its own deadlines; this is the net under them.
+_NET_S = 5.0
+# A runner that fails so often by its own fault will not get better.
+_MOST_CRASHES = 3
+
+
+class UnknownWorker(SupervisorError):
+    """There is no worker of this name; the message names the nearest."""
+
+
+class Supervisor:
+    """All workers of the daemon, by name; a service's replicas are instances of their own.
+
+    Args:
+        hire: Makes the work of one instance from its configuration and the user's function.
+        outages: The database.
+        clock: Time.
+        rng: Chance, for jitter.
+        on_exhausted: Called once a worker is exhausted whose configuration says that the daemon ends with it.
+    """
+
+    def __init__(
+        self,
+        *,
+        hire: Hire,
+        outages: Outages,
+        clock: Clock,
+        rng: Random,
+        on_exhausted: Callable[[WorkerExhausted], None],
+    ) -> None:
+        self._hire = hire
+        self._outages = outages
+        self._clock = clock
+        self._tasks = Tasks(self._crashed)
+        self._alarm = Alarm(clock=clock, tasks=self._tasks)
+        self._floor = Floor(
+            clock=clock,
+            rng=rng,
+            tasks=self._tasks,
+            alarm=self._alarm,
+            outages=outages,
+            up_since_s=lambda: self._up_since_s,
+            on_parked=self._watch_outage,
+            on_exhausted=on_exhausted,
+        )
+        self._crews: dict[str, Crew] = {}
+        # Instances of workers that were removed, whose runs would not end.
+        self._ghosts: dict[str, list[Runner]] = {}
+        self._soundness = Soundness()
+        self._up_since_s = float("-inf")
+        self._outage: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    # The life of all
+
+    def start(self, specs: Iterable[WorkerSpec], functions: Mapping[str, Any]) -> None:
+        """Start workers; `functions` holds the user's function of each by the worker's name."""
+        said = 0
+        for spec in specs:
+            crew = self._crews[spec.name] = Crew(spec, functions[spec.name], Wanted.RUNNING)
+            crew.runners = self._ghosts.pop(spec.name, [])
+            said = self._staff(crew, said)
+
+    async def stop(self) -> list[str]:
+        """Stop all workers, and return the names of those that did not end and were left behind.
+
+        Bounded by the longest `stop_timeout` plus a few seconds, or by `hurry()`.
+        """
+        self._is_stopping = True
+        living = {task for crew in self._crews.values() for task in crew.tasks if not task.done()}
+        limit_s = max((crew.spec.stop_timeout_s for crew in self._crews.values()), default=0.0) + GRACE_S + _NET_S
+        for said, runner in enumerate(self._runners()):
+            runner.order(Wanted.STOPPED, reason="the daemon stops", is_quiet=said >= LOUD)
+        if living:
+            ended = self._tasks.start(_all_done(living), name="workers end")
+            await ends_within(ended, limit_s, clock=self._clock)
+        self._alarm.close()
+        self._tasks.cancel_all()
+        everybody = [*self._runners(), *(runner for ghosts in self._ghosts.values() for runner in ghosts)]
+        return sorted({runner.spec.name for runner in everybody if _lives_on(runner)})
+
+    def hurry(self) -> None:
+        """Cancel what still runs, now; only a short grace is left."""
+        for runner in self._runners():
+            runner.hurry()
+
+    # Orders for one worker
+
+    def pause(self, name: str) -> None:
+        """Let a worker end what it does, and not run again until it is resumed.
+
+        Raises:
+            UnknownWorker: There is no such worker; nothing has happened.
+        """
+        self._order(name, Wanted.PAUSED)
+
+    def resume(self, name: str) -> None:
+        """Let a paused worker run again.
+
+        Raises:
+            UnknownWorker: There is no such worker; nothing has happened.
+        """
+        self._order(name, Wanted.RUNNING)
+
+    async def restart(self, name: str) -> None:
+        """Stop a worker and start it with an empty history, whatever its state was, and return then.
+
+        Raises:
+            UnknownWorker: There is no such worker; nothing has happened.
+        """
+        crew = self._crew(name)
+        crew.wanted = Wanted.RUNNING
+        await self._replace(crew, reason="it is restarted")
+
+    async def apply(
+        self,
+        *,
+        removed: Iterable[str],
+        changed: Iterable[WorkerSpec],
+        added: Iterable[WorkerSpec],
+        functions: Mapping[str, Any],
+    ) -> None:
+        """Apply the difference between two configurations; the other workers do not notice.
+
+        All changes go on at the same time, each bounded by its worker's own deadlines. Returns when
+        the last one is done. A paused worker stays paused.
+        """
+        self.start(added, functions)
+        async with asyncio.TaskGroup() as group:
+            for name in removed:
+                group.create_task(self._remove(self._crew(name)))
+            for spec in changed:
+                crew = self._crew(spec.name)
+                crew.spec, crew.function = spec, functions[spec.name]
+                group.create_task(self._replace(crew, reason="its configuration changed"))
+
+    # The database
+
+    def database_went_down(self) -> None:
+        """Tell, in one entry for all, that the workers wait for the database."""
+        self._tell_all("workers.parked")
+
+    def database_came_back(self) -> None:
+        """Tell, in one entry for all, that the workers go on, and let them."""
+        self._up_since_s = self._clock.now_s()
+        self._tell_all("workers.resumed")
+        self._wake_parked()
+
+    # What goes on
+
+    def is_sound(self) -> bool:
+        """Whether supervision itself works; the watchdog is fed only while it does."""
+        return self._soundness.is_sound(self._runners(), now_s=self._clock.now_s(), is_up=self._outages.is_up)
+
+    def census(self) -> dict[str, int]:
+        """Return how many instances are in each state."""
+        return census_of(self._runners())
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return one row for each worker, of values for JSON."""
+        return [row_of(crew, self._clock) for crew in self._crews.values()]
+
+    def _runners(self) -> Iterator[Runner]:
+        for crew in self._crews.values():
+            yield from crew.runners
+
+    def _crew(self, name: str) -> Crew:
+        if (crew := self._crews.get(name)) is not None:
+            return crew
+        from difflib import get_close_matches  # noqa: PLC0415 - only a typo needs it
+
+        near = get_close_matches(name, self._crews, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownWorker(f"there is no worker {name!r}{hint}")
+
+    def _order(self, name: str, wanted: Wanted) -> None:
+        crew = self._crew(name)
+        crew.wanted = wanted
+        for runner in crew.runners:
+            runner.order(wanted, reason="it is paused")
+
+    def _staff(self, crew: Crew, said: int = 0) -> int:
+        """Start a crew's instances in the place of those that it had, and return how many have been told."""
+        if self._is_stopping:
+            return said
+        count = crew.spec.kind.replicas if isinstance(crew.spec.kind, Service) else 1
+        former, crew.runners, crew.tasks = crew.runners, [], []
+        for replica in range(count):
+            report = Report(crew.spec.name, replica=replica if count > 1 else None)
+            runner = Runner(crew.spec, self._hire(crew.spec, crew.function), self._floor, report=report)
+            if replica < len(former):
+                runner.succeed(former[replica])
+            runner.order(crew.wanted, is_quiet=said >= LOUD)
+            said += 1
+            crew.runners.append(runner)
+            crew.tasks.append(self._tasks.start(self._live(runner), name=f"runner {report.name}"))
+        for surplus in former[count:]:
+            crew.runners[0].inherit(surplus)
+        return said
+
+    async def _replace(self, crew: Crew, *, reason: str) -> None:
+        crew.change += 1
+        change = crew.change
+        await self._end(crew, reason)
+        # Whoever came later stops and starts the same instances again, with the newest configuration.
+        if change == crew.change:
+            self._staff(crew)
+
+    async def _remove(self, crew: Crew) -> None:
+        crew.change += 1
+        await self._end(crew, "it is no longer configured")
+        if self._crews.get(crew.spec.name) is crew:
+            del self._crews[crew.spec.name]
+            if ghosts := [runner for runner in crew.runners if _lives_on(runner)]:
+                self._ghosts[crew.spec.name] = ghosts
+
+    async def _end(self, crew: Crew, reason: str) -> None:
+        for said, runner in enumerate(crew.runners):
+            runner.order(Wanted.STOPPED, reason=reason, is_quiet=said >= LOUD)
+        if crew.tasks:
+            await asyncio.wait(crew.tasks)
+
+    async def _live(self, runner: Runner) -> None:
+        """Keep a runner going; that it fails by its own fault is ours, and must not end the worker."""
+        for _ in range(_MOST_CRASHES):
+            try:
+                return await runner.live()
+            except Exception as error:  # noqa: BLE001 - told, and mended as far as it can be
+                tell("daemon.failed", exc=error, worker=runner.spec.name)
+                runner.recover()
+                await self._clock.sleep(1.0)
+        return self._soundness.lose()
+
+    def _crashed(self, task: str, error: BaseException) -> None:
+        tell("daemon.failed", exc=error, task=task)
+        self._soundness.lose()
+
+    def _watch_outage(self) -> None:
+        if self._outage is None or self._outage.done():
+            self._outage = self._tasks.start(self._wait_for_database(), name="workers wait for the database")
+
+    async def _wait_for_database(self) -> None:
+        await self._outages.wait_until_up()
+        self._up_since_s = self._clock.now_s()
+        self._wake_parked()
+
+    def _wake_parked(self) -> None:
+        for runner in self._runners():
+            if runner.state is State.PARKED:
+                runner.attention.wake()
+
+    def _tell_all(self, event: str) -> None:
+        concerned = [r for r in self._runners() if r.wanted is Wanted.RUNNING and r.state not in FINAL]
+        counts: dict[str, Any] = {}
+        for runner in concerned:
+            kind = kind_of(runner.spec)
+            counts[kind] = counts.get(kind, 0) + 1
+        if concerned:
+            tell(event, workers=len(concerned), **counts)
+
+
+async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks)
+
+
+def _lives_on(runner: Runner) -> bool:
+    return runner.run is not None or any(not run.is_done for run in runner.left_behind)

@@ -1,0 +1,38 @@
+"""What a runner needs of a kind of worker: how one run is done, and when the next is due."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from supervisor.database.stop import StopSignal
+
+
+class Timetable(Protocol):
+    """When the runs of a worker are due; a worker without one runs all the time."""
+
+    def delay_s(self) -> float:
+        """Return the seconds until the next run is due; 0 or less: it is due.
+
+        May be earlier than the truth (a wall clock can jump), never later: who waits asks again.
+        """
+
+    def next_run_s(self) -> float:
+        """Return when the next run is due, on the monotonic clock, as well as is known now."""
+
+    def begin(self) -> None:
+        """Note that the run that was due begins; all that were missed count as this one."""
+
+    def skip_missed(self) -> None:
+        """Forget the runs that became due while the worker was paused."""
+
+
+class Work(Protocol):
+    """What one worker does, whatever its kind."""
+
+    @property
+    def timetable(self) -> Timetable | None:
+        """When runs are due; None: one run follows the other."""
+
+    async def run(self, stop: StopSignal) -> None:
+        """Do one run: until the worker returns, or one tick."""

@@ -1,0 +1,86 @@
+"""What a worker sees of the daemon."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from supervisor.workers.nap import nap
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from supervisor.clock import Clock
+    from supervisor.config.model import WorkerSpec
+    from supervisor.database.stop import StopSignal
+    from supervisor.supervision.outage import Outages
+
+
+class Context:
+    """A worker's own view: its name and settings, its log, the database, and its stop.
+
+    A new one is made for each run. It is cheap, and what costs something is made when it is first used.
+    """
+
+    __slots__ = ("_clock", "_db", "_log", "_outages", "_spec", "_stop")
+
+    def __init__(self, spec: WorkerSpec, *, stop: StopSignal, outages: Outages, clock: Clock) -> None:
+        self._spec = spec
+        self._stop = stop
+        self._outages = outages
+        self._clock = clock
+        self._log: Any = None
+        self._db: Any = None
+
+    @property
+    def name(self) -> str:
+        """The worker's name, as in `[workers.NAME]`."""
+        return self._spec.name
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The worker's own settings, read-only."""
+        return MappingProxyType(self._spec.settings)
+
+    @property
+    def log(self) -> Any:
+        """A structlog logger bound to the worker."""
+        if self._log is None:
+            from supervisor.journal import worker_logger  # noqa: PLC0415 - ten thousand workers may never log
+
+            self._log = worker_logger(self._spec.name)
+        return self._log
+
+    @property
+    def db(self) -> Any:
+        """An asyncpg pool that waits while the database is down.
+
+        Once the worker is to stop it raises `DatabaseUnavailable` instead of waiting on.
+        """
+        if self._db is None:
+            self._db = self._outages.view(self._stop)
+        return self._db
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker is to stop: true from then on.
+
+        Who looks at it gets `stop_timeout` to end by itself.
+        """
+        self._stop.is_watched = True
+        return self._stop.is_set
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but return early when the worker is to stop.
+
+        A sleep that begins when the worker is already to stop is where it ends: it is cancelled there.
+        So `while True: await work(); await ctx.sleep(1)` stops at once and never in the middle of its work.
+        """
+        await nap(seconds, stop=self._stop, clock=self._clock)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """Open a transaction on a pooled connection, which is yielded."""
+        async with self.db.acquire() as connection, connection.transaction():
+            yield connection

@@ -1,0 +1,156 @@
+"""Workers that do what a test wrote down, a database that is a switch, and a supervisor around them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from support.clock import FakeClock, HighRoller, settle
+
+from supervisor.config.model import Every, Periodic, Service, WorkerSpec
+from supervisor.journal import observe
+from supervisor.supervision.supervisor import Supervisor
+from supervisor.workers.hire import hiring
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from supervisor.clock import Clock
+    from supervisor.database.stop import StopSignal
+    from supervisor.errors import WorkerExhausted
+    from supervisor.workers.context import Context
+
+
+class ScriptedWorker:
+    """A worker whose runs follow a script; after its end it stays until it is cancelled.
+
+    A step is an exception or its class (raised), None (returns), or a coroutine function of the
+    context. `runs` counts the runs begun.
+    """
+
+    def __init__(self, *script: Any) -> None:
+        self.script = list(script)
+        self.runs = 0
+        self.contexts: list[Context] = []
+
+    async def __call__(self, ctx: Context) -> Any:
+        self.runs += 1
+        self.contexts.append(ctx)
+        if not self.script:
+            await forever()
+        step = self.script.pop(0)
+        if isinstance(step, BaseException) or (isinstance(step, type) and issubclass(step, BaseException)):
+            raise step
+        if isinstance(step, Callable):  # type: ignore[arg-type]
+            return await step(ctx)
+        return step
+
+
+async def forever(_: Context | None = None) -> None:
+    """Wait for the end, like a service without work."""
+    await asyncio.get_running_loop().create_future()
+
+
+class SwitchedDatabase:
+    """A database that is up or down as the test says; it explains the errors of the kinds named."""
+
+    def __init__(self, *explained: type[BaseException]) -> None:
+        self.explained = explained or (ConnectionError,)
+        self.asked = 0
+        self._up = asyncio.Event()
+        self._up.set()
+
+    @property
+    def is_up(self) -> bool:
+        return self._up.is_set()
+
+    def go_down(self) -> None:
+        self._up.clear()
+
+    def come_back(self) -> None:
+        self._up.set()
+
+    async def wait_until_up(self) -> None:
+        await self._up.wait()
+
+    async def explains(self, exc: BaseException) -> bool:
+        self.asked += 1
+        return isinstance(exc, self.explained)
+
+    def view(self, stop: StopSignal) -> Any:
+        raise NotImplementedError("these workers do not use the database")
+
+
+def service(name: str = "mail", *, replicas: int = 1, **changes: Any) -> WorkerSpec:
+    """Return a service's configuration."""
+    return WorkerSpec(name=name, run="m:f", kind=Service(replicas=replicas), **changes)
+
+
+def periodic(name: str = "tidy", *, every_s: float = 30.0, immediate: bool = True, **changes: Any) -> WorkerSpec:
+    """Return a periodic worker's configuration."""
+    return WorkerSpec(name=name, run="m:f", kind=Periodic(Every(every_s), immediate=immediate), **changes)
+
+
+class Stage:
+    """A supervisor with its workers, and what it said.
+
+    Attributes:
+        said: The entries of the journal so far: event, level, fields.
+        exits: Why the daemon was asked to end.
+    """
+
+    def __init__(self, *, clock: Clock, database: SwitchedDatabase) -> None:
+        self.clock = clock
+        self.database = database
+        self.said: list[tuple[str, int, dict[str, Any]]] = []
+        self.exits: list[WorkerExhausted] = []
+        self.supervisor = Supervisor(
+            hire=hiring(clock=clock, outages=database),
+            outages=database,
+            clock=clock,
+            rng=HighRoller(),
+            on_exhausted=self.exits.append,
+        )
+
+    def events(self, prefix: str = "worker", *, above_debug: bool = True) -> list[str]:
+        """Return the names of the entries said so far."""
+        lowest = 20 if above_debug else 0
+        return [event for event, level, _ in self.said if event.startswith(prefix) and level >= lowest]
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Return a worker's row of the status."""
+        return next(row for row in self.supervisor.status() if row["name"] == name)
+
+    def state(self, name: str) -> str:
+        """Return a worker's state."""
+        return str(self.row(name)["state"])
+
+
+@asynccontextmanager
+async def running(
+    *workers: tuple[WorkerSpec, Any], clock: Clock | None = None, database: SwitchedDatabase | None = None
+) -> AsyncIterator[Stage]:
+    """Run workers under a supervisor, on a clock that the test owns."""
+    stage = Stage(clock=clock or FakeClock(), database=database or SwitchedDatabase())
+    unobserve = observe(lambda event, level, fields: stage.said.append((event, level, dict(fields))))
+    try:
+        stage.supervisor.start([spec for spec, _ in workers], {spec.name: function for spec, function in workers})
+        await settle()
+        yield stage
+    finally:
+        unobserve()
+        stage.supervisor.hurry()
+        await ended(stage.supervisor.stop(), stage.clock)
+
+
+async def ended(work: Any, clock: Clock) -> Any:
+    """Await `work` while time passes on a clock that the test owns."""
+    task = asyncio.get_running_loop().create_task(work)
+    await settle()
+    for _ in range(100):
+        if task.done() or not isinstance(clock, FakeClock):
+            break
+        await clock.jump(1.0)
+    return await task
