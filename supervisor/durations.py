@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+# ASCII digits only, and not so many that the float becomes infinite.
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|s|m|h|d)")
 
 
 def parse_duration(text: str) -> float:
@@ -25,6 +27,10 @@ def parse_duration(text: str) -> float:
 
 def format_duration(duration_s: float) -> str:
     """Return a duration for people: `250ms`, `4.2s`, `2m 5s`, `3h 20m`, `2d 4h`."""
+    if not math.isfinite(duration_s):
+        return "for ever" if duration_s > 0 else "unknown"
+    if duration_s < 0:
+        return f"-{format_duration(-duration_s)}"
     if duration_s < 0.9995:
         return f"{duration_s * 1000:.0f}ms"
     if duration_s < 59.95:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import unquote_plus, urlsplit
 
 from supervisor.config.value import quoted
 
@@ -20,11 +20,12 @@ _URI = re.compile(
 )
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.%]+\]|[^:@\[\]]*)(?::(?P<port>[^:@\[\]]*))?", re.IGNORECASE)
 _HARMLESS_TEXT = re.compile(r"[\w.,:/%+*~\[\]-]*", re.ASCII)
+_SECRET_OPTION = re.compile(r"pass(?!file)|pwd|token|secret", re.IGNORECASE)
 _KEYWORD_FORM = re.compile(r"\b(?:host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*=")
 
 _UNCLEAR = (
-    "cannot be told apart into user, password, host and database; percent-encode the special letters"
-    " of the user and the password: @ is %40, / is %2F, : is %3A, ? is %3F, # is %23, & is %26"
+    "cannot be told apart into user, password, host, port and database; a port is a number, and the special letters"
+    " of the user and the password are percent-encoded: @ is %40, / is %2F, : is %3A, ? is %3F, # is %23, & is %26"
 )
 
 # What may be shown of the query; everything else is left out, not masked: a mask says how much there is.
@@ -93,6 +94,10 @@ def problems_of(dsn: str) -> list[str]:
     parts = _take_apart(dsn)
     if parts is None:
         return [_UNCLEAR]
+    try:
+        urlsplit(dsn)
+    except ValueError:
+        return ["has a host that is none: an IPv6 address stands in brackets, such as [::1]"]
     return [*_problems_of_hosts(parts), *_problems_of_options(parts)]
 
 
@@ -140,21 +145,26 @@ def _take_apart(dsn: str) -> _Parts | None:
 
 def _harmless(options: list[tuple[str, str]]) -> list[tuple[str, str]]:
     # A raw & in a secret value would make its rest look like an option of its own: then none is shown.
-    if any("password" in name or "key" in name or "token" in name or "secret" in name for name, _ in options):
+    if any(_SECRET_OPTION.search(name) for name, _ in options):
         return []
     return [(name, value) for name, value in options if name in _HARMLESS_OPTIONS and _HARMLESS_TEXT.fullmatch(value)]
 
 
 def _problems_of_hosts(parts: _Parts) -> list[str]:
     problems = []
-    if len(parts.hosts) > 1 and not all(name for name, _ in parts.hosts):
-        problems.append("has an empty host among several")
-    elif any(not name and port for name, port in parts.hosts):
+    options = {name: unquote_plus(value).split(",") for name, value in parts.options if value}
+    hosts = [name for name, _ in parts.hosts] or options.get("host", [])
+    ports = [port for _, port in parts.hosts if port is not None]
+    more_ports = options.get("port", [])
+    if hosts == [""] and ports:
         problems.append("has a port and no host before it")
-    ports = [port for _, port in parts.hosts if port]
-    for name, value in parts.options:
-        if name == "port":
-            ports += unquote_plus(value).split(",")
+    elif not all(hosts):
+        problems.append("has an empty host")
+    if len(more_ports) > 1 and len(more_ports) != len(hosts or [""]):
+        problems.append("has another number of ports than of hosts")
+    if not parts.hosts:
+        ports += [port for host in hosts if host[:1] not in ("/", "[") for port in host.split(":")[1:]]
+    ports += more_ports
     if not all(re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536 for port in ports):
         problems.append("has a port that is no number from 1 to 65535")
     return problems
@@ -168,7 +178,7 @@ def _problems_of_options(parts: _Parts) -> list[str]:
             problems.append(
                 f'has the option "{name}", which only libpq knows and not the driver: leave it out{instead}'
             )
-        elif name in _CHOICES and unquote(value) not in _CHOICES[name]:
+        elif name in _CHOICES and unquote_plus(value) not in _CHOICES[name]:
             words = ", ".join(map(quoted, _CHOICES[name]))
             problems.append(f'has an option "{name}" whose value is none of {words}')
     return problems

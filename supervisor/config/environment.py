@@ -5,10 +5,9 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.schema import TOP, WORKER
+from supervisor.config.schema import TOP, WORKER, WORKER_NAME
 from supervisor.config.table import nearest
 from supervisor.config.value import printable
-from supervisor.config.worker import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,6 +32,7 @@ def override(tables: dict[str, Any], environ: Mapping[str, str], faults: Faults)
     if not variables:
         return
     workers = _names_in_environment(tables)
+    names = {("workers", name) for same in workers.values() for name in same}
     found = []
     for variable in variables:
         resolved = _resolve(variable.removeprefix(PREFIX), tables, workers)
@@ -42,11 +42,13 @@ def override(tables: dict[str, Any], environ: Mapping[str, str], faults: Faults)
             found.append((resolved, variable))
     # A whole table first, then the keys in it.
     for path, variable in sorted(found, key=lambda entry: (len(entry[0]), entry)):
-        if _lay(tables, path, _value(environ[variable])):
+        if path[0] == "workers" and path[:2] not in names:
+            faults.variables[path[:2]] = variable  # this worker is the environment's own
+        if _lay(tables, path, value_of(environ[variable])):
             faults.variables[path] = variable
 
 
-def _value(text: str) -> object:
+def value_of(text: str) -> object:
     """Return the value of a variable: TOML where it parses as such, else the text itself."""
     try:
         parsed = tomllib.loads(f"value = {text}")
@@ -83,7 +85,9 @@ def _resolve(rest: str, tables: dict[str, Any], workers: dict[str, list[str]]) -
     """Return the key path that a variable means, or the sentence about one that means nothing."""
     if rest.startswith(f"{_WORKERS}__"):
         return _resolve_worker(rest.removeprefix(f"{_WORKERS}__"), tables, workers)
-    path = None if rest == _WORKERS else _descend(rest.split("__"), TOP)
+    if rest == _WORKERS:
+        return f"names no worker; write {PREFIX}{_WORKERS}__NAME__RUN, with the worker's name in upper case"
+    path = _descend(rest.split("__"), TOP)
     return path if path is not None else _fits_nothing(rest, [*_all_names(TOP), f"{_WORKERS}__NAME__RUN"])
 
 
@@ -119,7 +123,7 @@ def _resolve_new_worker(rest: str, tables: dict[str, Any], workers: dict[str, li
     """Return the key path in a worker that only the environment knows."""
     start, _, key = rest.partition("__")
     name = start.lower()
-    if not NAME.fullmatch(name) or start != name.upper():
+    if not WORKER_NAME.fullmatch(name) or start != name.upper():
         return "names no worker: the names are upper case here, with _ for -"
     path = _descend_worker(key, tables, name)
     if path is not None:

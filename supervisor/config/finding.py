@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from supervisor.config.location import from_here
 from supervisor.config.toml_file import cannot_be_read
 from supervisor.errors import ConfigError, Fault
 
@@ -28,7 +29,7 @@ def find_config(explicit: str | None, environ: Mapping[str, str]) -> Path:
     """
     path = config_path(explicit, environ)
     if path is None:
-        looked = f"{Path.cwd() / _HERE} and {_SYSTEM}"
+        looked = f"{from_here(_HERE)} and {_SYSTEM}"
         problem = f"there is no configuration: looked for {looked}; write one, or name it with -c FILE or ${VARIABLE}"
         raise ConfigError(Fault(_HERE, "", problem))
     try:
@@ -44,8 +45,8 @@ def config_path(explicit: str | None, environ: Mapping[str, str]) -> Path | None
     """Return the path that is meant, whether or not it can be read; None: nothing names one and none is there."""
     named = explicit if explicit is not None else environ.get(VARIABLE)
     if named:
-        return Path.cwd() / named
-    for candidate in (Path.cwd() / _HERE, Path(_SYSTEM)):
+        return from_here(named)
+    for candidate in (from_here(_HERE), Path(_SYSTEM)):
         try:
             candidate.stat()
         except PermissionError:

@@ -12,6 +12,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from supervisor.config.environment import value_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -32,6 +34,15 @@ def absolute(path_text: str, base: Path) -> Path:
     path = base / path_text
     # Symbolic links stay as they are (under systemd the state directory is one), unless `..` makes them matter.
     return path.resolve() if ".." in path.parts else path
+
+
+def from_here(path: str | Path) -> Path:
+    """Return a path that is relative to the working directory as an absolute one."""
+    try:
+        return Path(path) if Path(path).is_absolute() else Path.cwd() / path
+    except FileNotFoundError:
+        # The working directory was deleted; there is nothing a relative path could be found in.
+        return Path("/nowhere", path)
 
 
 def default_state_dir(config_path: Path, environ: Mapping[str, str]) -> Path:
@@ -58,20 +69,24 @@ def control_candidates(explicit: str | None, config_path: Path | None, environ: 
         config_path: The configuration file, existing or not; None: nothing says which.
         environ: The environment.
     """
-    here = Path.cwd()
     if explicit is not None:
-        return [absolute(explicit, here)]
-    path = here / (config_path or f"{DEFAULT_NAME}.toml")
+        return [from_here(explicit)]
+    path = from_here(config_path or f"{DEFAULT_NAME}.toml")
     told = _told(path)
-    control = environ.get(_CONTROL) or told.get("control")
+    control = _overridden(environ, _CONTROL) or told.get("control")
     if control:
         return [absolute(control, path.parent)]
-    state_text = environ.get(_STATE_DIR) or told.get("state_dir")
+    state_text = _overridden(environ, _STATE_DIR) or told.get("state_dir")
     state_dir = absolute(state_text, path.parent) if state_text else default_state_dir(path, environ)
     runtime = first_directory(environ, "RUNTIME_DIRECTORY")
     places = [runtime] if runtime else []
     places += [Path("/run", DEFAULT_NAME, path.stem), state_dir]
     return [place / SOCKET for place in dict.fromkeys(places)]
+
+
+def _overridden(environ: Mapping[str, str], variable: str) -> str | None:
+    value = value_of(environ.get(variable, ""))
+    return value if isinstance(value, str) else None
 
 
 def _told(path: Path) -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.config.environment import override
+from supervisor.config.location import from_here
 from supervisor.config.model import Config, LogConfig
 from supervisor.config.schema import LATER_SECTIONS, TOP
 from supervisor.config.section import daemon_config, database_config
@@ -16,6 +16,7 @@ from supervisor.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _LATER = {name: f"this version does not have [{name}] yet; leave the section out" for name in LATER_SECTIONS}
 
@@ -30,7 +31,7 @@ def read_config(path: Path, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: Something is wrong with it, and here is everything that is.
     """
-    path = Path.cwd() / path
+    path = from_here(path)
     tables = read_toml(path)
     faults = Faults(str(path))
     override(tables, environ, faults)

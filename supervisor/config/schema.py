@@ -5,6 +5,7 @@ Defaults stand in the model. What a later version adds is listed by name only, t
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from supervisor.config.table import Key
@@ -24,6 +25,8 @@ from supervisor.config.value import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+WORKER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 _MANY = 1_000_000
 

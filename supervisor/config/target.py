@@ -88,7 +88,7 @@ def _from_libpq(environ: Mapping[str, str], faults: Faults) -> Server | None:
 
 def _from_file(path: Path, base: Path, where: tuple[str, ...] | None, faults: Faults) -> Server | EmbeddedStore | None:
     try:
-        text = read_text(path, _LARGEST_BYTES).rstrip("\r\n")
+        text = read_text(path, _LARGEST_BYTES)
     except OSError as error:
         _report(where, path, cannot_be_read(error), faults)
         return None
@@ -101,6 +101,8 @@ def _from_file(path: Path, base: Path, where: tuple[str, ...] | None, faults: Fa
 def _judge(
     text: str, came_from: str, base: Path, where: tuple[str, ...] | None, faults: Faults
 ) -> Server | EmbeddedStore | None:
+    # A line break at the end is what files and secrets are delivered with.
+    text = text.rstrip("\r\n")
     scheme, colon, rest = text.partition(":")
     if colon and scheme in ("embedded", "ephemeral"):
         problem = _problem_of_store(scheme, rest)

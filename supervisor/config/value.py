@@ -17,6 +17,7 @@ Reader = Callable[[object], Any]
 # Beyond this, timers and the microseconds that systemd counts in would overflow somewhere.
 _LONGEST_S = 3650 * 86400.0
 _SHOWN_LETTERS = 60
+_SECRET = re.compile(r"://|pass(word|wd)?\s*=", re.IGNORECASE)
 _PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -48,8 +49,8 @@ def path_text(value: object) -> str:
         raise WrongValue("expected a path, found one with a zero byte in it")
     if path.startswith("~"):
         raise WrongValue('"~" stands for nothing in a configuration file; write the path in full')
-    if "://" in path:
-        raise WrongValue("expected a path, found what looks like a URI")
+    if _SECRET.search(path):
+        raise WrongValue("expected a path, found what looks like a connection string")
     return path
 
 
@@ -175,7 +176,7 @@ def found(value: object) -> str:
 
 def quoted(value: str) -> str:
     """Return `value` in quotes, printable and short; what may be a connection string is not shown."""
-    if "://" in value or "password" in value.lower():
+    if _SECRET.search(value):
         return "a text that may hold a secret"
     return f'"{printable(_shortened(value))}"'
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from supervisor.config.model import Backoff, Cron, Every, Periodic, Service, WorkerSpec
-from supervisor.config.schema import COMMON, LATER_KINDS, PERIODIC, SERVICE, WORKER
+from supervisor.config.schema import COMMON, LATER_KINDS, PERIODIC, SERVICE, WORKER, WORKER_NAME
 from supervisor.config.section import backoff
 from supervisor.config.table import Key, nearest, read_table
 from supervisor.config.value import found, quoted
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from supervisor.config.table import Faults
-
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 _KEYS: Mapping[str, Mapping[str, Key]] = {
     "service": {**COMMON, **SERVICE},
@@ -39,10 +36,15 @@ def read_workers(tables: Mapping[str, Any], stop_timeout_s: float, faults: Fault
         faults.add(("workers",), _NO_WORKER)
     workers = {}
     for name, table in tables.items():
-        if not NAME.fullmatch(name):
+        if not WORKER_NAME.fullmatch(name):
             faults.add(("workers", name), "a worker's name has lower-case letters, digits, _ and - only")
         if not isinstance(table, dict):
             faults.add(("workers", name), f"expected a table such as [workers.mail], {found(table)}")
+        elif "run" not in table and faults.variable_of(("workers", name)):
+            near = nearest(name, [other for other in tables if other != name])
+            meant = f'; did you mean the worker "{near}"?' if near else ""
+            problem = f"the file has no such worker, so the environment has to say what it runs{meant}"
+            faults.add(("workers", name, "run"), problem)
         elif (spec := _read_worker(name, table, stop_timeout_s, faults)) is not None:
             workers[name] = spec
     return workers
@@ -51,7 +53,7 @@ def read_workers(tables: Mapping[str, Any], stop_timeout_s: float, faults: Fault
 def _read_worker(name: str, table: dict[str, Any], stop_timeout_s: float, faults: Faults) -> WorkerSpec | None:
     where = ("workers", name)
     kind = table.get("kind", "service")
-    if kind not in _KEYS:
+    if not isinstance(kind, str) or kind not in _KEYS:
         _refuse_kind(kind, table, where, faults)
         return None
     given = read_table(table, _KEYS[kind], where, faults, _foreign_keys(kind, table))

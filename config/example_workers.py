@@ -1,0 +1,87 @@
+"""Three small workers: one takes orders, two pack them, one keeps the books.
+
+They only use what `supervisor.Context` offers. While the database is away their calls simply wait;
+none of them retries, reconnects or counts attempts, since the daemon does.
+"""
+
+import random
+
+from supervisor import Context
+
+_CREATE = """
+    create table if not exists orders (
+        id bigint generated always as identity primary key,
+        article text not null,
+        taken_at timestamptz not null default now(),
+        packed_by text,
+        packed_at timestamptz
+    )
+"""
+_ARTICLES = ("apples", "bread", "candles", "tea")
+
+
+async def take_orders(ctx: Context) -> None:
+    """Take an order now and then, until the daemon stops.
+
+    A service runs until it is stopped. The setting `pause_s` is how long it waits between two orders.
+    """
+    await _prepare(ctx)
+    while not ctx.stopping:
+        article = random.choice(_ARTICLES)  # noqa: S311 - a shop, not a vault
+        order = await ctx.db.fetchval("insert into orders (article) values ($1) returning id", article)
+        ctx.log.info("order taken", order=order, article=article)
+        # Ends early when the worker is to stop, which a plain asyncio.sleep would not.
+        await ctx.sleep(ctx.settings["pause_s"])
+
+
+async def pack_orders(ctx: Context) -> None:
+    """Pack orders as long as there are any, then look again after a moment.
+
+    Two of these run side by side; `for update skip locked` lets each take an order that the other has not.
+    """
+    await _prepare(ctx)
+    while not ctx.stopping:
+        if not await _pack_one(ctx):
+            await ctx.sleep(0.5)
+
+
+async def _pack_one(ctx: Context) -> bool:
+    """Pack the oldest open order; False when there is none."""
+    # Committed as a whole or not at all: a worker that dies half-way leaves the order to the other one.
+    async with ctx.transaction() as connection:
+        order = await connection.fetchval(
+            "select id from orders where packed_at is null order by id limit 1 for update skip locked"
+        )
+        if order is None:
+            return False
+        await connection.execute("update orders set packed_by = $2, packed_at = now() where id = $1", order, ctx.name)
+    ctx.log.info("order packed", order=order)
+    return True
+
+
+async def keep_books(ctx: Context) -> None:
+    """Say how many orders there are, and delete all but the newest packed ones.
+
+    A periodic worker is called for each tick and returns when it is done with it.
+    """
+    await _prepare(ctx)
+    open_orders, packed = await ctx.db.fetchrow(
+        "select count(*) filter (where packed_at is null), count(packed_at) from orders"
+    )
+    deleted = await ctx.db.fetchval(
+        """
+        with old as (select id from orders where packed_at is not null order by id desc offset $1),
+             gone as (delete from orders where id in (select id from old) returning 1)
+        select count(*) from gone
+        """,
+        ctx.settings["keep"],
+    )
+    ctx.log.info("books kept", open_orders=open_orders, packed=packed, deleted=deleted)
+
+
+async def _prepare(ctx: Context) -> None:
+    """Create the table unless it is there; whichever worker starts first does it."""
+    async with ctx.transaction() as connection:
+        # Two that create the same table at the same time would disturb each other: one after the other.
+        await connection.execute("select pg_advisory_xact_lock(hashtext('orders'))")
+        await connection.execute(_CREATE)

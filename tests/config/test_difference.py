@@ -1,0 +1,204 @@
+"""What a reload has to do, decided purely."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.config.description import describe
+from supervisor.config.difference import Difference, difference
+from supervisor.config.dsn import redact
+from supervisor.config.model import (
+    Backoff,
+    Config,
+    ConnectPolicy,
+    Cron,
+    DaemonConfig,
+    DatabaseConfig,
+    Dsn,
+    EmbeddedStore,
+    Every,
+    LogConfig,
+    Periodic,
+    Server,
+    Service,
+    WorkerSpec,
+)
+
+
+def _server(text: str, came_from: str = "database.dsn") -> Server:
+    return Server(Dsn(text, redacted=redact(text)), came_from)
+
+
+BASE = Config(
+    path=Path("/etc/app.toml"),
+    name="app",
+    daemon=DaemonConfig(state_dir=Path("/s"), control=Path("/s/control.sock")),
+    log=LogConfig(),
+    database=DatabaseConfig(_server("postgresql://u:old@h/app")),
+    workers={"a": WorkerSpec("a", "m:a", Service()), "b": WorkerSpec("b", "m:b", Periodic(Every(5)))},
+)
+
+
+def _with(**workers: WorkerSpec) -> Config:
+    return replace(BASE, workers=workers)
+
+
+def _changed_worker(**fields: object) -> Config:
+    return _with(a=replace(BASE.workers["a"], **fields), b=BASE.workers["b"])  # type: ignore[arg-type]
+
+
+_SPECS = st.builds(
+    WorkerSpec,
+    name=st.just("x"),
+    run=st.sampled_from(["m:a", "m:b"]),
+    kind=st.sampled_from([Service(), Service(2), Periodic(Every(1)), Periodic(Cron("* * * * *"), immediate=False)]),
+    max_restarts=st.integers(0, 2),
+    backoff=st.sampled_from([Backoff(), Backoff(2)]),
+    stop_timeout_s=st.sampled_from([1.0, 2.0]),
+    settings=st.dictionaries(
+        st.sampled_from(["k", "l"]), st.sampled_from([1, 1.0, True, "1", float("nan")]), max_size=2
+    ),
+)
+_WORKERS = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), _SPECS)
+
+
+@given(old=_WORKERS, new=_WORKERS)
+def test_applying_the_difference_gives_the_new_workers(old: dict[str, WorkerSpec], new: dict[str, WorkerSpec]) -> None:
+    """Taking the removed away and the added and changed from the new one turns the old set into the new."""
+    found = difference(replace(BASE, workers=old), replace(BASE, workers=new))
+    applied = {name: spec for name, spec in old.items() if name not in found.removed}
+    applied |= {name: new[name] for name in (*found.added, *found.changed)}
+    assert {name: repr(spec) for name, spec in applied.items()} == {name: repr(spec) for name, spec in new.items()}
+    groups = (*found.added, *found.removed, *found.changed, *found.untouched)
+    assert sorted(groups) == sorted(old.keys() | new.keys())
+    assert set(found.retuned) <= set(found.changed)
+    for name in found.retuned:
+        assert (old[name].run, old[name].kind) == (new[name].run, new[name].kind)
+
+
+@given(workers=_WORKERS)
+def test_nothing_differs_from_itself(workers: dict[str, WorkerSpec]) -> None:
+    """A configuration that was read twice has no difference, not even with nan in its settings."""
+    again = {name: replace(spec, settings={**spec.settings}) for name, spec in workers.items()}
+    old, new = replace(BASE, workers=workers), replace(BASE, workers=again)
+    assert difference(old, new).is_empty()
+    assert describe(old, new) == ["nothing changes"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, True), (1, 1.0), ("1", 1)])
+def test_values_that_only_python_holds_equal_differ(before: object, after: object) -> None:
+    """1, 1.0 and true are different settings."""
+    old, new = _changed_worker(settings={"k": before}), _changed_worker(settings={"k": after})
+    assert difference(old, new).changed == ("a",)
+
+
+def test_policy_alone_does_not_restart_a_worker() -> None:
+    """A worker whose restart policy or stop timeout changed runs on; one whose function changed does not."""
+    assert difference(BASE, _changed_worker(stop_timeout_s=1.0, max_restarts=1)).retuned == ("a",)
+    found = difference(BASE, _changed_worker(stop_timeout_s=1.0, run="m:other"))
+    assert (found.changed, found.retuned) == (("a",), ())
+
+
+def _database(**fields: object) -> Config:
+    return replace(BASE, database=replace(BASE.database, **fields))  # type: ignore[arg-type]
+
+
+def _daemon(**fields: object) -> Config:
+    return replace(BASE, daemon=replace(BASE.daemon, **fields))  # type: ignore[arg-type]
+
+
+PLACES = [
+    (_database(target=_server("postgresql://u:new@h/app")), "database_changed"),
+    (_database(pool_max=20), "database_changed"),
+    (_database(command_timeout_s=1.0), "database_changed"),
+    (_database(probe_interval_s=2.0), "policy_changed"),
+    (_database(runtime=ConnectPolicy(attempts=3)), "policy_changed"),
+    (replace(BASE, log=LogConfig(level="debug")), "log_changed"),
+    (_daemon(stop_timeout_s=1.0), "daemon_changed"),
+    (_daemon(python_path=(Path("/x"),)), "daemon_changed"),
+]
+
+
+@pytest.mark.parametrize(("new", "claim"), PLACES)
+def test_each_change_makes_its_own_claim(new: Config, claim: str) -> None:
+    """A change outside of the workers is in one claim, and leaves the workers untouched."""
+    found = difference(BASE, new)
+    claims = [name for name in Difference.__slots__ if name.endswith("_changed") and getattr(found, name)]
+    assert claims == [claim]
+    assert found.untouched == ("a", "b")
+    assert not found.is_empty()
+
+
+def test_where_a_dsn_was_found_does_not_matter() -> None:
+    """The same connection string from another place is the same database."""
+    assert difference(BASE, _database(target=_server("postgresql://u:old@h/app", "/run/dsn"))).is_empty()
+
+
+RESTARTS = [
+    (BASE, _daemon(state_dir=Path("/t")), "supervisor.state_dir: moving from /s to /t needs a restart"),
+    (BASE, _daemon(control=Path("/c")), "supervisor.control: moving from /s/control.sock to /c needs a restart"),
+    (
+        BASE,
+        _database(target=EmbeddedStore()),
+        "database.dsn: moving from postgresql://u@h/app to embedded: needs a restart",
+    ),
+    (
+        _database(target=EmbeddedStore(Path("/d"))),
+        _database(target=EmbeddedStore(ephemeral=True)),
+        "database.dsn: moving from embedded:/d to ephemeral: needs a restart",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "fault"), RESTARTS)
+def test_what_a_reload_cannot_do_is_a_sentence(old: Config, new: Config, fault: str) -> None:
+    """Moving state, socket or an embedded store asks for a restart."""
+    assert [str(one) for one in difference(old, new).needs_restart] == [f"/etc/app.toml: {fault}"]
+    assert describe(old, new)[0] == f"! {fault}"
+
+
+def test_the_description_names_each_change() -> None:
+    """The lines of reload --dry-run show what is added, removed and changed, from what to what."""
+    new = replace(
+        BASE,
+        log=LogConfig(level="debug"),
+        daemon=replace(BASE.daemon, stop_timeout_s=10.0),
+        database=DatabaseConfig(_server("postgresql://u:new@i/app"), pool_max=20, startup=ConnectPolicy(attempts=3)),
+        workers={
+            "a": replace(BASE.workers["a"], kind=Service(3), settings={"token": "secret"}),
+            "c": WorkerSpec("c", "m:c", Periodic(Cron("0 3 * * *"), immediate=True)),
+        },
+    )
+    assert describe(BASE, new) == [
+        "~ supervisor.stop_timeout: 30s -> 10s",
+        "~ log.level: info -> debug",
+        "~ database.dsn: postgresql://u@h/app -> postgresql://u@i/app",
+        "~ database.pool_max: 10 -> 20",
+        "~ database.startup.attempts: 10 -> 3",
+        "~ database.startup.retry_refused: false -> true",
+        '+ worker c: periodic, cron "0 3 * * *", at once too, m:c',
+        "- worker b",
+        "~ worker a: service -> service with 3 replicas; settings: token",
+    ]
+
+
+def test_a_new_password_is_said_and_not_shown() -> None:
+    """When nothing that may be shown differs, the description says so."""
+    new = _database(target=_server("postgresql://u:new@h/app"))
+    assert describe(BASE, new) == [
+        "~ database.dsn: only the password, or another part that is not shown, is new (postgresql://u@h/app)",
+        "= 2 workers untouched",
+    ]
+
+
+def test_a_retuned_worker_is_said_to_run_on() -> None:
+    """The description tells a new policy from a restart."""
+    assert describe(BASE, _changed_worker(max_restarts=3, backoff=Backoff(2.0))) == [
+        "~ worker a (runs on): max_restarts: 10 -> 3; backoff.initial: 1s -> 2s",
+        "= 1 worker untouched",
+    ]

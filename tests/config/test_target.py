@@ -1,0 +1,177 @@
+"""Where the connection string comes from."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from support.config_file import DSN, WORKER, config_of, faults_of
+
+from supervisor.config.model import EmbeddedStore, Server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "hunter2"
+URI = f"postgresql://u:{SECRET}@h/app"
+
+
+def _server(folder: Path, text: str, **environ: str) -> Server:
+    target = config_of(folder, text, **environ).database.target
+    assert isinstance(target, Server)
+    return target
+
+
+def test_a_file_holds_the_dsn(tmp_path: Path) -> None:
+    """dsn_file is relative to the configuration, and the line break at its end does not count."""
+    (tmp_path / "secret").write_text(f"{URI}\r\n")
+    server = _server(tmp_path, f'[database]\ndsn_file = "secret"\n{WORKER}')
+    assert (server.dsn.reveal(), server.came_from) == (URI, str(tmp_path / "secret"))
+    assert SECRET not in f"{server!r} {server.dsn} {server.dsn!r}"
+
+
+def test_the_credential_of_systemd_holds_the_dsn(tmp_path: Path) -> None:
+    """A credential named dsn is found by itself; other credentials mean nothing."""
+    (tmp_path / "dsn").write_text(URI)
+    server = _server(tmp_path, WORKER, CREDENTIALS_DIRECTORY=str(tmp_path), PGHOST="x")
+    assert server.came_from == str(tmp_path / "dsn")
+    (tmp_path / "dsn").unlink()
+    assert _server(tmp_path, WORKER, CREDENTIALS_DIRECTORY=str(tmp_path), PGHOST="x").came_from == "PGHOST"
+
+
+def test_the_file_comes_before_the_credential(tmp_path: Path) -> None:
+    """What the configuration says counts, whatever credentials there are."""
+    (tmp_path / "dsn").write_text(URI)
+    server = _server(tmp_path, f"[database]\n{DSN}\n{WORKER}", CREDENTIALS_DIRECTORY=str(tmp_path))
+    assert server.came_from == "database.dsn"
+
+
+def test_libpqs_variables_are_the_last_resort(tmp_path: Path) -> None:
+    """With PGHOST and its kin an empty connection string leaves everything to them; a service is named in it."""
+    server = _server(tmp_path, WORKER, PGHOST="h", PGUSER="u")
+    assert (server.dsn.reveal(), server.came_from, str(server.dsn)) == ("", "PGHOST, PGUSER", "libpq's variables")
+    assert _server(tmp_path, WORKER, PGSERVICE="my app").dsn.reveal() == "postgresql://?service=my%20app"
+
+
+STORES = [
+    ("embedded:", EmbeddedStore()),
+    ("ephemeral:", EmbeddedStore(ephemeral=True)),
+]
+
+
+@pytest.mark.parametrize(("dsn", "store"), STORES)
+def test_a_store_of_the_daemons_own(tmp_path: Path, dsn: str, store: EmbeddedStore) -> None:
+    """embedded: and ephemeral: need no server."""
+    assert config_of(tmp_path, f'[database]\ndsn = "{dsn}"\n{WORKER}').database.target == store
+
+
+def test_a_store_may_have_a_place(tmp_path: Path) -> None:
+    """embedded: takes an absolute path, or one that is relative to the configuration."""
+    for text, path in (("embedded:/x/y", "/x/y"), ("embedded:data", str(tmp_path / "data"))):
+        target = config_of(tmp_path, f'[database]\ndsn = "{text}"\n{WORKER}').database.target
+        assert isinstance(target, EmbeddedStore)
+        assert str(target.path) == path
+
+
+def test_no_dsn_says_all_the_ways(tmp_path: Path) -> None:
+    """Without any dsn one sentence names every way to give one."""
+    assert faults_of(tmp_path, WORKER) == [
+        (
+            'FILE: database: there is no dsn; write dsn = "postgresql://…" or dsn_file = "…" in [database], set'
+            " PGSUPERVISOR__DATABASE__DSN, hand over a systemd credential named dsn, or set libpq's PGHOST, PGUSER,"
+            ' PGDATABASE; "embedded:" is a PostgreSQL of the daemon\'s own'
+        )
+    ]
+
+
+FAULTS = [
+    (f'{DSN}\ndsn_file = "x"', "database.dsn_file: dsn is given too; keep one of the two"),
+    ("dsn = 5", "database.dsn: expected a text in quotes"),
+    ('dsn = ""', "database.dsn: is empty"),
+    (
+        'dsn = "ephemeral:x"',
+        (
+            'database.dsn: expected "ephemeral:" with nothing behind it;'
+            ' a store with a place of its own is "embedded:/path"'
+        ),
+    ),
+    (
+        'dsn = "embedded://x"',
+        'database.dsn: expected "embedded:", "embedded:/path" or "embedded:path"; leave out the "//"',
+    ),
+    (
+        'dsn = "embedded:~/x"',
+        'database.dsn: "~" stands for nothing in a connection string; write the path in full',
+    ),
+    ('dsn_file = "none"', "database.dsn_file: DIR/none does not exist"),
+    ('dsn_file = "."', "database.dsn_file: DIR is a directory, not a file"),
+    ('dsn_file = "empty"', "database.dsn_file: DIR/empty is empty"),
+    ('dsn_file = "latin"', "database.dsn_file: DIR/latin is not UTF-8 text"),
+    ('dsn_file = "/dev/zero"', "database.dsn_file: /dev/zero is not a regular file"),
+    (f'dsn_file = "{URI}"', "database.dsn_file: expected a path, found what looks like a connection string"),
+    (
+        f'dsn_file = "host=h password={SECRET}"',
+        "database.dsn_file: expected a path, found what looks like a connection string",
+    ),
+]
+
+
+@pytest.mark.parametrize(("lines", "fault"), FAULTS)
+def test_a_fault_of_the_dsn_is_a_sentence(tmp_path: Path, lines: str, fault: str) -> None:
+    """What is wrong with the dsn or its file is said with the key and the path."""
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "latin").write_bytes(b"\xff")
+    faults = faults_of(tmp_path, f"[database]\n{lines}\n{WORKER}")
+    assert [one.replace(str(tmp_path), "DIR") for one in faults] == [f"FILE: {fault}"]
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        f"postgresql://u:{SECRET}/@h/app",
+        f"host=h password={SECRET}",
+        f"mysql://u:{SECRET}@h",
+        f"{SECRET}",
+        f"postgresql://u:{SECRET}",
+    ],
+)
+def test_no_fault_repeats_a_secret(tmp_path: Path, dsn: str) -> None:
+    """A malformed dsn is not repeated, wherever it stands."""
+    (tmp_path / "secret").write_text(dsn)
+    environments = [{"PGSUPERVISOR__DATABASE__DSN": dsn}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}, {}, {}, {}]
+    databases = ["", "", f'dsn = "{dsn}"', 'dsn_file = "secret"', f'ready = "{dsn}"']
+    for environ, line in zip(environments, databases, strict=True):
+        (tmp_path / "dsn").write_text(dsn)
+        faults = faults_of(tmp_path, f"[database]\n{line}\n{WORKER}", environ)
+        assert faults
+        assert SECRET not in "\n".join(faults)
+
+
+def test_an_unreadable_file_says_who_needs_to_read_it(tmp_path: Path) -> None:
+    """Permission denied names the user that lacks it."""
+    secret = tmp_path / "secret"
+    secret.write_text(URI)
+    secret.chmod(0o000)
+    root = os.geteuid() == 0
+    if root:
+        tmp_path.chmod(0o777)
+        for folder in list(tmp_path.parents)[:2]:
+            folder.chmod(0o755)
+        (tmp_path / "app.toml").touch()
+        (tmp_path / "app.toml").chmod(0o666)
+        os.seteuid(65534)
+    try:
+        (fault,) = faults_of(tmp_path, f'[database]\ndsn_file = "secret"\n{WORKER}')
+    finally:
+        if root:
+            os.seteuid(0)
+    assert fault.startswith(f"FILE: database.dsn_file: {secret} cannot be read: permission denied; the user ")
+    assert fault.endswith(" needs to read it")
+
+
+def test_a_wrong_pgport_is_named(tmp_path: Path) -> None:
+    """The driver would raise at the first connection; here it is a fault."""
+    assert faults_of(tmp_path, WORKER, {"PGHOST": "h", "PGPORT": "x"}) == [
+        "PGPORT: expected a port, a number from 1 to 65535"
+    ]
