@@ -9,7 +9,8 @@ DEBIAN_MIRROR ?=
 
 BIN := .venv/bin
 TRIXIE := .cache/trixie
-TRIXIE_PACKAGES := systemd,dbus,python3,python3-venv
+# libnss-systemd: initdb wants a name for its user, a made-up one too.
+TRIXIE_PACKAGES := systemd,libnss-systemd,dbus,python3,python3-venv
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench trixie clean

@@ -52,6 +52,8 @@ mkdir root/old-root
 cd root
 pivot_root . old-root
 umount -l /old-root
+# In a container systemd expects to find this done; without it no unit sees its credentials.
+mount --make-rshared /
 unset "${!BOX_@}"
 export container=systemd-box
 exec /lib/systemd/systemd --system --unit=box.target --log-target=journal --show-status=no
