@@ -9,7 +9,7 @@ import structlog
 
 from supervisor.journal.events import CRITICAL, DEBUG, ERROR, INFO, LEVELS, WARNING
 from supervisor.journal.journal import say
-from supervisor.journal.value import LIMIT, safe_text
+from supervisor.journal.value import LIMIT, safe_text, safe_value
 
 # Names that an entry has of its own; a worker's field of that name gets a `_` behind it.
 _RESERVED = frozenset({
@@ -134,7 +134,9 @@ def _text(event: object, args: tuple[object, ...]) -> str:
         return text
     try:
         # As structlog does it: one mapping, or positions.
-        return (text % (args[0] if len(args) == 1 and isinstance(args[0], dict) else args))[:LIMIT]
+        if len(args) == 1 and isinstance(args[0], dict):
+            return (text % {name: safe_value(value) for name, value in args[0].items()})[:LIMIT]
+        return (text % tuple(map(safe_value, args)))[:LIMIT]
     except Exception:  # noqa: BLE001 - a wrong template is shown, not raised
         return f"{text} {safe_text(args)}"
 

@@ -136,7 +136,7 @@ class Writer:
         elif closing:
             self._confess()
             return False
-        elif self._untold:
+        elif self._untold or self._buffer.overflowed:
             self._confess()
         else:
             self._wake.acquire(timeout=-1 if due_s is None else max(0.001, due_s - self._clock.now_s()))
@@ -155,12 +155,10 @@ class Writer:
         except Exception as exc:  # noqa: BLE001 - one odd entry must not cost the others
             return self._lose(1, f"{entry.event[:100]} could not be rendered: {type(exc).__name__}")
         if not self._put_through(data):
-            return None
+            return self._lose(1, self._why)
         self._written += 1
-        # After what was said before the loss; under a lasting flood every so often.
-        if not len(self._buffer) or self._written % _CONFESS_EVERY == 0:
-            self._confess()
-        return None
+        # Losses are told when the buffer is empty, after what was said before them; in a lasting flood now and then.
+        return self._confess() if self._written % _CONFESS_EVERY == 0 else None
 
     def _put_through(self, data: bytes) -> bool:
         """Write until it works, while the rest waits in the bounded buffer; return False when the entry is lost."""
@@ -171,7 +169,6 @@ class Writer:
             except OSError as exc:
                 self._why = f"could not write: {exc.strerror or exc}"
                 if exc.errno in _ENTRY_REFUSED or self._closing.is_set():
-                    self._lose(1, self._why)
                     return False
             else:
                 return True
@@ -188,9 +185,10 @@ class Writer:
             overflowed = self._buffer.take_overflowed()
         if overflowed:
             self._lose(overflowed, self._why or "more was said than could be written")
-        if not self._untold:
-            self._why = ""
-            return
-        count, why, self._untold, self._why = self._untold, self._why, 0, ""
-        if self._put_through(self.outlet.encode(render(dropped(count, why, self._clock.wall())))):
+        count, why = self._untold, self._why
+        if count and self._put_through(self.outlet.encode(render(dropped(count, why, self._clock.wall())))):
             self._written += 1
+        elif self._closing.is_set():
+            return
+        # Told, or refused for what it is: then asking for ever would only burn time.
+        self._untold, self._why = 0, ""

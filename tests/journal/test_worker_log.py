@@ -1,0 +1,173 @@
+"""What a worker logs: structlog's interface, and nothing that it logs can hurt it."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from support.clock import FakeClock
+from support.entries import Entries
+
+from supervisor.journal import adopt_structlog, tell, worker_logger
+from supervisor.journal.entry import Entry, own_message_id, render
+from supervisor.journal.events import INFO
+from supervisor.journal.lines import encode_line
+from supervisor.journal.native import encode_native
+from supervisor.journal.terminal import encode_coloured
+from supervisor.journal.value import LIMIT, OVERLAP, safe_fields
+
+
+class Hostile:
+    """Everything about it fails."""
+
+    def __repr__(self) -> str:
+        raise SystemExit("no")
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("no")
+
+    def __hash__(self) -> int:
+        raise ValueError("no")
+
+
+class OddText(str):
+    """A str that lies."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+    def __len__(self) -> int:
+        return 10**9
+
+
+class OddError(Exception):
+    """An exception that cannot be told."""
+
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+    @property
+    def sqlstate(self) -> str:
+        raise ValueError("no")
+
+
+def fail(exc: Exception) -> None:
+    raise exc
+
+
+def endless() -> list[Any]:
+    """Return a list that holds itself."""
+    items: list[Any] = []
+    items.append(items)
+    return items
+
+
+HOSTILE = [
+    Hostile(), [Hostile()], {"a": Hostile()}, OddText("x"), 10**10_000, -(10**10_000), float("nan"),
+    "\ud800 \x00 \n \x1b[2J",
+    "x" * 10_000_000, b"\xff" * 10_000_000, ["x" * 1_000_000] * 1000, list(range(1_000_000)), endless(), OddError("x"),
+    deque(range(1000)), type, Hostile, {1: 2}, {"deep": [[[[[[[[1]]]]]]]]}, object(), memoryview(b"abc"), None, (), "",
+]  # fmt: skip
+
+
+# By number: pytest shows the arguments of a test that fails, and these do not bear being shown.
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_no_value_hurts_and_none_is_large(number: int) -> None:
+    """Any value is logged without an exception, bounded, in every form."""
+    value: Any = HOSTILE[number]
+    log = worker_logger("mail")
+    with Entries() as entries:
+        log.info("sent", value=value)
+        log.info(value)
+        log.bind(value=value).warning("%s", value)
+        log.info("%d %d", value)  # noqa: PLE1206 - wrong on purpose
+        log.error("failed", exc_info=value)
+    assert len(entries.all) == 5
+    for told in entries.all:
+        entry = render(Entry(told.event, INFO, FakeClock().wall(), told.fields, None))
+        assert json.loads(encode_line(entry))["worker"] == "mail"
+        for encode in (encode_native, encode_coloured):
+            assert len(encode(entry)) < 5 * 102 * (LIMIT + OVERLAP)
+
+
+def test_names_that_an_entry_has_of_its_own() -> None:
+    """A worker's fields cannot pretend to be the entry's level, message or worker."""
+    with Entries() as entries:
+        worker_logger("mail").info("sent", level="x", message="y", worker="z", priority=1, event=2, n=3)
+    assert entries.all[0].fields == {
+        "level_": "x", "message_": "y", "worker": "mail", "worker_": "z", "priority_": 1, "event_": 2, "n": 3,
+    }  # fmt: skip
+
+
+def test_names_of_any_type() -> None:
+    """Field names that are no strings, and very many of them, are survived."""
+    with Entries() as entries:
+        worker_logger("mail").bind(**{"": 1, "é\n": 2, **{f"n{i}": i for i in range(1000)}}).info("x")
+    assert len(entries.all[0].fields) <= 65
+    assert list(safe_fields({3: 1, None: 2})) == ["3", "None"]  # type: ignore[dict-item] # what the types forbid
+
+
+def test_the_exception_being_handled() -> None:
+    """`exception` tells the one being handled; a broken one is told as such."""
+    with Entries() as entries:
+        try:
+            fail(OddError("x"))
+        except OddError:
+            worker_logger("mail").exception("oh")
+    fields = entries.all[0].fields
+    assert fields["error_type"].endswith("OddError")
+    assert fields["error"] == "<message that cannot be shown: ValueError>"
+    assert fields["place"].endswith(" fail")
+
+
+def test_the_only_error_of_a_group_is_named() -> None:
+    """A group of one is described by its error, not by its being a group."""
+    with Entries() as entries:
+        tell("worker.failed", worker="w", exc=ExceptionGroup("unhandled", [ExceptionGroup("in", [KeyError("k")])]))
+    assert (entries.all[0].fields["error_type"], entries.all[0].fields["error"]) == ("KeyError", "'k'")
+
+
+async def test_the_forms_for_coroutines() -> None:
+    """`ainfo` and its kin say the same as those without an a."""
+    log = worker_logger("mail").bind(n=1)
+    with Entries() as entries:
+        await log.ainfo("a")
+        log.log("warning", "b")
+        log.log(40, "c")
+        log.new(m=1).info("d")
+    assert [told.level for told in entries.all] == [20, 30, 40, 20]
+    assert entries.all[0].fields == {"n": 1, "worker": "mail"}
+
+
+def test_what_is_bound_to_the_context_is_said_too() -> None:
+    """The context variables are part of an entry."""
+    with Entries() as entries, structlog.contextvars.bound_contextvars(request="r1"):
+        worker_logger("mail").info("a")
+    assert entries.all[0].fields["request"] == "r1"
+
+
+def test_a_logger_of_the_users_own_goes_the_same_way() -> None:
+    """`structlog.get_logger()` tells into the journal."""
+    adopt_structlog()
+    try:
+        with Entries() as entries:
+            structlog.get_logger("x").bind(a=1).info("own", b=2)
+    finally:
+        structlog.reset_defaults()
+    assert entries.all[0].fields == {"a": 1, "b": 2}
+
+
+@given(st.text())
+def test_the_message_id_of_an_own_event_is_stable(event: str) -> None:
+    """The same text has the same id in every process, 128 bits of it."""
+    assert len(own_message_id(event)) == 32
+    assert own_message_id("mail sent") == "1210e8adc63d4c0bf7c7212556a0e20b"

@@ -1,0 +1,264 @@
+"""The writer's thread against pipes, disks and descriptors that misbehave: the teller never waits, losses are told."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import threading
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from supervisor.clock import SystemClock
+from supervisor.journal.buffer import Buffer
+from supervisor.journal.entry import Entry, Rendered
+from supervisor.journal.events import ERROR, EVENTS, INFO
+from supervisor.journal.folding import Key
+from supervisor.journal.lines import encode_line
+from supervisor.journal.outlet import Outlet, Stream
+from supervisor.journal.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from supervisor.journal.value import Value
+
+_numbers = count()
+
+
+def say(writer: Writer, event: str, level: int = INFO, **fields: Value) -> None:
+    """Offer an entry that is equal to no other."""
+    offer(writer, Key(event, None, level, next(_numbers)), **fields)
+
+
+def offer(writer: Writer, key: Key, **fields: Value) -> None:
+    """Offer an entry under a key."""
+    writer.offer(
+        key, lambda: Entry(key.event, key.level, SystemClock().wall(), fields, EVENTS.get(key.event)), grows=True
+    )
+
+
+def started(descriptor: int, *, most_entries: int = 100) -> Writer:
+    """Return a running writer of JSON lines."""
+    outlet = Outlet(encode_line, Stream(descriptor))
+    writer = Writer(outlet, clock=SystemClock(), buffer=Buffer(most_entries=most_entries))
+    writer.start()
+    return writer
+
+
+class Reader:
+    """Reads lines from a descriptor until told to stop."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._descriptor = descriptor
+        self._rest = b""
+
+    def read_until(self, event: str, limit_s: float = 20.0) -> dict[str, Any]:
+        """Return the next line of this event, keeping those before it."""
+        while True:
+            while b"\n" in self._rest:
+                line, _, self._rest = self._rest.partition(b"\n")
+                self.lines.append(json.loads(line))
+                if self.lines[-1]["event"] == event:
+                    return self.lines[-1]
+            assert select.select([self._descriptor], [], [], limit_s)[0], f"no {event}"
+            self._rest += os.read(self._descriptor, 65536)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+@pytest.mark.parametrize("is_blocking", [True, False])
+def test_a_pipe_that_nobody_reads(pipe: tuple[int, int], is_blocking: bool) -> None:
+    """Telling returns at once while the pipe is full; when it is read again, the rest comes and the losses are told."""
+    os.set_blocking(pipe[1], is_blocking)
+    writer = started(pipe[1])
+    for number in range(500):
+        say(writer, "filler", text="x" * 2000, number=number)
+    assert not writer.flush(0.05)
+    assert writer.counts.dropped > 0
+    reader = Reader(pipe[0])
+    told = reader.read_until("log.dropped")
+    shown = [line for line in reader.lines if line["event"] == "filler"]
+    assert told["count"] + len(shown) == 500
+    assert writer.flush(5)
+    assert writer.counts == (len(shown) + 1, 0, told["count"])
+    say(writer, "after")
+    reader.read_until("after")
+    assert writer.close(5)
+
+
+def test_warnings_have_room_when_chatter_fills_the_buffer(pipe: tuple[int, int]) -> None:
+    """An error still fits when debug and info entries have used up their share."""
+    writer = started(pipe[1])
+    for _ in range(500):
+        say(writer, "filler", text="x" * 2000)
+    say(writer, "cause", ERROR)
+    Reader(pipe[0]).read_until("cause")
+    assert writer.close(5)
+
+
+def test_close_never_hangs_on_a_stuck_write(pipe: tuple[int, int]) -> None:
+    """With a pipe that nobody reads, closing gives up at its deadline and says that not all was written."""
+    writer = started(pipe[1])
+    for _ in range(50):
+        say(writer, "filler", text="x" * 4000)
+    assert not writer.close(0.05)
+    reader = Reader(pipe[0])
+    for _ in range(50):
+        reader.read_until("filler")
+
+
+def test_a_closed_descriptor() -> None:
+    """Writing to a descriptor that was closed costs the entries, counted, and neither the thread nor the teller."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    os.close(write_end)
+    writer = started(write_end)
+    for _ in range(300):
+        say(writer, "filler")
+    assert not writer.flush(0.05)
+    assert writer.counts.dropped >= 190
+    assert not writer.close(5)
+    assert writer.counts == (0, 0, 300)
+
+
+def test_a_reader_that_went_away_and_came_back(tmp_path: Any) -> None:
+    """While nobody holds the other end (EPIPE) entries wait; they are written to who comes next."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    first = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write_end = os.open(path, os.O_WRONLY)
+    os.close(first)
+    writer = started(write_end)
+    say(writer, "kept")
+    assert not writer.flush(0.05)
+    second = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    assert Reader(second).read_until("kept")
+    assert writer.close(5)
+    os.close(second)
+    os.close(write_end)
+
+
+def test_a_full_disk_that_gets_room_again(pipe: tuple[int, int]) -> None:
+    """On ENOSPC entries wait, the overflow is told with its reason once there is room."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    writer = started(full)
+    for number in range(300):
+        say(writer, "filler", number=number)
+    assert not writer.flush(0.05)
+    # The same descriptor leads to a place with room, as when an operator deletes a file.
+    os.dup2(pipe[1], full)
+    reader = Reader(pipe[0])
+    told = reader.read_until("log.dropped")
+    assert "No space left" in told["reason"]
+    assert told["count"] + len(reader.lines) - 1 == 300
+    assert reader.lines[0]["number"] == 0
+    assert writer.close(5)
+    os.close(full)
+
+
+def test_a_torn_line_is_continued(pipe: tuple[int, int]) -> None:
+    """A line that was written in part goes on where it stopped when the place works again."""
+    os.set_blocking(pipe[1], False)
+    fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, 4096)
+    writer = started(pipe[1])
+    say(writer, "long", text="x" * 40_000)
+    assert len(Reader(pipe[0]).read_until("long")["text"]) == 40_000
+    assert writer.close(5)
+
+
+def test_repeats_are_told_at_the_end(pipe: tuple[int, int]) -> None:
+    """Closing tells the counts of folded entries: shown and counted add up to what was said."""
+    writer = started(pipe[1])
+    for number in range(10):
+        offer(writer, Key("worker.failed", "mail", ERROR, None), worker="mail", number=number)
+    assert writer.close(5)
+    reader = Reader(pipe[0])
+    told = reader.read_until("log.repeated")
+    assert [line["event"] for line in reader.lines] == ["worker.failed", "log.repeated"]
+    assert (told["count"], told["of_event"], told["worker"], told["level"]) == (9, "worker.failed", "mail", "error")
+    assert writer.counts == (2, 9, 0)
+
+
+def test_repeats_are_told_while_nothing_else_is_said(pipe: tuple[int, int]) -> None:
+    """The thread wakes by itself when a window with repeats ends."""
+    writer = started(pipe[1])
+    for _ in range(3):
+        offer(writer, Key("worker.failed", "mail", ERROR, None))
+    assert Reader(pipe[0]).read_until("log.repeated")["count"] == 2
+    assert writer.close(5)
+
+
+def test_an_entry_that_cannot_be_rendered_costs_only_itself(pipe: tuple[int, int]) -> None:
+    """A fault in rendering is counted and told, and what follows is written."""
+
+    def encode(entry: Rendered) -> bytes:
+        if entry.event == "odd":
+            raise ZeroDivisionError
+        return encode_line(entry)
+
+    writer = Writer(Outlet(encode, Stream(pipe[1])), clock=SystemClock())
+    writer.start()
+    say(writer, "odd")
+    reader = Reader(pipe[0])
+    assert "odd could not be rendered" in reader.read_until("log.dropped")["reason"]
+    say(writer, "after")
+    reader.read_until("after")
+    assert writer.close(5)
+
+
+def test_telling_while_telling(pipe: tuple[int, int]) -> None:
+    """An entry told from within another's making, as a collector may do at any moment, neither hangs nor gets lost."""
+    writer = started(pipe[1])
+
+    def build() -> Entry:
+        say(writer, "inner")
+        return Entry("outer", INFO, SystemClock().wall(), {}, None)
+
+    writer.offer(Key("outer", None, INFO, None), build, grows=True)
+    reader = Reader(pipe[0])
+    reader.read_until("inner")
+    assert writer.close(5)
+    assert [line["event"] for line in reader.lines] == ["outer", "inner"]
+
+
+def test_many_threads_tell_at_once(pipe: tuple[int, int]) -> None:
+    """Each entry of each thread is written once and whole."""
+    writer = started(pipe[1], most_entries=10_000)
+
+    def tell_many() -> None:
+        for _ in range(200):
+            say(writer, "one")
+
+    threads = [threading.Thread(target=tell_many) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    reader = Reader(pipe[0])
+    for _ in range(1600):
+        reader.read_until("one")
+    for thread in threads:
+        thread.join()
+    assert writer.close(5)
+    assert writer.counts == (1600, 0, 0)
+
+
+def test_the_thread_takes_no_signals(pipe: tuple[int, int]) -> None:
+    """The thread blocks every signal that can be blocked, so that they all go to the main thread."""
+    writer = started(pipe[1])
+    assert writer.flush(5)
+    thread = next(thread for thread in threading.enumerate() if thread.name == "journal" and thread is writer._thread)
+    with open(f"/proc/self/task/{thread.native_id}/status", encoding="ascii") as status:  # noqa: PTH123 - /proc
+        blocked = next(int(line.split()[1], 16) for line in status if line.startswith("SigBlk"))
+    for number in (1, 2, 10, 12, 15, 17):
+        assert blocked >> (number - 1) & 1
+    assert writer.close(5)
