@@ -56,6 +56,14 @@ class StoreLocked(SupervisorError):
     """Another process kept the embedded store's directory locked (exit status 75)."""
 
 
+class StoreUnusable(SupervisorError):
+    """The embedded store cannot work until a person changes something (exit status 78)."""
+
+
+class StoreFailed(SupervisorError):
+    """The embedded store cannot work at the moment, for want of disk space, say (exit status 69)."""
+
+
 class ControlTaken(SupervisorError):
     """Another daemon already answers at the control socket (exit status 75)."""
 

@@ -1,0 +1,282 @@
+"""The embedded store: a PostgreSQL of the daemon's own, as its child process.
+
+It listens on a unix socket alone, inside a folder that only its user enters. The caller holds the lock of
+`lock_folder()` before it starts one. Death of the daemon, however sudden, shuts the server down by the kernel's
+hand (SIGINT as parent-death signal); whatever escapes that is ended by the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from supervisor.clock import ends_within
+from supervisor.config.model import Backoff, Dsn
+from supervisor.database import store_folder
+from supervisor.database.backoff import delay_s
+from supervisor.database.ephemeral import EphemeralFolder
+from supervisor.database.orphan import end_orphans, processes_of
+from supervisor.database.server_program import choose_identity, find_programs, spawn
+from supervisor.errors import StoreFailed, SupervisorError
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from supervisor.clock import Clock
+    from supervisor.config.model import EmbeddedStore
+    from supervisor.database.server_program import Identity
+
+_PORT = 5432  # of the socket's name alone
+_LONGEST_SOCKET_PATH = 107
+_LOG_LIMIT_BYTES = 8 * 2**20
+_POLL_S = 0.005
+_IMMEDIATE_S = 3.0
+_RESTARTS = Backoff(initial_s=0.1, factor=2.0, max_s=30.0, jitter="none")
+_STEADY_S = 60.0
+
+
+def lock_folder(spec: EmbeddedStore, state_dir: Path) -> Path:
+    """Return the folder whose lock guards the store: its own if it has a path, which two daemons may share."""
+    return spec.path if spec.path is not None else state_dir
+
+
+class EmbeddedServer:
+    """A PostgreSQL that runs as a child of the daemon.
+
+    Attributes:
+        path: The store's folder; an ephemeral one is known from the first start on.
+        starts: How often it has been started.
+    """
+
+    def __init__(
+        self, spec: EmbeddedStore, state_dir: Path, *, clock: Clock, max_connections: int = 50, limit_s: float = 30.0
+    ) -> None:
+        """Describe the server; nothing happens before `start()`.
+
+        Args:
+            spec: Where its data are.
+            state_dir: The daemon's state directory.
+            clock: For waiting.
+            max_connections: What the daemon's pool and sessions need, and a few more.
+            limit_s: How long an orphan of a killed daemon may take to end.
+        """
+        self.path = spec.path or state_dir / "postgres"
+        self.starts = 0
+        self._ephemeral = EphemeralFolder(state_dir) if spec.ephemeral else None
+        self._max_connections, self._limit_s, self._clock = max_connections, limit_s, clock
+        self._process: Process | None = None
+        self._ended: asyncio.Future[int] | None = None
+        self._folder_fd: int | None = None
+        self._stopping = False
+
+    @property
+    def dsn(self) -> Dsn:
+        """How to connect, the same over restarts of the server. It holds no secret."""
+        from urllib.parse import quote  # noqa: PLC0415 - only an embedded store needs it
+
+        folder = str(self.path)
+        if self._folder_fd is not None and not _fits(folder):
+            # The kernel takes 107 bytes and asyncpg splits at commas; this leads there, for other processes too.
+            folder = f"/proc/{os.getpid()}/fd/{self._folder_fd}"
+        text = f"postgresql://postgres@/postgres?port={_PORT}&host={quote(folder, safe='/')}"
+        return Dsn(text, redacted=text)
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process id, None while it does not run."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start the server, after building its data directory if there is none; return when it accepts connections.
+
+        There is no limit, since recovery after a crash takes as long as it takes. Cancelled, it ends the server.
+
+        Raises:
+            StoreUnusable: A person must change something first.
+            StoreFailed: It did not work this time; the server's own words are in the message.
+        """
+        programs = find_programs()
+        if self._ephemeral is not None and self._folder_fd is None:
+            self.path = self._ephemeral.make()
+        self._stopping = False
+        try:
+            await self._run(programs, await self._settle(programs))
+        except BaseException:
+            await self._kill()
+            if self.starts == 0:
+                self._let_go()
+            raise
+        self.starts += 1
+
+    async def stop(self, limit_s: float = 10.0) -> None:
+        """Shut the server down and return when it has ended: kindly for `limit_s`, then hard, a few seconds at most."""
+        self._stopping = True
+        for number, patience_s in ((signal.SIGINT, limit_s), (signal.SIGQUIT, _IMMEDIATE_S)):
+            if self._ended is None or self._ended.done():
+                break
+            self._signal(number)
+            await ends_within(self._ended, patience_s, clock=self._clock)
+        await self._kill()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._folder_fd is not None:
+            os.close(self._folder_fd)
+            self._folder_fd = None
+        if self._ephemeral is not None:
+            self._ephemeral.remove()
+
+    async def died(self) -> int:
+        """Wait until the server has ended and return its exit status, negative for a signal."""
+        if self._ended is None:
+            raise StoreFailed("the embedded server was never started")
+        return await asyncio.shield(self._ended)
+
+    async def keep_running(self) -> None:
+        """Start the server again, with backoff, whenever it ends by itself; return when it was stopped.
+
+        Tells `store.failed` and `store.started`. Keeps the server's log from growing without end.
+        """
+        attempt = 0
+        while True:
+            attempt = 0 if await self._lasts() else attempt
+            if self._stopping:
+                return
+            _tell("store.failed", reason=self._describe_end(), path=str(self.path))
+            attempt = await self._revive(attempt)
+
+    async def _revive(self, attempt: int) -> int:
+        while True:
+            await self._clock.sleep(delay_s(_RESTARTS, attempt, 0.0))
+            attempt += 1
+            began_s = self._clock.now_s()
+            try:
+                await self.start()
+            except SupervisorError as error:
+                _tell("store.failed", reason=str(error), path=str(self.path))
+            else:
+                _tell("store.started", path=str(self.path), took_s=self._clock.now_s() - began_s)
+                return attempt
+
+    async def _lasts(self) -> bool:
+        """Wait for the server's end, cutting its log each minute, and say whether it had been steady."""
+        assert self._ended is not None  # noqa: S101 - keep_running() follows start()
+        lasted = False
+        while not await ends_within(self._ended, _STEADY_S, clock=self._clock):
+            lasted = True
+            with contextlib.suppress(OSError):
+                self._open_log().close()
+        return lasted
+
+    async def _settle(self, programs: Path) -> Identity:
+        """Make everything ready for the server: its user, its folder, its data, and nobody else in there."""
+        path = self.path
+        owner = store_folder.data_owner(path)
+        try:
+            store_folder.make_parents(path)
+        except OSError as error:
+            raise store_folder.failure("make its folder", error) from error
+        identity = await choose_identity(programs, path.parent, owner)
+        store_folder.prepare(path, identity)
+        if owner is None:
+            await store_folder.build(path, programs, identity, durable=self._ephemeral is None)
+        elif (path / "data" / "postmaster.pid").exists():
+            await end_orphans(path / "data", clock=self._clock, limit_s=self._limit_s)
+        if self._folder_fd is None:
+            self._folder_fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return identity
+
+    async def _run(self, programs: Path, identity: Identity) -> None:
+        try:
+            log = self._open_log()
+        except OSError as error:
+            raise store_folder.failure("write its log", error) from error
+        with log:
+            said_before = os.fstat(log.fileno()).st_size
+            arguments = (
+                "-D",
+                str(self.path / "data"),
+                *_options(self._max_connections, durable=self._ephemeral is None),
+            )
+            self._process = await spawn(
+                identity, programs / "postgres", *arguments, output=log, death_signal=signal.SIGINT
+            )
+        self._ended = asyncio.ensure_future(self._process.wait())  # noqa: TID251 - ends with the process, which stop() ends
+        while not self._accepts():
+            if self._ended.done():
+                raise StoreFailed(f"the embedded server did not start: {self._last_words(said_before)}")
+            await self._clock.sleep(_POLL_S)
+
+    def _accepts(self) -> bool:
+        # The eighth line says "ready" once connections are accepted; pg_ctl looks for the same.
+        try:
+            lines = (self.path / "data" / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+
+    def _last_words(self, since_bytes: int) -> str:
+        said = (self.path / "server.log").read_bytes()[since_bytes:].decode(errors="replace").splitlines()
+        fatal = [line for line in said if any(word in line for word in ("FATAL:", "PANIC:", "HINT:"))]
+        return "; ".join(fatal or said[-3:]) or f"see {self.path / 'server.log'}"
+
+    def _describe_end(self) -> str:
+        status = self._ended.result() if self._ended is not None else 0
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
+        return f"the server {how}, its log is {self.path / 'server.log'}"
+
+    def _open_log(self) -> BinaryIO:
+        """Open the server's log, emptied if it has grown long; the server appends, so it goes on at the new end."""
+        # Root does not follow a link that the server's user may have laid there.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self.path / "server.log", flags, 0o600)
+        if os.fstat(descriptor).st_size > _LOG_LIMIT_BYTES:
+            os.ftruncate(descriptor, 0)
+        return os.fdopen(descriptor, "ab")
+
+    def _signal(self, number: signal.Signals) -> None:
+        if (pid := self.pid) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    async def _kill(self) -> None:
+        """End at once whatever is left, children that have lost their postmaster too."""
+        if self._ended is not None and not self._ended.done():
+            self._signal(signal.SIGKILL)
+            await asyncio.shield(self._ended)
+        if self._process is not None and self._process.returncode != 0:
+            for pid in processes_of(self.path / "data"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _fits(folder: str) -> bool:
+    return len(os.fsencode(f"{folder}/.s.PGSQL.{_PORT}")) <= _LONGEST_SOCKET_PATH and "," not in folder
+
+
+def _options(max_connections: int, *, durable: bool) -> list[str]:
+    """Return what must hold whatever the configuration file says."""
+    settings = {
+        "listen_addresses": "",
+        "port": str(_PORT),
+        # Relative to the data directory, where the server stands: no path is too long for it.
+        "unix_socket_directories": "..",
+        "unix_socket_permissions": "0700",
+        "max_connections": str(max_connections),
+        "logging_collector": "off",
+        "log_destination": "stderr",
+    }
+    if not durable:
+        settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+    return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+
+
+def _tell(event: str, **fields: str | float) -> None:
+    from supervisor.journal import tell  # noqa: PLC0415 - a store that runs says nothing
+
+    tell(event, exc=None, level=None, **fields)

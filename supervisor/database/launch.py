@@ -1,0 +1,88 @@
+"""Becomes one of PostgreSQL's programs, with nothing of the daemon left on it. A script for a fresh interpreter.
+
+`launch.py PARENT DEATH_SIGNAL WAY REACH PROGRAM [ARGUMENT …]`, with WAY one of `self`, `user:UID:GID` and `map:ID`.
+
+A script rather than `preexec_fn`, because Python code between fork and exec can deadlock in a process with threads, and
+uvloop knows neither `user` nor `umask`. It costs some 15 ms a start.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+TYPE_CHECKING = False  # typing costs 5 ms of a start
+if TYPE_CHECKING:
+    from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_CLONE_NEWUSER = 0x10000000
+OUT_OF_REACH = 126
+
+
+def main(arguments: list[str]) -> None:
+    """Shed what the daemon had, become the user, and execute the program."""
+    parent, death_signal, way, reach, program, *rest = arguments
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        # Handlers end with the exec, but what is ignored (SIGPIPE by Python, SIGHUP by nohup) would stay ignored.
+        signal.signal(number, signal.SIG_DFL)
+    os.umask(0o077)
+    os.closerange(3, 65536)
+    os.setsid()
+    become(way)
+    for path in (program, reach):
+        if not os.access(path, os.X_OK):
+            sys.stderr.write(f"{path} is out of reach of user {os.geteuid()}\n")
+            sys.exit(OUT_OF_REACH)
+    os.chdir("/")
+    die_with(int(parent), int(death_signal))
+    os.execv(program, [program, *rest])  # noqa: S606 - that is the purpose
+
+
+def become(way: str) -> None:
+    """Become the user that `way` names."""
+    match way.split(":"):
+        case ["user", uid, gid]:
+            os.setgroups(())
+            os.setresgid(int(gid), int(gid), int(gid))
+            os.setresuid(int(uid), int(uid), int(uid))
+        case ["map", inner]:
+            _enter_user_namespace(inner)
+        case _:
+            pass
+
+
+def die_with(parent: int, death_signal: int) -> None:
+    """Have the kernel send `death_signal` when the thread that started this process ends; after any change of user."""
+    try:
+        _libc().prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+    except (ImportError, MemoryError, OSError):
+        return  # the next start ends the orphan
+    if os.getppid() != parent:
+        sys.exit("the daemon has ended")
+
+
+def _enter_user_namespace(inner: str) -> None:
+    outer_uid, outer_gid = os.geteuid(), os.getegid()
+    if _libc().unshare(_CLONE_NEWUSER) != 0:
+        sys.stderr.write("the kernel refuses a user namespace\n")
+        sys.exit(OUT_OF_REACH)
+    for name, line in (
+        ("setgroups", "deny"),
+        ("gid_map", f"{inner} {outer_gid} 1"),
+        ("uid_map", f"{inner} {outer_uid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 - pathlib costs 10 ms of a start
+            file.write(line)
+
+
+def _libc() -> Any:
+    import ctypes  # noqa: PLC0415 - it may fail where memory cannot be made executable
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

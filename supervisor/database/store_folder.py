@@ -1,0 +1,173 @@
+"""The folder of an embedded store: what may lie in it, and how its data directory comes to be.
+
+    PATH/               0700, the server's user's own
+    ├── data/           PostgreSQL's data directory
+    ├── data.new/       while it is built; renamed when complete, thrown away after a failure
+    ├── server.log      what the server said, cut when it has grown
+    ├── .s.PGSQL.5432   the unix socket
+    └── lock            of a store with a path of its own
+
+The database speaks UTF-8, sorts by code point and knows letters as Unicode does (the builtin provider's C.UTF-8), so
+that no update of the C library can change the order of an index. The one role is the superuser `postgres`, the
+database is `postgres`, and whoever gets into the folder is trusted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from supervisor.database.server_program import MAJOR, Identity, run_program
+from supervisor.errors import StoreFailed, StoreUnusable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_OURS = {"data", "data.new", "server.log", "lock", "lost+found", ".s.PGSQL.5432", ".s.PGSQL.5432.lock"}
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_SETTINGS = {
+    # Small, and silent while nobody asks for anything.
+    "shared_buffers": "32MB",
+    "max_wal_size": "256MB",
+    "checkpoint_timeout": "15min",
+    "io_method": "sync",
+    "max_worker_processes": "2",
+    "max_parallel_workers_per_gather": "0",
+    "autovacuum_worker_slots": "3",
+    "max_logical_replication_workers": "0",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "jit": "off",
+    # Needs no /dev/shm and leaves nothing behind when killed.
+    "dynamic_shared_memory_type": "mmap",
+    "huge_pages": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # A worker's failing statement is the worker's to tell.
+    "log_min_error_statement": "panic",
+    "log_checkpoints": "off",
+    "log_autovacuum_min_duration": "-1",
+}
+
+
+def failure(what: str, error: OSError) -> StoreFailed | StoreUnusable:
+    """Return the error for an operation on the folder that failed: it may pass, or a person must mend it."""
+    kind = StoreFailed if error.errno in _PASSING else StoreUnusable
+    return kind(f"the embedded store cannot {what}: {error.strerror} ({error.filename})")
+
+
+def data_owner(path: Path) -> tuple[int, int] | None:
+    """Look at the folder and return user and group of its data, None when there are none yet.
+
+    Raises:
+        StoreUnusable: It holds something else, another version's data, or cannot be read. Nothing has been touched.
+    """
+    try:
+        return _examine(path)
+    except OSError as error:
+        raise failure("use its folder", error) from error
+
+
+def _examine(path: Path) -> tuple[int, int] | None:
+    if not path.exists():
+        return None
+    names = set(os.listdir(path))  # noqa: PTH208 - names, not paths
+    data = path / "data"
+    if "PG_VERSION" in names:
+        raise StoreUnusable(
+            f"{path} is itself a PostgreSQL data directory, not the folder of an embedded store: name another"
+        )
+    if "data" not in names or not os.listdir(data):  # noqa: PTH208
+        if strangers := sorted(names - _OURS):
+            raise StoreUnusable(
+                f"{path} is not empty ({', '.join(strangers[:3])}) and holds no embedded store: name an empty folder"
+            )
+        return None
+    if not (data / "PG_VERSION").exists():
+        raise StoreUnusable(
+            f"{data} is not empty and no PostgreSQL data directory: move it away or name another folder"
+        )
+    version = (data / "PG_VERSION").read_text().strip()
+    if version != MAJOR:
+        raise StoreUnusable(
+            f"{data} was made by PostgreSQL {version} and this is {MAJOR}: nothing was changed. "
+            f"Move it over with pg_dump of version {version}, or name another folder"
+        )
+    owner = data.stat()
+    if os.geteuid() not in (0, owner.st_uid):
+        raise StoreUnusable(
+            f"{data} belongs to user {owner.st_uid}: run the daemon as that user, or give it the folder"
+        )
+    return owner.st_uid, owner.st_gid
+
+
+def prepare(path: Path, identity: Identity) -> None:
+    """Make the folder if need be, and give it to the server's user alone.
+
+    Raises:
+        StoreUnusable: It cannot be made or written.
+        StoreFailed: The disk is full, or something else that may pass.
+    """
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        if path.stat().st_uid != identity.uid:
+            os.chown(path, identity.uid, identity.gid)
+        path.chmod(0o700)
+        if not os.access(path, os.W_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))  # noqa: TRY301 - one way out
+    except OSError as error:
+        raise failure("make its folder", error) from error
+
+
+def make_parents(path: Path) -> None:
+    """Make the folders above `path`. Others may enter root's, so that a server that is not root gets through."""
+    for folder in reversed(path.parents):
+        if not folder.exists():
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+
+async def build(path: Path, programs: Path, identity: Identity, *, durable: bool = True) -> None:
+    """Build the data directory beside its place and move it there when it is complete.
+
+    Raises:
+        StoreFailed: initdb failed; nothing is left of it.
+    """
+    unfinished, data = path / "data.new", path / "data"
+    try:
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+        unfinished.mkdir(mode=0o700)
+        os.chown(unfinished, identity.uid, identity.gid, follow_symlinks=False)
+        await _initdb(unfinished, programs, identity, durable=durable)
+        if data.exists():
+            data.rmdir()
+        unfinished.rename(data)
+        _sync(path)
+    except OSError as error:
+        raise failure("be made", error) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+async def _initdb(data: Path, programs: Path, identity: Identity, *, durable: bool) -> None:
+    # wal_level stands for a server without replication; initdb itself would refuse senders beside it.
+    settings = [f"--set={name}={value}" for name, value in _SETTINGS.items()]
+    locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+    options = ["--username=postgres", "--auth=trust", "--wal-segsize=4", *locale, *([] if durable else ["--no-sync"])]
+    status, said = await run_program(identity, programs / "initdb", f"--pgdata={data}", *options, *settings)
+    if status != 0:
+        lines = [line for line in said.splitlines() if "error:" in line or "FATAL" in line or "PANIC" in line]
+        raise StoreFailed(
+            f"the embedded store cannot be made in {data.parent}: {'; '.join(lines) or said[-500:].strip()}"
+        )
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
