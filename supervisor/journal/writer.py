@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from supervisor.clock import Clock
-    from supervisor.journal.entry import Entry
+    from supervisor.journal.entry import Entry, Rendered
     from supervisor.journal.folding import Key
     from supervisor.journal.outlet import Outlet
 
@@ -47,7 +47,8 @@ class Writer:
     """Folds, queues and writes entries."""
 
     def __init__(self, outlet: Outlet, *, clock: Clock, buffer: Buffer | None = None) -> None:
-        self.outlet = outlet
+        # May be replaced at any time; the thread changes over before its next write.
+        self.outlet = self._used = outlet
         self._clock = clock
         self._guard = Guard()
         self._buffer = Buffer() if buffer is None else buffer
@@ -104,7 +105,7 @@ class Writer:
             self._thread.join(limit_s)
             if self._thread.is_alive():
                 return False
-        self.outlet.place.close()
+        self._used.place.close()
         return self._untold == 0
 
     def _rouse(self) -> None:
@@ -151,21 +152,27 @@ class Writer:
 
     def _write(self, entry: Entry) -> None:
         try:
-            data = self.outlet.encode(render(entry))
+            is_written = self._put_through(render(entry))
         except Exception as exc:  # noqa: BLE001 - one odd entry must not cost the others
             return self._lose(1, f"{entry.event[:100]} could not be rendered: {type(exc).__name__}")
-        if not self._put_through(data):
+        if not is_written:
             return self._lose(1, self._why)
         self._written += 1
         # Losses are told when the buffer is empty, after what was said before them; in a lasting flood now and then.
         return self._confess() if self._written % _CONFESS_EVERY == 0 else None
 
-    def _put_through(self, data: bytes) -> bool:
+    def _put_through(self, entry: Rendered) -> bool:
         """Write until it works, while the rest waits in the bounded buffer; return False when the entry is lost."""
-        delay_s = _FIRST_RETRY_S
+        delay_s, data = _FIRST_RETRY_S, None
         while True:
+            if self._used is not self.outlet:
+                # A reload changed the format, perhaps because the old place is broken.
+                self._used.place.close()
+                self._used, data = self.outlet, None
+            # The very same object at each try: a stream knows by it which line it tore.
+            data = self._used.encode(entry) if data is None else data
             try:
-                self.outlet.place.write(data)
+                self._used.place.write(data)
             except OSError as exc:
                 self._why = f"could not write: {exc.strerror or exc}"
                 if exc.errno in _ENTRY_REFUSED or self._closing.is_set():
@@ -186,7 +193,7 @@ class Writer:
         if overflowed:
             self._lose(overflowed, self._why or "more was said than could be written")
         count, why = self._untold, self._why
-        if count and self._put_through(self.outlet.encode(render(dropped(count, why, self._clock.wall())))):
+        if count and self._put_through(render(dropped(count, why, self._clock.wall()))):
             self._written += 1
         elif self._closing.is_set():
             return

@@ -47,7 +47,7 @@ def test_a_record_becomes_an_entry(entries: Entries) -> None:
 def test_an_exception_comes_along(entries: Entries) -> None:
     """`logger.exception` brings the error."""
     try:
-        os.environ["no such variable"]
+        os.environ["NO_SUCH_VARIABLE"]
     except KeyError:
         logging.getLogger("x").exception("oh")
     assert entries.all[0].fields["error_type"] == "KeyError"

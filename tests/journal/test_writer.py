@@ -167,6 +167,19 @@ def test_a_full_disk_that_gets_room_again(pipe: tuple[int, int]) -> None:
     os.close(full)
 
 
+def test_another_format_frees_what_is_stuck(pipe: tuple[int, int]) -> None:
+    """An entry that cannot be written goes to the new place when the format is changed, in the new form."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    writer = Writer(Outlet(lambda entry: b"old " + encode_line(entry), Stream(full)), clock=SystemClock())
+    writer.start()
+    say(writer, "stuck")
+    assert not writer.flush(0.05)
+    writer.outlet = Outlet(encode_line, Stream(pipe[1]))
+    Reader(pipe[0]).read_until("stuck")
+    assert writer.close(5)
+    os.close(full)
+
+
 def test_a_torn_line_is_continued(pipe: tuple[int, int]) -> None:
     """A line that was written in part goes on where it stopped when the place works again."""
     os.set_blocking(pipe[1], False)
