@@ -29,6 +29,12 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    def cancel(self, name: str) -> None:
+        """Cancel the tasks of this name."""
+        for task in self._running:
+            if task.get_name() == name:
+                task.cancel()
+
     def cancel_all(self) -> set[asyncio.Task[Any]]:
         """Cancel what still runs and return it; the caller waits, with a deadline of its own."""
         for task in self._running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import ends_within
@@ -52,6 +53,7 @@ class Database:
         self._rng = rng
         self._tasks = tasks
         self._pool: Pool | None = None
+        self._opening: asyncio.Task[Exception | None] | None = None
         self._waiting: set[asyncio.Future[None]] = set()
         self.starved: Failure | None = None
         self.gate = self.gate_for(server, config)
@@ -97,13 +99,16 @@ class Database:
         """
         tries = 0
         while True:
-            pool = await self._usable_pool(stop)
             try:
+                pool = await self._usable_pool(stop)
                 connection = await pool.acquire()
+            except DatabaseUnavailable:
+                raise
+            except PoolRetired:
+                continue
             except Exception as error:  # noqa: BLE001 - no statement has begun: whatever it was, waiting is right
-                if not pool.is_retired:
-                    await self._starve(error, tries, stop)
-                    tries += 1
+                await self._starve(error, tries, stop)
+                tries += 1
                 continue
             self.starved = None
             return pool, connection
@@ -118,8 +123,33 @@ class Database:
                 raise DatabaseUnavailable("The worker is to stop, and the database is away.")
             await self._wait_for_a_move(stop)
         if self._pool is None:
-            self._pool = await Pool(self.gate).open()
+            await self._opened()
+        if self._pool is None:
+            raise PoolRetired("The database was lost while the pool was opened.")
         return self._pool
+
+    async def _opened(self) -> None:
+        """Open the pool, once for all who ask meanwhile; raise what kept it from opening."""
+        if self._opening is None:
+            self._opening = self._tasks.start(self._open(Pool(self.gate)), name="pool: open")
+        error = await asyncio.shield(self._opening)
+        if error is not None:
+            raise error
+
+    async def _open(self, pool: Pool) -> Exception | None:
+        opening = asyncio.current_task()
+        problem: Exception | None = None
+        try:
+            await pool.open()
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the pool
+            problem = error
+        if self._opening is not opening:  # an outage or a reload came in between
+            pool.terminate()
+            return PoolRetired("The database was lost while the pool was opened.")
+        self._opening = None
+        if problem is None:
+            self._pool = pool
+        return problem
 
     async def _starve(self, error: Exception, tries: int, stop: StopSignal | None) -> None:
         """Wait before the next try for a connection.
@@ -179,9 +209,10 @@ class Database:
         self._listener.progressed()
 
     async def _warm_up(self) -> None:
-        # Opening the pool makes asyncpg fill it up to pool_min in the background.
-        if self.is_up:
-            await self._usable_pool(None)
+        """Open pool_min connections before anybody asks; if that fails, whoever asks will see to it."""
+        with contextlib.suppress(Exception):
+            if self.is_up and self._pool is None:
+                await self._opened()
 
     def _wake_all(self) -> None:
         for moved in self._waiting:
@@ -189,9 +220,19 @@ class Database:
                 moved.set_result(None)
 
     def _retire_pool(self) -> None:
-        pool, self._pool = self._pool, None
+        pool, self._pool, self._opening = self._pool, None, None
         if pool is not None:
             pool.terminate()
+
+    def pool_counts(self) -> dict[str, int | str | None]:
+        """Return how many connections are open and idle, and why there are no more if there should be."""
+        pool = self._pool
+        return {
+            "size": pool.size if pool else 0,
+            "idle": pool.idle if pool else 0,
+            "max": self.gate.config.pool_max,
+            "starved": self.starved.reason if self.starved else None,
+        }
 
     # Reload and stop
 
@@ -206,7 +247,7 @@ class Database:
             gate: The new gate.
             limit_s: How long they may take before they are ended.
         """
-        old_pool, self._pool = self._pool, None
+        old_pool, self._pool, self._opening = self._pool, None, None
         self.gate.listener = Unheard()
         self.gate, gate.listener = gate, self
         self.starved = None
@@ -217,7 +258,7 @@ class Database:
 
     async def close(self, *, limit_s: float) -> None:
         """Close the pool; whatever has not ended after `limit_s` is ended."""
-        pool, self._pool = self._pool, None
+        pool, self._pool, self._opening = self._pool, None, None
         if pool is not None:
             await self._drain(pool, limit_s)
 

@@ -158,7 +158,7 @@ class Gate:
                 await self._obey(lost, self.config.runtime)
                 await self._campaign(self.config.runtime)
         finally:
-            self._close()
+            self.close()
 
     async def _campaign(self, policy: ConnectPolicy) -> None:
         """Attempt until it works, or the policy ends it."""
@@ -329,7 +329,8 @@ class Gate:
             self.link.connection.terminate()
             self.link = None
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End, whatever the state."""
         self.state = GateState.CLOSED
         self._up.clear()
         self._hang_up()

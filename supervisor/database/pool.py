@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -32,23 +33,27 @@ class Pool:
         self._pool = asyncpg.create_pool(
             min_size=gate.config.pool_min,
             max_size=gate.config.pool_max,
-            init_size=0,  # made in the background: nobody waits for connections that nobody has asked for
             connect=self._dial,
         )
 
     async def open(self) -> Pool:
-        """Make the pool usable; this opens no connection yet and does not wait."""
+        """Open the pool's first connections; raise what the driver raises when there are none to be had."""
         await self._pool
         return self
 
     async def acquire(self) -> Any:
         """Return a connection; raise `PoolRetired` or what the driver raises."""
         try:
-            return await self._pool.acquire()
+            connection = await self._pool.acquire()
         except asyncpg.InterfaceError as error:
             if self.is_retired:
                 raise PoolRetired from error
             raise
+        if self.is_retired:
+            # It had queued for a connection while the pool was retired: the statement belongs to the new one.
+            await self.release(connection, limit_s=self._gate.config.connect_timeout_s)
+            raise PoolRetired
+        return connection
 
     async def release(self, connection: Any, *, limit_s: float) -> None:
         """Give a connection back; what goes wrong with it then costs the connection and no more."""
@@ -65,8 +70,9 @@ class Pool:
 
     async def drain(self) -> None:
         """Close when every connection has been given back."""
-        await self._pool.close()
         self.is_retired = True
+        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            await self._pool.close()
 
     @property
     def size(self) -> int:

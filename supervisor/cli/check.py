@@ -1,0 +1,62 @@
+"""`check`: everything that could be wrong, found without running anything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from typing import TYPE_CHECKING
+
+from supervisor.clock import SystemClock
+from supervisor.config.finding import find_config
+from supervisor.config.model import EmbeddedStore, Server
+from supervisor.config.reading import read_config
+from supervisor.errors import ConfigError, Fault, SupervisorError
+from supervisor.workers.loading import load
+
+if TYPE_CHECKING:
+    from supervisor.config.model import Config
+
+_CONFIG = 78
+
+
+def check(config_path: str | None, *, connect: bool) -> int:
+    """Print every fault, or what was found to be right, and return 78 or 0."""
+    try:
+        path = find_config(config_path, os.environ)
+        config = read_config(path, os.environ)
+        asyncio.run(_try(config, connect=connect))
+    except ConfigError as error:
+        print("\n".join(str(fault) for fault in error.faults), file=sys.stderr)
+        return _CONFIG
+    except SupervisorError as error:
+        print(f"{config_path or path}: {error}", file=sys.stderr)
+        return _CONFIG
+    count = len(config.workers)
+    print(f"{path} is right: {count} worker{'' if count == 1 else 's'}" + (", the database answers" if connect else ""))
+    return 0
+
+
+async def _try(config: Config, *, connect: bool) -> None:
+    clock = SystemClock()
+    await load(config.workers.values(), python_path=config.daemon.python_path, source=str(config.path), clock=clock)
+    match config.database.target:
+        case EmbeddedStore():
+            from supervisor.database.server_program import find_programs  # noqa: PLC0415 - only an embedded store
+
+            find_programs()
+        case Server() as server if connect:
+            await _connect(server, config, clock)
+        case Server():
+            pass
+
+
+async def _connect(server: Server, config: Config, clock: SystemClock) -> None:
+    from supervisor.database.gate import Gate  # noqa: PLC0415 - only what the command needs
+
+    gate = Gate(server, config.database, name=config.name, clock=clock, rng=random.Random())  # noqa: S311 - jitter
+    failure = await gate.connect_once()
+    gate.close()
+    if failure is not None:
+        raise ConfigError(Fault(server.came_from, "database.dsn", failure.reason))

@@ -1,0 +1,68 @@
+"""One question to the running daemon, through its control socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from supervisor.config.finding import config_path
+from supervisor.config.location import control_candidates
+from supervisor.errors import SupervisorError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UNAVAILABLE = 69
+
+
+class NoDaemon(SupervisorError):
+    """No daemon answers."""
+
+
+def ask(control: str | None, config: str | None, request: dict[str, Any], *, limit_s: float) -> dict[str, Any]:
+    """Return the daemon's answer.
+
+    Args:
+        control: What `--control` says.
+        config: What `-c` says.
+        request: The question.
+        limit_s: How long the answer may take.
+
+    Raises:
+        NoDaemon: Nobody answers; the message says where it was looked for.
+    """
+    candidates = control_candidates(control, config_path(config, os.environ), os.environ)
+    problems: list[str] = []
+    for path in candidates:
+        try:
+            return _ask_at(path, request, limit_s)
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            problems.append(f"  {path}: nobody listens there")
+        except PermissionError:
+            problems.append(f"  {path}: not allowed; ask as root or as the daemon's own user")
+        except TimeoutError:
+            raise NoDaemon(f"The daemon at {path} did not answer within {limit_s:g}s; look into its journal.") from None
+        except (OSError, ValueError) as error:
+            problems.append(f"  {path}: {error}")
+    looked = "\n".join(problems)
+    raise NoDaemon(f"No running daemon was found. Is it started? Name its socket with --control. Looked at:\n{looked}")
+
+
+def _ask_at(path: Path, request: dict[str, Any], limit_s: float) -> dict[str, Any]:
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+            peer.settimeout(limit_s)
+            # A socket's path holds 107 bytes; through /proc any folder is short enough.
+            peer.connect(f"/proc/self/fd/{folder}/{path.name}")
+            peer.sendall(json.dumps(request).encode() + b"\n")
+            with peer.makefile("rb") as reply:
+                line = reply.readline()
+    finally:
+        os.close(folder)
+    if not line:
+        raise ConnectionError("the daemon closed the connection without an answer; it is probably stopping")
+    answer: dict[str, Any] = json.loads(line)
+    return answer

@@ -1,0 +1,41 @@
+"""`reload`, `pause`, `resume`, `restart`: something the running daemon is to do."""
+
+from __future__ import annotations
+
+import sys
+
+from supervisor.cli.client import UNAVAILABLE, NoDaemon, ask
+
+# An import may take a minute, a changed worker its whole stop_timeout.
+_LONG_S = 600.0
+
+
+def reload(control: str | None, config: str | None, *, dry_run: bool) -> int:
+    """Ask for a reload, wait for its outcome and return 0 when it was applied, 1 when it was refused."""
+    try:
+        answer = ask(control, config, {"command": "dry-run" if dry_run else "reload"}, limit_s=_LONG_S)
+    except NoDaemon as error:
+        print(error, file=sys.stderr)
+        return UNAVAILABLE
+    if answer["ok"]:
+        print("\n".join(answer.get("lines", ())))
+        return 0
+    print(f"Refused, the old configuration runs on:\n{answer['error']}", file=sys.stderr)
+    return 1
+
+
+def order(control: str | None, config: str | None, command: str, worker: str) -> int:
+    """Give an order for one worker and return 0 when it was carried out, 1 when it was refused."""
+    try:
+        answer = ask(control, config, {"command": command, "worker": worker}, limit_s=_LONG_S)
+    except NoDaemon as error:
+        print(error, file=sys.stderr)
+        return UNAVAILABLE
+    if answer["ok"]:
+        print(f"{worker}: {_DONE[command]}")
+        return 0
+    print(answer["error"], file=sys.stderr)
+    return 1
+
+
+_DONE = {"pause": "paused", "resume": "resumed", "restart": "restarted"}

@@ -1,0 +1,72 @@
+"""`status`: what the running daemon does, as a table for people or as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from typing import Any
+
+from supervisor.cli.client import UNAVAILABLE, NoDaemon, ask
+from supervisor.durations import format_duration
+
+_LIMIT_S = 5.0
+_CLEAR = "\x1b[H\x1b[2J"
+
+
+def show_status(control: str | None, config: str | None, *, as_json: bool, watch: bool) -> int:
+    """Print the status, once or every second, and return 69 when no daemon answers."""
+    while True:
+        try:
+            status = ask(control, config, {"command": "status"}, limit_s=_LIMIT_S)["status"]
+        except NoDaemon as error:
+            print(error, file=sys.stderr)
+            return UNAVAILABLE
+        text = json.dumps(status, indent=None if watch else 2) if as_json else table(status)
+        print(f"{_CLEAR}{text}" if watch and not as_json and sys.stdout.isatty() else text, flush=True)
+        if not watch:
+            return 0
+        time.sleep(1.0)
+
+
+def table(status: dict[str, Any]) -> str:
+    """Return the status as people read it."""
+    database = status["database"]
+    lines = [
+        f"{status['name']}: {status['status']}",
+        f"  pgsupervisor {status['version']}, pid {status['pid']}, up {format_duration(status['uptime_s'])}, "
+        f"configuration {status['config']}"),
+        f"  database {database['state']}" + (f" for {format_duration(database['since_s'])}" if "since_s" in database else "")
+        + (f", {database['dsn']}" if "dsn" in database else ""),
+    ]  # fmt: skip
+    if database.get("reason"):
+        lines.append(f"  {database['reason']}")
+    if status["journal"].get("dropped"):
+        lines.append(f"  {status['journal']['dropped']} journal entries were lost")
+    return "\n".join([*lines, "", *_rows(status["workers"])])
+
+
+_COLUMNS = ("WORKER", "KIND", "STATE", "RUNNING", "RESTARTS", "FAILURES", "NEXT", "LAST ERROR")
+
+
+def _rows(workers: list[dict[str, Any]]) -> list[str]:
+    cells = [_COLUMNS, *(_cells(worker) for worker in workers)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(_COLUMNS))]
+    width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 10_000
+    lines = ("  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return [line[:width] for line in lines]
+
+
+def _cells(worker: dict[str, Any]) -> tuple[str, ...]:
+    due = worker.get("next_run")
+    return (
+        str(worker["name"]),
+        str(worker["kind"]),
+        str(worker["state"]),
+        f"{worker['running']}/{worker['replicas']}",
+        str(worker["restarts"]),
+        str(worker["failures"]),
+        str(due)[11:19] if due else "",
+        str(worker.get("last_error") or ""),
+    )

@@ -1,0 +1,228 @@
+"""The life of the process, from the first breath of the loop to its end.
+
+```text
+   begin ─▶ start (import, store, control, connect, workers) ─▶ ready ─▶ … ─▶ stop
+     └────────────────────────── a signal, a fault ───────────────────────────▲
+```
+
+Whatever ends the life does so by `end`, once; the first reason wins. Everything that runs in the
+background is a task of `tasks`, and a task that crashes ends the life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import supervisor
+from supervisor.daemon import signals
+from supervisor.daemon.blocked_loop import BlockedLoop
+from supervisor.daemon.exit_status import ExitStatus
+from supervisor.daemon.pulse import Pulse
+from supervisor.daemon.reload import Reloader
+from supervisor.daemon.starting import Start
+from supervisor.daemon.status import status_line
+from supervisor.daemon.stopping import stop
+from supervisor.errors import (
+    ConfigError,
+    ControlTaken,
+    DatabaseGaveUp,
+    DatabaseRefused,
+    StoreLocked,
+    WorkerExhausted,
+)
+from supervisor.journal import journal_asyncio_exception, tell
+from supervisor.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from random import Random
+
+    from supervisor.clock import Clock
+    from supervisor.config.model import Config
+    from supervisor.daemon.control import ControlServer
+    from supervisor.database.database import Database
+    from supervisor.database.embedded import EmbeddedServer
+    from supervisor.database.error_class import Failure
+    from supervisor.database.gate import Gate
+    from supervisor.database.state_lock import StateLock
+    from supervisor.journal import Journal
+    from supervisor.supervision.supervisor import Supervisor
+    from supervisor.systemd.notify import Notifier
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why the process ends.
+
+    Attributes:
+        status: What it exits with.
+        reason: A clause for people.
+        at_s: When that was decided.
+    """
+
+    status: ExitStatus
+    reason: str
+    at_s: float
+
+
+# One row for each reaction of the error tree; anything else is a fault of the daemon itself.
+_STATUS_OF = {
+    ConfigError: ExitStatus.CONFIG,
+    DatabaseGaveUp: ExitStatus.UNAVAILABLE,
+    DatabaseRefused: ExitStatus.NOPERM,
+    StoreLocked: ExitStatus.TEMPFAIL,
+    ControlTaken: ExitStatus.TEMPFAIL,
+    WorkerExhausted: ExitStatus.SOFTWARE,
+}
+
+
+class Daemon:
+    """The composition root: owns every part and the order in which they come and go.
+
+    Attributes:
+        config: The configuration in force.
+        phase: What the start is doing, for people.
+        is_ready: Whether READY=1 has been sent and the workers run.
+        ending: Why the process ends, once it does.
+        refused_reload: Why the last reload was refused, while it was.
+        last_reload: What the last reload came to, for people.
+    """
+
+    def __init__(
+        self, config: Config, *, read_config: Callable[[], Config], notifier: Notifier, journal: Journal,
+        clock: Clock, rng: Random,
+    ) -> None:  # fmt: skip
+        self.config = config
+        self.read_config = read_config
+        self.notifier = notifier
+        self.journal = journal
+        self.clock = clock
+        self.rng = rng
+        self.tasks = Tasks(self._on_crash)
+        self.phase = "Starting"
+        self.is_ready = False
+        self.started_s = clock.now_s()
+        self.refused_reload: str | None = None
+        self.last_reload: str | None = None
+        self.ending: Ending | None = None
+        self.functions: Mapping[str, Any] = {}
+        self.database: Database | None = None
+        self.supervisor: Supervisor | None = None
+        self.store: EmbeddedServer | None = None
+        self.state_lock: StateLock | None = None
+        self.control: ControlServer | None = None
+        self.reloader = Reloader(self)
+        self.pulse = Pulse(self)
+        self.blocked_loop: BlockedLoop | None = None
+        self._gate: asyncio.Task[Any] | None = None
+        self._ends = asyncio.Event()
+        self._stop_signals = 0
+        self._shown_status = ""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the end has begun."""
+        return self.ending is not None
+
+    @property
+    def ending_reason(self) -> str:
+        """Why, for people."""
+        return self.ending.reason if self.ending else ""
+
+    async def run(self) -> ExitStatus:
+        """Live, and return the exit status."""
+        self._begin()
+        self.tasks.start(Start(self).run(), name="start")
+        await self._ends.wait()
+        ending = self.ending
+        assert ending is not None  # noqa: S101 - set before the event
+        await stop(self)
+        return ending.status
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(journal_asyncio_exception)
+        signals.install(loop, self.on_signal)
+        tell("daemon.starting", version=supervisor.__version__, config=str(self.config.path))
+        self.blocked_loop = BlockedLoop(loop, limit_s=self.config.daemon.stall_warning_s, clock=self.clock)
+        self.blocked_loop.start()
+        self.tasks.start(self.pulse.run(), name="pulse")
+        self.tasks.start(self.reloader.run(), name="reload")
+
+    # What happens
+
+    def run_gate(self, gate: Gate) -> None:
+        """Put a gate in force; the one before it ends."""
+        if self._gate is not None:
+            self._gate.cancel()
+        self._gate = self.tasks.start(gate.run(), name="gate")
+
+    def end(self, status: ExitStatus, reason: str) -> None:
+        """Begin the end of the process; only the first call counts."""
+        if self.ending is None:
+            self.ending = Ending(status, reason, self.clock.now_s())
+            self._ends.set()
+
+    def on_signal(self, number: signal.Signals) -> None:
+        """Hear of a signal, on the loop."""
+        if number is signal.SIGHUP:
+            self.reloader.signalled()
+            return
+        self._stop_signals += 1
+        if self._stop_signals == 1:
+            self.end(ExitStatus.OK, f"asked by {number.name}")
+        elif self._stop_signals == 2 and self.supervisor is not None:
+            self.supervisor.hurry()
+        else:
+            from supervisor.daemon.process import leave  # noqa: PLC0415 - the last way out, never needed otherwise
+
+            leave(ExitStatus.OK, self.journal)
+
+    def _on_crash(self, name: str, error: BaseException) -> None:
+        status = next((known for kind, known in _STATUS_OF.items() if isinstance(error, kind)), None)
+        if status is None:
+            tell("daemon.failed", exc=error, task=name)
+            self.end(ExitStatus.SOFTWARE, f"a fault of the daemon itself: {type(error).__name__}: {error}")
+            return
+        if isinstance(error, ConfigError):
+            tell("config.invalid", faults=str(error), count=len(error.faults))
+        self.end(status, str(error))
+
+    def on_exhausted(self, error: WorkerExhausted) -> None:
+        """Hear of a worker whose end is the daemon's end."""
+        self.end(ExitStatus.SOFTWARE, str(error))
+
+    # What the gate says (GateListener)
+
+    def went_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the gate has told why
+        """Say that the workers are parked."""
+        if self.supervisor is not None and told:
+            self.supervisor.database_went_down()
+        self.progressed()
+
+    def came_back(self, *, told: bool) -> None:
+        """Say that the workers go on; those that are parked notice by themselves."""
+        if self.supervisor is not None and told:
+            self.supervisor.database_came_back()
+        self.progressed()
+
+    def settled(self) -> None:
+        """Say that the workers go on after an outage that came and went."""
+        if self.supervisor is not None:
+            self.supervisor.database_came_back()
+        self.progressed()
+
+    def progressed(self) -> None:
+        """Show the status to systemd when it has changed."""
+        line = status_line(self)
+        if line != self._shown_status:
+            self._shown_status = line
+            self.notifier.status(line)
+
+    def journal_counts(self) -> dict[str, int]:
+        """Return how much was written, folded and dropped."""
+        counts = self.journal.counts
+        return {"written": counts.written, "folded": counts.folded, "dropped": counts.dropped}

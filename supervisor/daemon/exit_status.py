@@ -1,0 +1,17 @@
+"""The exit statuses of `run`: those of BSD's sysexits.h, which systemd prints by name."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """Why the process ends."""
+
+    OK = 0
+    USAGE = 64
+    UNAVAILABLE = 69
+    SOFTWARE = 70
+    TEMPFAIL = 75
+    NOPERM = 77
+    CONFIG = 78

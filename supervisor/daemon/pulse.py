@@ -1,0 +1,59 @@
+"""What systemd hears regularly: that the daemon is alive, and that a long step needs more time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supervisor.journal import tell
+
+if TYPE_CHECKING:
+    from supervisor.daemon.daemon import Daemon
+
+# EXTEND_TIMEOUT_USEC counts from its own arrival and has to be repeated within its own period.
+EXTEND_S = 15.0
+_EVERY_S = 5.0
+_RETRY_S = 0.2
+
+
+class Pulse:
+    """Feeds the watchdog from the event loop, and only while the daemon is sound.
+
+    An outage of the database, a slow handler or a parked worker is no reason to be killed; a blocked
+    loop is, and so is a part of the daemon that has stopped turning.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._was_sound = True
+
+    async def run(self) -> None:
+        """Beat for ever."""
+        daemon = self._daemon
+        notifier = daemon.notifier
+        while True:
+            self._beat()
+            if notifier.has_pending:
+                notifier.retry()
+            if (problem := notifier.take_problem()) is not None:
+                tell("notify.failed", reason=problem)
+            every_s = min(_EVERY_S, notifier.watchdog_interval_s or _EVERY_S)
+            await daemon.clock.sleep(_RETRY_S if notifier.has_pending else every_s)
+
+    def _beat(self) -> None:
+        daemon = self._daemon
+        if not daemon.is_ready or daemon.is_stopping or daemon.reloader.is_running:
+            daemon.notifier.extend(EXTEND_S)
+        is_sound = self.is_sound()
+        if is_sound:
+            daemon.notifier.watchdog()
+        elif self._was_sound:
+            tell("daemon.unsound", reason="a part of the daemon has stopped turning; the watchdog is no longer fed")
+        self._was_sound = is_sound
+
+    def is_sound(self) -> bool:
+        """Whether every part of the daemon turns."""
+        daemon = self._daemon
+        if daemon.is_stopping:
+            return True  # the stop has deadlines of its own
+        gate_turns = daemon.database is None or not daemon.database.gate.is_overdue(daemon.clock.now_s())
+        return gate_turns and (daemon.supervisor is None or daemon.supervisor.is_sound())

@@ -1,0 +1,103 @@
+"""The start, in its order: import, store, control, connect, workers, READY."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supervisor.config.model import EmbeddedStore, Server
+from supervisor.daemon import signals
+from supervisor.daemon.control import ControlServer
+from supervisor.daemon.handler import answer
+from supervisor.daemon.status import status_line
+from supervisor.database.database import Database
+from supervisor.journal import tell
+from supervisor.supervision.supervisor import Supervisor
+from supervisor.workers.hire import hiring
+from supervisor.workers.loading import load
+
+if TYPE_CHECKING:
+    from supervisor.daemon.daemon import Daemon
+
+
+class Start:
+    """Brings the parts of the daemon up, one after the other; any error ends the daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def run(self) -> None:
+        """Start everything and say READY."""
+        daemon = self._daemon
+        config = daemon.config
+        self._enter("Importing the workers")
+        daemon.functions = await load(
+            config.workers.values(),
+            python_path=config.daemon.python_path,
+            source=str(config.path),
+            clock=daemon.clock,
+        )
+        server = await self._server()
+        daemon.control = ControlServer(config.daemon.control, lambda request: answer(daemon, request))
+        await daemon.control.open()
+        self._enter("Connecting")
+        if config.daemon.ready == "started":
+            self._say_ready()
+        await self._connect(server)
+        self._enter("Starting the workers")
+        self._start_workers()
+        self._finish()
+
+    async def _server(self) -> Server:
+        target = self._daemon.config.database.target
+        match target:
+            case Server():
+                return target
+            case EmbeddedStore():
+                from supervisor.daemon.store import open_store  # noqa: PLC0415 - only for the embedded store
+
+                return await open_store(self._daemon, target, self._enter)
+
+    async def _connect(self, server: Server) -> None:
+        daemon = self._daemon
+        database = Database(
+            server, daemon.config.database, daemon, name=daemon.config.name, clock=daemon.clock, rng=daemon.rng,
+            tasks=daemon.tasks,
+        )  # fmt: skip
+        daemon.database = database
+        daemon.run_gate(database.gate)
+        await database.wait_until_up()
+
+    def _start_workers(self) -> None:
+        daemon = self._daemon
+        database = daemon.database
+        assert database is not None  # noqa: S101 - connected just before
+        daemon.supervisor = Supervisor(
+            hire=hiring(clock=daemon.clock, outages=database),
+            outages=database,
+            clock=daemon.clock,
+            rng=daemon.rng,
+            on_exhausted=daemon.on_exhausted,
+        )
+        daemon.supervisor.start(daemon.config.workers.values(), daemon.functions)
+
+    def _finish(self) -> None:
+        daemon = self._daemon
+        daemon.is_ready = True
+        if daemon.config.daemon.ready == "connected":
+            self._say_ready()
+        daemon.progressed()
+        daemon.reloader.begin()
+
+    def _say_ready(self) -> None:
+        daemon = self._daemon
+        for number in signals.displaced():
+            tell("signal.displaced", signal=number.name)
+            signals.restore(number, daemon.on_signal)
+        daemon.notifier.ready(status_line(daemon))
+        tell(
+            "daemon.ready", workers=len(daemon.config.workers), took_s=round(daemon.clock.now_s() - daemon.started_s, 3)
+        )
+
+    def _enter(self, phase: str) -> None:
+        self._daemon.phase = phase
+        self._daemon.progressed()

@@ -1,0 +1,104 @@
+"""What the daemon says of itself: the line for systemd and the whole for `status`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import supervisor
+from supervisor.database.gate_state import GateState
+from supervisor.durations import format_duration
+
+if TYPE_CHECKING:
+    from supervisor.daemon.daemon import Daemon
+    from supervisor.database.database import Database
+
+
+def status_line(daemon: Daemon) -> str:
+    """Return one sentence for `systemctl status`."""
+    if daemon.is_stopping:
+        return f"Stopping ({daemon.ending_reason})"
+    line = daemon.phase if daemon.database is None else _database_line(daemon, daemon.database)
+    if daemon.refused_reload is not None:
+        line += f". The last reload was refused: {daemon.refused_reload}"
+    return line
+
+
+def _database_line(daemon: Daemon, database: Database) -> str:
+    gate = database.gate
+    match gate.state:
+        case GateState.UP if not daemon.is_ready:
+            return f"{daemon.phase}; the database is there ({gate.address})"
+        case GateState.UP:
+            return f"{_workers_line(daemon)} on {gate.address}"
+        case GateState.CONNECTING:
+            return f"Connecting to {gate.address}{_why(daemon, database)}"
+        case GateState.DOWN:
+            return f"The database is away{_why(daemon, database)}; workers wait for it"
+        case GateState.CLOSED:
+            return "The database connection is closed"
+
+
+def _why(daemon: Daemon, database: Database) -> str:
+    gate = database.gate
+    if gate.failure is None:
+        return ""
+    attempts = sum(gate.outage.failures.values()) if gate.outage else 0
+    line = f": attempt {attempts}: {gate.failure.reason}"
+    if gate.next_try_at_s is not None:
+        line += f"; next try within {format_duration(max(0.0, gate.next_try_at_s - daemon.clock.now_s()))}"
+    return line
+
+
+def _workers_line(daemon: Daemon) -> str:
+    census = daemon.supervisor.census() if daemon.supervisor else {}
+    ill = sum(census.get(state, 0) for state in ("exhausted", "failed", "abandoned"))
+    total = sum(census.values())
+    noun = "worker" if total == 1 else "workers"
+    return f"Degraded: {ill} of {total} {noun} ended for good" if ill else f"Running {total} {noun}"
+
+
+def status_of(daemon: Daemon) -> dict[str, Any]:
+    """Return everything that `status --json` shows; no secrets, durations in seconds."""
+    now_s = daemon.clock.now_s()
+    return {
+        "name": daemon.config.name,
+        "version": supervisor.__version__,
+        "pid": os.getpid(),
+        "config": str(daemon.config.path),
+        "state": _state(daemon),
+        "status": status_line(daemon),
+        "uptime_s": round(now_s - daemon.started_s, 1),
+        "ready": daemon.is_ready,
+        "database": _database(daemon, now_s),
+        "workers": daemon.supervisor.status() if daemon.supervisor else [],
+        "reload": {"last": daemon.last_reload, "refused": daemon.refused_reload},
+        "journal": daemon.journal_counts(),
+    }
+
+
+def _state(daemon: Daemon) -> str:
+    if daemon.is_stopping:
+        return "stopping"
+    if not daemon.is_ready:
+        return "starting"
+    if daemon.database is not None and not daemon.database.is_up:
+        return "database-down"
+    return "degraded" if "Degraded" in _workers_line(daemon) else "running"
+
+
+def _database(daemon: Daemon, now_s: float) -> dict[str, Any]:
+    database = daemon.database
+    if database is None:
+        return {"state": "absent"}
+    gate = database.gate
+    return {
+        "state": gate.state.value,
+        "dsn": str(gate.server.dsn),
+        "address": gate.address,
+        "since_s": round(now_s - gate.since_s, 1),
+        "reason": gate.failure.reason if gate.failure and not database.is_up else None,
+        "attempts": sum(gate.outage.failures.values()) if gate.outage else 0,
+        "next_try_s": round(max(0.0, gate.next_try_at_s - now_s), 1) if gate.next_try_at_s is not None else None,
+        "pool": database.pool_counts(),
+    }

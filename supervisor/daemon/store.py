@@ -1,0 +1,66 @@
+"""The embedded store in the life of the daemon: its lock, its server, and its restart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supervisor.config.model import Server
+from supervisor.database.embedded import EmbeddedServer, lock_folder
+from supervisor.database.state_lock import GIVE_UP_S, StateLock
+from supervisor.journal import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from supervisor.config.model import EmbeddedStore
+    from supervisor.daemon.daemon import Daemon
+    from supervisor.database.state_lock import Holder
+
+# The gate's own connection, one to prove a reload with, an administrator's and the reserved ones.
+_BESIDES_THE_POOL = 20
+
+
+async def open_store(daemon: Daemon, target: EmbeddedStore, enter: Callable[[str], None]) -> Server:
+    """Take the store's lock, start its PostgreSQL and return where it is.
+
+    Raises:
+        StoreLocked: Another process kept it.
+        SupervisorError: It cannot be started; the message says what to do.
+    """
+    config = daemon.config
+    state_dir = config.daemon.state_dir
+    await _take_lock(daemon, StateLock(lock_folder(target, state_dir)), enter)
+    enter("Starting the embedded PostgreSQL")
+    began_s = daemon.clock.now_s()
+    store = EmbeddedServer(
+        target, state_dir, clock=daemon.clock, max_connections=config.database.pool_max + _BESIDES_THE_POOL
+    )
+    daemon.store = store
+    await store.start()
+    tell("store.started", path=str(store.path), took_s=round(daemon.clock.now_s() - began_s, 3))
+    daemon.tasks.start(store.keep_running(), name="embedded PostgreSQL")
+    return Server(store.dsn, came_from="the embedded store")
+
+
+async def _take_lock(daemon: Daemon, lock: StateLock, enter: Callable[[str], None]) -> None:
+    began_s = daemon.clock.now_s()
+    daemon.state_lock = lock
+
+    def on_waiting(holder: Holder, waited_s: float) -> None:
+        enter(f"Waiting for the embedded store, which {holder} holds")
+        tell(
+            "store.locked",
+            path=str(lock.directory),
+            holder_pid=holder.pid,
+            holder_host=holder.host,
+            holder_since=holder.since,
+            waited_s=round(waited_s, 1),
+        )
+
+    # A predecessor may drain for as long as its own stop_timeout, which is most likely ours.
+    give_up_s = max(GIVE_UP_S, 2 * daemon.config.daemon.stop_timeout_s)
+    was_taken = lock.try_acquire()
+    if was_taken is None:
+        return
+    await lock.acquire(clock=daemon.clock, give_up_s=give_up_s, on_waiting=on_waiting)
+    tell("store.unlocked", path=str(lock.directory), waited_s=round(daemon.clock.now_s() - began_s, 3))
