@@ -1,1 +1,43 @@
-"""Supervision."""
+"""Supervision: who runs, who waits, who is given up.
+
+Each instance of a worker has a `Runner`, a task that carries out what pure modules decide:
+
+- `restart`: what follows a run's end (OTP's semantics, systemd's words);
+- `stopping`: how long a run that was told to stop is waited for;
+- `state`: the moves that exist.
+
+The worker's own coroutine runs in a second task (`run`), inside of which whatever it raises becomes a
+value: a worker's SystemExit ends the worker and neither its siblings nor the event loop.
+
+What goes on (`State`) and what is wanted (`Wanted`) are separate:
+
+```text
+              SCHEDULE  ┌───────────┐  due            ┌─────────┐ TELL_STOP ┌──────────┐
+   STOPPED ────────────►│ SCHEDULED ├────────────────►│         ├──────────►│ STOPPING │
+      │                 └───────────┘    BEGIN        │         │           └──┬────┬──┘
+      ├──────────────────────────────────────────────►│ RUNNING │         ended│    │ABANDON
+      │                 ┌─────────┐   backoff over    │         │              ▼    ▼
+      │                 │ WAITING ├──────────────────►│         │        STOPPED  ABANDONED
+      │                 └─────────┘◄──────────────────┤         │
+      │                 ┌────────┐  database is up    │         │ FINISH    ┌───────────────────┐
+      │                 │ PARKED ├───────────────────►│         │ FAIL      │ FINISHED, FAILED, │
+      │                 └────────┘◄───────────────────┤         ├──────────►│ EXHAUSTED         │
+      ▼ PAUSE                       an outage's doing └─────────┘ EXHAUST   └───────────────────┘
+   PAUSED
+```
+
+SCHEDULED: a periodic worker between ticks. WAITING: the backoff after a failure. PARKED: only an
+outage parks. FINISHED, FAILED, EXHAUSTED: only an operator's `restart` or a reload brings it back, with
+a new instance in its place.
+
+The odd edges:
+
+- ABANDONED → RUNNING: a run that ignores its stop is left behind, named and counted. A service may run
+  again beside it. Ticks never overlap, so a periodic worker stays ABANDONED until the old tick has ended.
+- STOPPED → ABANDONED: a successor (restart, reload) inherits the tick that its predecessor left behind.
+- RUNNING → STOPPED without STOPPING: the run had ended by itself when the order came.
+- STOPPING → WAITING: a stalled tick is stopped by its own runner, and is a failure.
+
+A stop is final for an instance: restart and reload put another one in its place, which inherits the
+counters but not the history, so that a mended worker begins with its whole allowance of restarts.
+"""

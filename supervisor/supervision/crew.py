@@ -33,3 +33,9 @@ class Crew:
         self.runners: list[Runner] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.change = 0
+
+    def retune(self, spec: WorkerSpec) -> None:
+        """Judge and stop the instances by another policy from now on; they run on."""
+        self.spec = spec
+        for runner in self.runners:
+            runner.spec = spec

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from supervisor.database.stop import StopSignal
+    from supervisor.database.waiting_pool import WaitingPool
 
 
 class Outages(Protocol):
@@ -18,11 +19,11 @@ class Outages(Protocol):
     async def wait_until_up(self) -> None:
         """Return once the database can be used."""
 
-    async def explains(self, exc: BaseException) -> bool:
+    async def explains(self, error: BaseException, /) -> bool:
         """Whether a worker's error is the doing of an outage, now or just over.
 
         Verified, bounded in time, and never raises.
         """
 
-    def view(self, stop: StopSignal) -> object:
+    def view(self, stop: StopSignal) -> WaitingPool:
         """Return the pool that a worker sees as `ctx.db`."""

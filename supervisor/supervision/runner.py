@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 from supervisor.errors import WorkerExhausted
 from supervisor.supervision import restart as policy
-from supervisor.supervision import stopping
 from supervisor.supervision.attention import Attention
+from supervisor.supervision.drain import Drain
 from supervisor.supervision.record import Record
 from supervisor.supervision.run import Run
 from supervisor.supervision.state import FINAL, Move, State, Wanted, moved
 
 if TYPE_CHECKING:
-    import asyncio
-
     from supervisor.config.model import WorkerSpec
     from supervisor.supervision.floor import Floor
     from supervisor.supervision.report import Report
@@ -42,9 +40,9 @@ class Runner:
     """
 
     __slots__ = (
+        "_drain",
         "_floor",
         "_history",
-        "_hurried_s",
         "_not_before_s",
         "_owes_run",
         "_resume_delay_s",
@@ -71,7 +69,7 @@ class Runner:
         self.run: Run | None = None
         self._floor = floor
         self._history = policy.History()
-        self._hurried_s: float | None = None
+        self._drain = Drain(self.attention, clock=floor.clock)
         self._not_before_s = float("-inf")
         self._resume_delay_s = 0.0
         # An outage ended a tick: it is run again whatever the timetable says.
@@ -105,8 +103,7 @@ class Runner:
 
     def hurry(self) -> None:
         """Cancel at once what has been told to stop."""
-        self._hurried_s = self._floor.clock.now_s()
-        self.attention.wake()
+        self._drain.hurry()
 
     def recover(self) -> None:
         """Put things in order after `live()` itself has failed, so that it can be called again."""
@@ -248,38 +245,22 @@ class Runner:
             self.report.failed(error, is_outage=is_outage)
 
     async def _bring_to_end(self, run: Run, *, limit_s: float) -> bool:
-        """Wait for a run that was told to stop, cancel it in time, leave it behind if that does not help."""
-        clock = self._floor.clock
-        told_s, cancelled_s = clock.now_s(), None
-        while not run.is_done:
-            notices = self.work.timetable is not None or run.stop.is_watched
-            stop = stopping.Stop(told_s, limit_s, notices, run.stop.in_flight, self._hurried_s, cancelled_s)
-            match stopping.next_step(stop, now_s=clock.now_s()):
-                case stopping.WaitUntil(at_s):
-                    await self.attention.wait(at_s)
-                case stopping.Cancel():
-                    run.cancel()
-                    cancelled_s = clock.now_s()
-                case stopping.Abandon():
-                    self._leave_behind(run, clock.now_s() - told_s)
-                    return False
-        return True
-
-    def _leave_behind(self, run: Run, limit_s: float) -> None:
+        """Wait for a run that was told to stop; leave it behind if it does not end in time."""
+        began_s = self._floor.clock.now_s()
+        is_work = self.work.timetable is not None
+        if await self._drain.wait_for(run, limit_s=limit_s, is_work=is_work):
+            return True
         self.left_behind.append(run)
         run.when_done(self.attention.wake)
         self._move(Move.ABANDON)
-        self.report.abandoned(limit_s, run.stack())
+        self.report.abandoned(self._floor.clock.now_s() - began_s, run.stack())
+        return False
 
     async def _judge(self, run: Run) -> None:
         error = run.take_error()
         ending = policy.Ending.RETURNED
         if error is not None:
-            asking = self._floor.tasks.start(self._floor.outages.explains(error), name=f"outage? {self.report.name}")
-            asking.add_done_callback(lambda _: self.attention.wake())
-            while not asking.done() and self.wanted is Wanted.RUNNING:
-                await self.attention.wait()
-            ending = self._answer(asking)
+            ending = policy.Ending.OUTAGE if await self._is_outage(error) else policy.Ending.FAILED
         if self.wanted is Wanted.RUNNING:
             self.record.last_ended = self._floor.clock.wall()
             self._decide(ending, error)
@@ -287,14 +268,17 @@ class Runner:
             self._note_stopped(error)
             self._move(Move.REST)
 
-    @staticmethod
-    def _answer(asking: asyncio.Task[bool]) -> policy.Ending:
-        if not asking.done():
-            # An order came first; whose doing the error was does not matter any more.
-            asking.cancel()
-            return policy.Ending.FAILED
-        is_outage = not asking.cancelled() and asking.exception() is None and asking.result()
-        return policy.Ending.OUTAGE if is_outage else policy.Ending.FAILED
+    async def _is_outage(self, error: BaseException) -> bool:
+        """Ask whether an outage explains an error; an order ends the wait for the answer."""
+        floor = self._floor
+        asking = floor.tasks.start(floor.outages.explains(error), name=f"outage? {self.report.name}")
+        asking.add_done_callback(lambda _: self.attention.wake())
+        while not asking.done():
+            if self.wanted is not Wanted.RUNNING:
+                asking.cancel()
+                return not floor.outages.is_up
+            await self.attention.wait()
+        return not asking.cancelled() and asking.exception() is None and asking.result()
 
     def _decide(self, ending: policy.Ending, error: BaseException | None) -> None:
         now_s = self._floor.clock.now_s()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from supervisor.clock import Clock
+    from supervisor.config.difference import Difference
     from supervisor.config.model import WorkerSpec
     from supervisor.errors import WorkerExhausted
     from supervisor.supervision.outage import Outages
@@ -149,26 +150,29 @@ class Supervisor:
         await self._replace(crew, reason="it is restarted")
 
     async def apply(
-        self,
-        *,
-        removed: Iterable[str],
-        changed: Iterable[WorkerSpec],
-        added: Iterable[WorkerSpec],
-        functions: Mapping[str, Any],
+        self, difference: Difference, *, workers: Mapping[str, WorkerSpec], functions: Mapping[str, Any]
     ) -> None:
         """Apply the difference between two configurations; the other workers do not notice.
 
         All changes go on at the same time, each bounded by its worker's own deadlines. Returns when
         the last one is done. A paused worker stays paused.
+
+        Args:
+            difference: What has changed.
+            workers: The new configuration's.
+            functions: The user's function of each added or changed worker, by the worker's name.
         """
-        self.start(added, functions)
+        for name in difference.retuned:
+            self._crew(name).retune(workers[name])
+        self.start((workers[name] for name in difference.added), functions)
         async with asyncio.TaskGroup() as group:
-            for name in removed:
+            for name in difference.removed:
                 group.create_task(self._remove(self._crew(name)))
-            for spec in changed:
-                crew = self._crew(spec.name)
-                crew.spec, crew.function = spec, functions[spec.name]
-                group.create_task(self._replace(crew, reason="its configuration changed"))
+            for name in difference.changed:
+                if name not in difference.retuned:
+                    crew = self._crew(name)
+                    crew.spec, crew.function = workers[name], functions[name]
+                    group.create_task(self._replace(crew, reason="its configuration changed"))
 
     # The database
 

@@ -1,0 +1,159 @@
+"""The restart policy as tables and properties."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.workers import periodic, service
+
+from supervisor.config.model import Backoff
+from supervisor.supervision.restart import (
+    Ending,
+    Exhausted,
+    Finished,
+    History,
+    NextTick,
+    RestartAfter,
+    RunAgain,
+    begun,
+    judge,
+)
+
+if TYPE_CHECKING:
+    from supervisor.config.model import WorkerSpec
+    from supervisor.supervision.restart import Decision
+
+RETURNED, FAILED, OUTAGE = Ending.RETURNED, Ending.FAILED, Ending.OUTAGE
+
+
+@pytest.mark.parametrize(
+    ("restart", "ending", "of_service", "of_periodic"),
+    [
+        ("always", RETURNED, RestartAfter(1.0, 1), NextTick()),
+        ("always", FAILED, RestartAfter(1.0, 1), RestartAfter(1.0, 1)),
+        ("always", OUTAGE, RunAgain(0.05), RunAgain(0.05)),
+        ("on-failure", RETURNED, Finished(is_failure=False), NextTick()),
+        ("on-failure", FAILED, RestartAfter(1.0, 1), RestartAfter(1.0, 1)),
+        ("on-failure", OUTAGE, RunAgain(0.05), RunAgain(0.05)),
+        ("never", RETURNED, Finished(is_failure=False), NextTick()),
+        ("never", FAILED, Finished(is_failure=True), Finished(is_failure=True)),
+        ("never", OUTAGE, RunAgain(0.05), RunAgain(0.05)),
+    ],
+)
+def test_every_ending_under_every_policy(
+    restart: str, ending: Ending, of_service: Decision, of_periodic: Decision
+) -> None:
+    """What follows an ending is what the contract's words say, for both kinds."""
+    for spec, expected in ((service(restart=restart), of_service), (periodic(restart=restart), of_periodic)):
+        history = begun(spec, History(), now_s=0.0)
+        assert judge(spec, history, ending, now_s=1.0, sample=1.0)[0] == expected
+
+
+def crash(spec: WorkerSpec, times_s: list[float], *, runs_s: float = 0.0) -> list[Decision]:
+    """Judge crashes at these times, each after a run of `runs_s`."""
+    history, decisions = History(), []
+    for now_s in times_s:
+        history = begun(spec, history, now_s=now_s - runs_s)
+        decision, history = judge(spec, history, FAILED, now_s=now_s, sample=1.0)
+        decisions.append(decision)
+    return decisions
+
+
+def test_one_restart_more_than_allowed_exhausts() -> None:
+    """`max_restarts` restarts are made within the window; the next ending is the last."""
+    decisions = crash(service(max_restarts=3, window_s=300.0), [1.0, 2.0, 3.0, 4.0])
+    assert [type(decision) for decision in decisions] == [RestartAfter, RestartAfter, RestartAfter, Exhausted]
+    assert decisions[-1] == Exhausted(restarts=3)
+
+
+def test_restarts_outside_the_window_are_forgotten() -> None:
+    """A worker that fails less often than the window allows runs for ever."""
+    decisions = crash(service(max_restarts=1, window_s=10.0), [n * 11.0 for n in range(50)])
+    assert all(isinstance(decision, RestartAfter) for decision in decisions)
+
+
+def test_no_restarts_allowed() -> None:
+    """With `max_restarts = 0` the first failure exhausts."""
+    assert crash(service(max_restarts=0), [1.0]) == [Exhausted(restarts=0)]
+
+
+def test_short_runs_keep_the_backoff_growing() -> None:
+    """Starting well is no success: a run of nine seconds does not reset the backoff."""
+    spec = service(max_restarts=100, backoff=Backoff(initial_s=1.0, max_s=60.0))
+    delays_s = [d.delay_s for d in crash(spec, [n * 20.0 for n in range(8)], runs_s=9.0) if isinstance(d, RestartAfter)]
+    assert delays_s == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
+def test_a_sustained_run_resets_the_backoff() -> None:
+    """A run as long as ten seconds and the last backoff's bound begins the backoff anew."""
+    spec = service(max_restarts=100, backoff=Backoff(initial_s=1.0, max_s=60.0))
+    decisions = crash(spec, [0.0, 1.0, 2.0]) + crash(spec, [100.0], runs_s=10.0)
+    assert decisions[-1] == RestartAfter(1.0, 1)
+
+
+def test_a_run_shorter_than_its_long_backoff_resets_nothing() -> None:
+    """Behind a backoff of a minute, half a minute of running proves nothing."""
+    spec = service(max_restarts=100, window_s=1e6, backoff=Backoff(initial_s=60.0, max_s=600.0))
+    delays_s = [d.delay_s for d in crash(spec, [0.0, 100.0, 300.0], runs_s=30.0) if isinstance(d, RestartAfter)]
+    assert delays_s == [60.0, 120.0, 240.0]
+
+
+def test_a_tick_that_succeeds_once_resets_nothing_yet() -> None:
+    """A periodic worker that fails every other second tick keeps growing delays; a good while resets them."""
+    spec, history = periodic(max_restarts=100), History()
+    delays_s = []
+    for now_s, ending in [(0.0, FAILED), (2.0, RETURNED), (4.0, FAILED), (6.0, RETURNED), (16.0, FAILED)]:
+        decision, history = judge(spec, history, ending, now_s=now_s, sample=1.0)
+        if isinstance(decision, RestartAfter):
+            delays_s.append(decision.delay_s)
+    assert delays_s == [1.0, 2.0, 1.0]
+
+
+def test_an_outage_that_ends_runs_quickly_waits_longer_each_time() -> None:
+    """A worker that ends again and again because of an outage that is over does not spin."""
+    spec, history, delays_s = service(), History(), []
+    for n in range(10):
+        history = begun(spec, history, now_s=float(n))
+        decision, history = judge(spec, history, OUTAGE, now_s=float(n), sample=1.0)
+        assert isinstance(decision, RunAgain)
+        delays_s.append(decision.delay_s)
+    assert delays_s[:3] == [0.05, 0.1, 0.2]
+    assert delays_s[-1] == 5.0
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1000), st.sampled_from(Ending)), max_size=60),
+    st.integers(0, 5),
+    st.floats(0, 600),
+    st.booleans(),
+)
+def test_never_more_restarts_than_allowed(
+    steps: list[tuple[float, Ending]], most: int, window_s: float, is_service: bool
+) -> None:
+    """Whatever happens when, no window ever holds more restarts than the policy allows, and outages count nothing."""
+    make = service if is_service else periodic
+    spec, history, now_s, restarts_s = make(max_restarts=most, window_s=window_s), History(), 0.0, []
+    for pause_s, ending in steps:
+        history = begun(spec, history, now_s=now_s)
+        now_s += pause_s
+        decision, history = judge(spec, history, ending, now_s=now_s, sample=0.5)
+        if ending is OUTAGE:
+            assert isinstance(decision, RunAgain)
+        if isinstance(decision, RestartAfter):
+            restarts_s.append(now_s)
+            assert sum(1 for at_s in restarts_s if now_s - at_s <= window_s) == decision.restarts <= most
+        if isinstance(decision, Exhausted):
+            return
+
+
+@given(st.integers(0, 40), st.floats(0, 1))
+def test_the_delay_stays_within_the_backoff(crashes: int, sample: float) -> None:
+    """No restart waits longer than the policy's largest bound."""
+    spec, history = service(max_restarts=1000), History()
+    for n in range(crashes + 1):
+        decision, history = judge(spec, history, FAILED, now_s=float(n), sample=sample)
+        assert isinstance(decision, RestartAfter)
+        assert 0.0 <= decision.delay_s <= spec.backoff.max_s
