@@ -67,7 +67,7 @@ class Daemon:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            preexec_fn=lambda: _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+            preexec_fn=lambda: _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - one libc call
         )
         assert self.process.stderr is not None
         self._is_open = True
@@ -103,7 +103,8 @@ class Daemon:
         def find() -> Entry | None:
             return next((e for e in self.entries[after:] if all(e.get(k) == v for k, v in wanted.items())), None)
 
-        return self.wait_until(find, f"an entry {wanted}", limit_s=limit_s)
+        entry: Entry = self.wait_until(find, f"an entry {wanted}", limit_s=limit_s)
+        return entry
 
     def wait_until(self, find: Callable[[], Any], what: str, *, limit_s: float = LIMIT_S) -> Any:
         """Return what `find` finds, looked for at every new entry."""
