@@ -63,16 +63,24 @@ class Box:
         init: The process id, on this machine, of the box's systemd.
     """
 
-    def __init__(self, root: Path = Path("/"), *, binds: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        *,
+        binds: Mapping[str, Path] | None = None,
+        writable: Mapping[str, Path] | None = None,
+    ) -> None:
         """Prepare a box; it boots in `with`.
 
         Args:
             root: The root file system to show, that of another release perhaps.
-            binds: What else is seen, by its absolute path in the box; writes there are real.
+            binds: What else is seen, by its absolute path in the box, read-only.
+            writable: The same, but writes there are real.
         """
         self.root = root.resolve()
         self.init = 0
-        self._binds = dict(binds or {})
+        self._binds = [("ro", what.resolve(), where) for where, what in (binds or {}).items()]
+        self._binds += [("rw", what.resolve(), where) for where, what in (writable or {}).items()]
         self._cgroup = f"pgsupervisor-box-{os.getpid()}-{next(_numbers)}"
         self._scratch = Path(tempfile.mkdtemp(prefix="box-"))
         self._boot_log = self._scratch.with_suffix(".log")
@@ -198,7 +206,7 @@ class Box:
             "BOX_ROOT": str(self.root),
             "BOX_SCRATCH": str(self._scratch),
             "BOX_CGROUP": self._cgroup,
-            "BOX_BINDS": "\n".join(f"{what.resolve()}\t{where}" for where, what in self._binds.items()),
+            "BOX_BINDS": "\n".join(f"{mode}\t{what}\t{where}" for mode, what, where in self._binds),
         }
         unshare = ["unshare", *_NAMESPACES, "--fork", "--kill-child=KILL", "bash", str(_INIT)]
         with self._boot_log.open("wb") as log:

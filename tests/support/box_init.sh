@@ -4,7 +4,7 @@
 # BOX_ROOT     the root file system to show, never written to
 # BOX_SCRATCH  an empty folder to work in
 # BOX_CGROUP   a name nobody else uses: two boxes in one cgroup would end each other's units
-# BOX_BINDS    lines of "what<TAB>where in the box"
+# BOX_BINDS    lines of "ro or rw<TAB>what<TAB>where in the box"
 set -euo pipefail
 
 if [ "${1:-}" != booting ]; then
@@ -30,19 +30,21 @@ chmod 1777 root/tmp
 mkdir -p root/run/lock
 umount -R root/sys/fs/cgroup 2>/dev/null || true
 mount -t cgroup2 cgroup2 root/sys/fs/cgroup
-while IFS=$'\t' read -r what where; do
+while IFS=$'\t' read -r mode what where; do
   [ -n "$what" ] || continue
   if [ -d "$what" ]; then mkdir -p "root$where"; else mkdir -p "root${where%/*}"; rm -f "root$where"; : > "root$where"; fi
   mount --bind "$what" "root$where"
+  mount -o "remount,bind,$mode" "root$where"
 done <<< "$BOX_BINDS"
 
 # Nothing of the machine's own services: the box starts journald and dbus, and what the test asks for.
 rm -f root/etc/systemd/system/*.wants/*
-# These would reach through to the machine's kernel and devices, or only take time.
+# These would reach through to the machine's kernel, its devices and what is bound from it, or only take time.
 mount --bind root/proc/sys root/proc/sys
 mount -o remount,bind,ro root/proc/sys
 for unit in proc-sys-fs-binfmt_misc.automount systemd-{binfmt,modules-load,sysctl,udevd,udev-trigger,tmpfiles-setup-dev}.service \
   systemd-{journal-catalog-update,update-done,random-seed,hwdb-update,sysusers}.service ldconfig.service \
+  systemd-tmpfiles-{setup,clean}.service systemd-tmpfiles-clean.timer \
   kmod-static-nodes.service dev-hugepages.mount dev-mqueue.mount sys-kernel-{debug,tracing,config}.mount sys-fs-fuse-connections.mount; do
   ln -sf /dev/null "root/etc/systemd/system/$unit"
 done

@@ -77,9 +77,9 @@ def _requirements() -> list[str]:
 
 
 def _build(root: Path, home: Path, requirements: list[str]) -> None:
-    binds = {HOME: home} | {file: Path(file) for file in _NETWORK_FILES if Path(file).exists()}
+    binds = {file: Path(file) for file in _NETWORK_FILES if Path(file).exists()}
     variables = [f"{name}={value}" for name, value in os.environ.items() if name.upper().startswith(_NETWORK_VARIABLES)]
-    with Box(root, binds=binds) as box:
+    with Box(root, binds=binds, writable={HOME: home}) as box:
         box.run("/usr/bin/python3", "-m", "venv", HOME, limit_s=_INSTALL_LIMIT_S)
         pip = (f"{HOME}/bin/python3", "-m", "pip", "install", "--no-cache-dir", "--quiet")
         box.run("env", *variables, *pip, *requirements, limit_s=_INSTALL_LIMIT_S)
