@@ -31,6 +31,7 @@ _ENVIRONMENT = {
     "SYSTEMD_COLORS": "0",
     "SYSTEMD_PAGER": "",
 }
+_PREFIX = "pgsupervisor-box-"
 _NAMESPACES = ("--mount", "--pid", "--ipc", "--uts")
 _numbers = itertools.count(1)
 
@@ -81,12 +82,13 @@ class Box:
         self.init = 0
         self._binds = [("ro", what.resolve(), where) for where, what in (binds or {}).items()]
         self._binds += [("rw", what.resolve(), where) for where, what in (writable or {}).items()]
-        self._cgroup = f"pgsupervisor-box-{os.getpid()}-{next(_numbers)}"
-        self._scratch = Path(tempfile.mkdtemp(prefix="box-"))
-        self._boot_log = self._scratch.with_suffix(".log")
+        self._scratch = Path(tempfile.gettempdir(), f"{_PREFIX}{os.getpid()}-{next(_numbers)}")
+        self._boot_log = self._scratch / "boot.log"  # the machine's view of the folder; the box mounts its own over it
         self._unshare: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        _sweep()
+        self._scratch.mkdir(mode=0o700)
         try:
             self._unshare = _SPAWNER.submit(self._spawn).result()
             self._wait_booted()
@@ -101,9 +103,7 @@ class Box:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.init or self._unshare.pid, signal.SIGKILL)
             self._unshare.wait(DEADLINE_S)
-        self._remove_cgroup()
-        self._scratch.rmdir()
-        self._boot_log.unlink(missing_ok=True)
+        _remove(self._scratch)
 
     def run(
         self, *command: str | Path, check: bool = True, text: str | None = None, limit_s: float = DEADLINE_S
@@ -205,7 +205,7 @@ class Box:
             "PATH": _ENVIRONMENT["PATH"],
             "BOX_ROOT": str(self.root),
             "BOX_SCRATCH": str(self._scratch),
-            "BOX_CGROUP": self._cgroup,
+            "BOX_CGROUP": self._scratch.name,
             "BOX_BINDS": "\n".join(f"{mode}\t{what}\t{where}" for mode, what, where in self._binds),
         }
         unshare = ["unshare", *_NAMESPACES, "--fork", "--kill-child=KILL", "bash", str(_INIT)]
@@ -237,7 +237,18 @@ class Box:
                 return self.run("systemctl", "is-active", "-q", "box.target", check=False).returncode == 0
         return False
 
-    def _remove_cgroup(self) -> None:
-        remove = 'mount -t cgroup2 c "$0" && find "$0/$1" -depth -type d -exec rmdir {} +'
-        command = ["unshare", "--mount", "sh", "-c", remove, str(self._scratch), self._cgroup]
-        subprocess.run(command, capture_output=True, check=False, timeout=DEADLINE_S)
+
+def _sweep() -> None:
+    """Remove what the boxes of killed processes left: an empty folder and an empty cgroup each."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            _remove(folder)
+
+
+def _remove(scratch: Path) -> None:
+    # The cgroup bears the folder's name.
+    remove = 'mount -t cgroup2 c "$0" && find "$0/$1" -depth -type d -exec rmdir {} +'
+    command = ["unshare", "--mount", "sh", "-c", remove, str(scratch), scratch.name]
+    subprocess.run(command, capture_output=True, check=False, timeout=DEADLINE_S)
+    shutil.rmtree(scratch, ignore_errors=True)

@@ -2,7 +2,7 @@
 # Runs in new mount, pid, ipc and uts namespaces, so that nothing here reaches the machine itself.
 #
 # BOX_ROOT     the root file system to show, never written to
-# BOX_SCRATCH  an empty folder to work in
+# BOX_SCRATCH  a folder of its own to work in; what the machine keeps there is covered, not touched
 # BOX_CGROUP   a name nobody else uses: two boxes in one cgroup would end each other's units
 # BOX_BINDS    lines of "ro or rw<TAB>what<TAB>where in the box"
 set -euo pipefail

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +97,9 @@ def test_nothing_is_left_when_the_test_itself_is_killed(box: Box) -> None:  # no
         init = int(holder.stdout.readline())
         os.kill(holder.pid, signal.SIGKILL)
     _wait_until(lambda: not _is_alive(init))
+    with Box():  # the next one sweeps up
+        pass
+    assert not list(Path(tempfile.gettempdir()).glob(f"pgsupervisor-box-{holder.pid}-*"))
 
 
 def _is_alive(pid: int) -> bool:
