@@ -14,11 +14,9 @@ from supervisor.config.value import quoted
 
 UNREADABLE = "postgresql://…"
 
-_URI = re.compile(
-    r"(?P<scheme>postgres(?:ql)?)://(?P<authority>[^/?#]*)(?:/(?P<database>[^?#]*))?(?:\?(?P<query>[^#]*))?",
-    re.IGNORECASE,
-)
-_HOST = re.compile(r"(?P<name>\[[0-9a-f:.%]+\]|[^:@\[\]]*)(?::(?P<port>[^:@\[\]]*))?", re.IGNORECASE)
+# Without IGNORECASE, which makes compiling the second of these thirty times dearer, at every start.
+_URI = re.compile(r"(?i:postgres(?:ql)?)://(?P<authority>[^/?#]*)(?:/(?P<database>[^?#]*))?(?:\?(?P<query>[^#]*))?")
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.%]+\]|[^:@\[\]]*)(?::(?P<port>[^:@\[\]]*))?")
 _HARMLESS_TEXT = re.compile(r"[\w.,:/%+*~\[\]-]*", re.ASCII)
 _SECRET_OPTION = re.compile(r"pass(?!file)|pwd|token|secret", re.IGNORECASE)
 _KEYWORD_FORM = re.compile(r"\b(?:host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*=")

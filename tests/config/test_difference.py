@@ -136,6 +136,9 @@ def test_each_change_makes_its_own_claim(new: Config, claim: str) -> None:
 
 def test_where_a_dsn_was_found_does_not_matter() -> None:
     """The same connection string from another place is the same database."""
+    elsewhere = _server("postgresql://u:old@h/app", "/run/dsn")
+    louder = replace(BASE, log=LogConfig(level="debug"), database=replace(BASE.database, target=elsewhere))
+    assert describe(BASE, louder) == ["~ log.level: info -> debug", "= 2 workers untouched"]
     assert difference(BASE, _database(target=_server("postgresql://u:old@h/app", "/run/dsn"))).is_empty()
 
 

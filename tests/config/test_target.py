@@ -139,13 +139,22 @@ def test_a_fault_of_the_dsn_is_a_sentence(tmp_path: Path, lines: str, fault: str
 def test_no_fault_repeats_a_secret(tmp_path: Path, dsn: str) -> None:
     """A malformed dsn is not repeated, wherever it stands."""
     (tmp_path / "secret").write_text(dsn)
-    environments = [{"PGSUPERVISOR__DATABASE__DSN": dsn}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}, {}, {}, {}]
-    databases = ["", "", f'dsn = "{dsn}"', 'dsn_file = "secret"', f'ready = "{dsn}"']
+    environments = [{"PGSUPERVISOR__DATABASE__DSN": dsn}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}, {}, {}]
+    databases = ["", "", f'dsn = "{dsn}"', 'dsn_file = "secret"']
     for environ, line in zip(environments, databases, strict=True):
         (tmp_path / "dsn").write_text(dsn)
         faults = faults_of(tmp_path, f"[database]\n{line}\n{WORKER}", environ)
         assert faults
         assert SECRET not in "\n".join(faults)
+
+
+@pytest.mark.parametrize("dsn", [URI, f"host=h password={SECRET}", f"host=h PASSWD = {SECRET}"])
+@pytest.mark.parametrize("line", ["[log]\nlevel = '{}'", "[supervisor]\nready = '{}'", "database = '{}'", "'{}' = 1"])
+def test_a_connection_string_at_the_wrong_key_is_not_repeated(tmp_path: Path, line: str, dsn: str) -> None:
+    """What looks like a connection string is not shown as a found value or key either."""
+    faults = faults_of(tmp_path, f"{line.format(dsn)}\n{WORKER}")
+    assert faults
+    assert SECRET not in "\n".join(faults)
 
 
 def test_an_unreadable_file_says_who_needs_to_read_it(tmp_path: Path) -> None:
