@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def tell_connecting(address: str, dsn: str) -> None:
     """Say that the first attempt begins."""
-    tell("database.connecting", address=address, dsn=dsn, attempts=0)
+    tell("database.connecting", address=address, dsn=dsn)
 
 
 def tell_still_connecting(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:

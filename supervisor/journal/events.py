@@ -45,7 +45,7 @@ _TABLE = (
         "pgsupervisor {version} is starting[ from {config}].",
     ),
     ("daemon.ready", "3c4ba581d211698c0f4e610920200d66", INFO, "Ready[ after {took_s}][: {workers|worker}]."),
-    ("daemon.stopping", "b05ab3d973187ee535911aa9e8bcb045", INFO, "Stopping[: {signal}]."),
+    ("daemon.stopping", "b05ab3d973187ee535911aa9e8bcb045", INFO, "Stopping[: {reason}]."),
     ("daemon.stopped", "9982d3326bbe44139913de355d75c50e", INFO, "Stopped[ with status {status}][ after {took_s}]."),
     (
         "daemon.failed",
@@ -72,7 +72,7 @@ _TABLE = (
         "database.connecting",
         "b7e186a757e5e00a7cc49b6f4de941ed",
         INFO,
-        "Connecting to the database[ at {address}][, attempt {attempts}][: {reason}].",
+        "Connecting to the database[ at {address}][: {reason}][. Next try in {next_try_s}].",
     ),
     (
         "database.connected",
@@ -203,6 +203,37 @@ _TABLE = (
         "{of_event}[ of {worker}] was said {count|more time} in {over_s}.",
     ),
     ("log.dropped", "295768e5b430ac5bcdbf622f397f3bb9", WARNING, "{count|journal entry} lost: {reason}."),
+    (
+        "daemon.unsound",
+        "3a071276d4e7986e1fa8f80f30a047f3",
+        ERROR,
+        "A part of the daemon has stopped turning[: {reason}]. The watchdog is no longer fed.",
+    ),
+    ("loop.unblocked", "eac187a765bce847366267a5c03b6147", WARNING, "The event loop turns again, after {blocked_s}."),
+    (
+        "loop.interrupted",
+        "cb9d0d36d80e0d3fb9b849b4903dfbf8",
+        ERROR,
+        "A worker's own task raised {error_type}, which would end the process; the daemon goes on.",
+    ),
+    (
+        "pool.starved",
+        "d8f942b06a44edc9968b0c9b274c25f7",
+        WARNING,
+        "The pool gets no further connection: {reason}. Who waits for one is served as soon as there is one.",
+    ),
+    (
+        "signal.displaced",
+        "38d98361bc088101c0d9b858caa95397",
+        WARNING,
+        "Something that a worker imports took {signal} away from the daemon; it was taken back.",
+    ),
+    (
+        "stop.overdue",
+        "027aa6abfa177ce2977d69417c87e92c",
+        ERROR,
+        "The stop did not wait any longer for: {part}[ (after {limit_s})].",
+    ),
 )
 
 EVENTS = {row[0]: Kind(*row) for row in _TABLE}
