@@ -33,13 +33,14 @@ def show_status(control: str | None, config: str | None, *, as_json: bool, watch
 def table(status: dict[str, Any]) -> str:
     """Return the status as people read it."""
     database = status["database"]
+    since = f" for {format_duration(database['since_s'])}" if "since_s" in database else ""
+    dsn = f", {database['dsn']}" if "dsn" in database else ""
+    uptime = format_duration(status["uptime_s"])
     lines = [
         f"{status['name']}: {status['status']}",
-        f"  pgsupervisor {status['version']}, pid {status['pid']}, up {format_duration(status['uptime_s'])}, "
-        f"configuration {status['config']}"),
-        f"  database {database['state']}" + (f" for {format_duration(database['since_s'])}" if "since_s" in database else "")
-        + (f", {database['dsn']}" if "dsn" in database else ""),
-    ]  # fmt: skip
+        f"  pgsupervisor {status['version']}, pid {status['pid']}, up {uptime}, configuration {status['config']}",
+        f"  database {database['state']}{since}{dsn}",
+    ]
     if database.get("reason"):
         lines.append(f"  {database['reason']}")
     if status["journal"].get("dropped"):

@@ -2,6 +2,69 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tomllib
+from typing import TYPE_CHECKING
 
-def print_unit(config):
-    raise NotImplementedError
+from supervisor.config.finding import find_config
+from supervisor.config.location import absolute
+from supervisor.config.model import EmbeddedStore
+from supervisor.config.reading import read_config
+from supervisor.errors import ConfigError
+from supervisor.systemd.reach import hindrances, shown_for, this_command, this_python
+from supervisor.systemd.unit import Installation, render_unit, unit_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from supervisor.config.model import Config
+
+_CONFIG = 78
+# Under systemd the connection string may come from a credential, which an administrator's shell does not have.
+_ANY_DSN = {"PGSUPERVISOR__DATABASE__DSN": "postgresql:///"}
+
+
+def print_unit(config_path: str | None) -> int:
+    """Print the unit, say on stderr where it belongs and what keeps it from working; return 0 or 78."""
+    try:
+        config = _read(find_config(config_path, os.environ))
+    except ConfigError as error:
+        print("\n".join(str(fault) for fault in error.faults), file=sys.stderr)
+        return _CONFIG
+    installation = _installation(config)
+    print(render_unit(installation), end="")
+    name = unit_name(config.name)
+    print(f"# Put this into /etc/systemd/system/{name}, then: systemctl daemon-reload", file=sys.stderr)
+    for hindrance in hindrances(installation.everything_read):
+        print(f"# It cannot work yet: {hindrance}", file=sys.stderr)
+    return 0
+
+
+def _read(path: Path) -> Config:
+    try:
+        return read_config(path, os.environ)
+    except ConfigError:
+        return read_config(path, {**os.environ, **_ANY_DSN})
+
+
+def _installation(config: Config) -> Installation:
+    target = config.database.target
+    store = target.path if isinstance(target, EmbeddedStore) else None
+    return Installation(
+        name=config.name,
+        command=this_command(),
+        config=config.path,
+        reads=(*this_python(), *config.daemon.python_path, shown_for(config.path)),
+        writes=(store,) if store is not None else (),
+        dsn_file=_dsn_file(config.path),
+        stop_timeout_s=max(
+            [config.daemon.stop_timeout_s, *(worker.stop_timeout_s for worker in config.workers.values())]
+        ),
+    )
+
+
+def _dsn_file(path: Path) -> Path | None:
+    """Return the file that `dsn_file` names: systemd reads it as root, for a daemon that cannot."""
+    named = tomllib.loads(path.read_text("utf-8")).get("database", {}).get("dsn_file")
+    return absolute(named, path.parent) if named else None
