@@ -2,7 +2,7 @@
 
 # The very first statement: from here to the loop's handlers no signal may end the process. `_signal` is
 # built in, `signal` is a module with an enum machinery to import first.
-import _signal
+import _signal  # type: ignore[import-not-found]  # CPython has it, typeshed does not
 
 _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT})
 

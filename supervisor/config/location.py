@@ -6,7 +6,6 @@ unreadable, so they get a list of places to try instead of an error.
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from pathlib import Path
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 SOCKET = "control.sock"
 DEFAULT_NAME = "pgsupervisor"
 # What fits into sockaddr_un with its closing zero byte.
-LONGEST_SOCKET_BYTES = 107
 
 _CONTROL = "PGSUPERVISOR__SUPERVISOR__CONTROL"
 _STATE_DIR = "PGSUPERVISOR__SUPERVISOR__STATE_DIR"
@@ -120,8 +118,3 @@ def _scan(text: str) -> dict[str, object]:
         except ValueError:
             continue
     return section
-
-
-def bytes_of(path: Path) -> int:
-    """Return how many bytes a path takes, for the limit of sockets."""
-    return len(os.fsencode(path))

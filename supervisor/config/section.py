@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.location import LONGEST_SOCKET_BYTES, absolute, bytes_of, default_control, default_state_dir
+from supervisor.config.location import absolute, default_control, default_state_dir
 from supervisor.config.model import Backoff, ConnectPolicy, DaemonConfig, DatabaseConfig, EmbeddedStore
 from supervisor.config.target import read_target
 from supervisor.durations import format_duration
@@ -33,12 +33,6 @@ def daemon_config(given: dict[str, Any], path: Path, environ: Mapping[str, str],
     state_text, control_text = given.get("state_dir"), given.get("control")
     state_dir = absolute(state_text, base) if state_text else default_state_dir(path, environ)
     control = absolute(control_text, base) if control_text else default_control(state_dir, environ)
-    if (size := bytes_of(control)) > LONGEST_SOCKET_BYTES:
-        problem = (
-            f"{control} takes {size} bytes, a socket's path at most {LONGEST_SOCKET_BYTES};"
-            f' write a shorter one, such as control = "/run/pgsupervisor/{path.stem}/control.sock"'
-        )
-        faults.add(("supervisor", "control"), problem)
     return DaemonConfig(**{**given, "state_dir": state_dir, "control": control})
 
 
