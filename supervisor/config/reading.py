@@ -36,7 +36,7 @@ def read_config(path: Path, environ: Mapping[str, str]) -> Config:
     faults = Faults(str(path))
     override(tables, environ, faults)
     given = read_table(tables, TOP, (), faults, _LATER)
-    daemon = daemon_config(given.get("supervisor", {}), path, environ, faults)
+    daemon = daemon_config(given.get("supervisor", {}), path, environ)
     log = LogConfig(**given.get("log", {}))
     database = database_config(given.get("database", {}), path, environ, faults)
     workers = read_workers(given.get("workers", {}), daemon.stop_timeout_s, faults)

@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 _BACKOFF_FIELDS = ("initial_s", "factor", "max_s", "jitter")
 
 
-def daemon_config(given: dict[str, Any], path: Path, environ: Mapping[str, str], faults: Faults) -> DaemonConfig:
+def daemon_config(given: dict[str, Any], path: Path, environ: Mapping[str, str]) -> DaemonConfig:
     """Return `[supervisor]`.
 
     Args:
         given: The fields that the file and the environment give.
         path: The configuration file; relative paths start from its folder.
         environ: The environment, for systemd's directories.
-        faults: Takes what is wrong.
     """
     base = path.parent
     given["python_path"] = tuple(absolute(folder, base) for folder in given.get("python_path", ()))
