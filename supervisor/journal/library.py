@@ -90,6 +90,9 @@ def _say_record(record: logging.LogRecord) -> None:
     exc = record.exc_info[1] if record.exc_info else None
     # The place of the call keeps two warnings of one library apart.
     place = f"{record.pathname}:{record.lineno} {record.funcName}"
+    if record.name == "py.warnings":
+        # All of them are logged from one line of Python's own; each text begins with where it came from.
+        place = text.partition("\n")[0]
     fields: dict[str, object] = {"logger": record.name, "text": text, "place": place}
     if worker := current_worker.get():
         fields["worker"] = worker

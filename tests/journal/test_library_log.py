@@ -80,6 +80,14 @@ def test_warnings_are_entries(entries: Entries) -> None:
     assert "DeprecationWarning: old" in entries.all[0].fields["text"]
 
 
+def test_two_warnings_are_two_entries(entries: Entries) -> None:
+    """Warnings are told apart by their own place, so that folding one does not swallow the other."""
+    for text in ("old", "older"):
+        record = logging.LogRecord("py.warnings", logging.WARNING, "warnings.py", 1, f"{text}.py:3: {text}\n", (), None)
+        JournalHandler().emit(record)
+    assert [told.fields["place"] for told in entries.all] == ["old.py:3: old", "older.py:3: older"]
+
+
 def test_a_thread_that_dies(entries: Entries) -> None:
     """An exception that ends a thread is an entry that names it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import select
 import threading
 from itertools import count
@@ -180,8 +181,46 @@ def test_another_format_frees_what_is_stuck(pipe: tuple[int, int]) -> None:
     os.close(full)
 
 
-def test_a_torn_line_is_continued(pipe: tuple[int, int]) -> None:
-    """A line that was written in part goes on where it stopped when the place works again."""
+@pytest.fixture
+def small_disk(tmp_path: Any) -> Iterator[Any]:
+    """A file that may grow to a thousand bytes, so that a longer line is torn."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield tmp_path / "log"
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def make_room() -> None:
+    """Let files grow again."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def test_a_torn_line_is_continued(small_disk: Any) -> None:
+    """A line that was written in part goes on where it stopped when there is room again."""
+    with small_disk.open("wb", buffering=0) as file:
+        stream, line = Stream(file.fileno()), b"x" * 3000 + b"\n"
+        for _ in range(2):
+            with pytest.raises(OSError, match="File too large"):
+                stream.write(line)
+        make_room()
+        stream.write(line)
+    assert small_disk.read_bytes() == line
+
+
+def test_a_line_given_up_does_not_swallow_the_next(small_disk: Any) -> None:
+    """After a line that was torn and given up the next one starts on a line of its own."""
+    with small_disk.open("wb", buffering=0) as file:
+        stream = Stream(file.fileno())
+        with pytest.raises(OSError, match="File too large"):
+            stream.write(b"x" * 3000 + b"\n")
+        make_room()
+        stream.write(b"next\n")
+    assert small_disk.read_bytes() == b"x" * 1000 + b"\nnext\n"
+
+
+def test_a_line_longer_than_a_pipe(pipe: tuple[int, int]) -> None:
+    """A non-blocking pipe that takes a line in pieces gets all of it."""
     os.set_blocking(pipe[1], False)
     fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, 4096)
     writer = started(pipe[1])
