@@ -7,11 +7,17 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.postgres import Postgres, make_template, running_postgres, server_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+# Properties are judged by what they say, never by how long the machine took. On a fresh checkout the table of all
+# letters is built inside the first draw, which takes longer than hypothesis likes.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _database_numbers = itertools.count(1)
 

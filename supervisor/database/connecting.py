@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.database.endpoint import Endpoint, Route, route_of
+from supervisor.database.endpoint import Endpoint, Route, route_of, secrets_of
 from supervisor.database.error_class import ErrorClass, Failure, failure_of
+from supervisor.journal import register_secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +74,8 @@ class Dialer:
 def dialer_for(server: Server, config: DatabaseConfig, *, name: str) -> Dialer:
     """Return what it takes to connect to `server`; `name` is the daemon's."""
     dsn = server.dsn.reveal()
+    for secret in secrets_of(dsn, os.environ):
+        register_secret(secret)
     return Dialer(
         dsn, route_of(dsn, os.environ), config.connect_timeout_s, config.command_timeout_s, f"pgsupervisor {name}"
     )

@@ -82,6 +82,18 @@ def route_of(dsn: str, environ: Mapping[str, str]) -> Route:
     return Route(endpoints or (left_to_driver,), wanted, query.get("application_name"))
 
 
+def secrets_of(dsn: str, environ: Mapping[str, str]) -> set[str]:
+    """Return the passwords of a connection string and its environment, for the journal to leave out.
+
+    One that is a user's or a database's name too is no secret, and leaving it out would spoil every entry.
+    """
+    parts = urlsplit(dsn)
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    found = {unquote(password), query.get("password", ""), query.get("sslpassword", ""), environ.get("PGPASSWORD", "")}
+    return found - {"", unquote(user), unquote(parts.path.lstrip("/"))}
+
+
 def _netloc_hosts(hostspec: str) -> list[tuple[str, int | None]]:
     hosts: list[tuple[str, int | None]] = []
     for item in filter(None, hostspec.split(",")):

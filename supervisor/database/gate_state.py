@@ -23,13 +23,14 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from supervisor.config.model import Backoff
 from supervisor.database.backoff import delay_s
 from supervisor.database.error_class import ErrorClass, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from supervisor.config.model import Backoff, ConnectPolicy
+    from supervisor.config.model import ConnectPolicy
 
 
 class GateState(Enum):
@@ -46,6 +47,7 @@ PROVEN_AFTER_S = 10.0
 PROVEN_WITHOUT_WORK_AFTER_S = 60.0
 DROPPED_MAX_S = 5.0
 FIRST_CHECK_AFTER_S = 0.1
+FIRST_ASKED_AGAIN_S = 0.15
 CHECKS_PER_ELAPSED = 0.4
 
 
@@ -153,8 +155,10 @@ def _is_coming(error_class: ErrorClass) -> bool:
 def _delay(error_class: ErrorClass, grown: int, backoff: Backoff, probe_interval_s: float, sample: float) -> float:
     match error_class:
         case ErrorClass.COMING | ErrorClass.READ_ONLY:
-            # Steady, and jittered around the interval: a thousand daemons ask at a thousand moments.
-            return probe_interval_s * (0.75 + 0.5 * sample)
+            # Steady after a few quick questions (a restart takes a second), and jittered around the interval:
+            # a thousand daemons ask at a thousand moments.
+            quick = Backoff(initial_s=FIRST_ASKED_AGAIN_S, factor=1.5, max_s=probe_interval_s, jitter="none")
+            return delay_s(quick, grown, sample) * (0.75 + 0.5 * sample)
         case ErrorClass.DROPPED:
             return delay_s(replace(backoff, max_s=min(backoff.max_s, DROPPED_MAX_S)), grown, sample)
         case (

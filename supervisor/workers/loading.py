@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from supervisor.clock import ends_within
 from supervisor.durations import format_duration
 from supervisor.errors import ConfigError, Fault
+from supervisor.journal import adopt_structlog
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,6 +52,8 @@ async def load(
     problems = import_.problems if import_.done.done() else {**import_.problems, **import_.unfinished(limit_s)}
     if problems:
         raise ConfigError(*(Fault(source, f"workers.{name}.run", problem) for name, problem in problems.items()))
+    if "structlog" in sys.modules:
+        adopt_structlog()  # what workers say through it goes the way of everything else
     return import_.functions
 
 
