@@ -7,10 +7,9 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import ends_within
-from supervisor.config.model import Backoff
-from supervisor.database.backoff import delay_s
-from supervisor.database.error_class import ErrorClass, failure_of, is_suspicious
-from supervisor.database.gate import Gate, Unheard
+from supervisor.database.error_class import ErrorClass, is_suspicious
+from supervisor.database.gate import Gate
+from supervisor.database.gate_listener import Unheard
 from supervisor.database.gate_state import GateState
 from supervisor.database.pool import Pool, PoolRetired
 from supervisor.database.waiting_pool import WaitingPool
@@ -23,12 +22,10 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import DatabaseConfig, Server
     from supervisor.database.error_class import Failure
-    from supervisor.database.gate import GateListener
+    from supervisor.database.gate_listener import OutageListener
     from supervisor.database.stop import StopSignal
     from supervisor.tasks import Tasks
 
-# A connection that could not be opened for the pool is tried again by whoever waits for one.
-_AGAIN = Backoff(initial_s=0.1, factor=2.0, max_s=5.0)
 # An error can surface a little after the outage that caused it.
 _AFTERMATH_S = 5.0
 # A server that refuses further connections still serves those that it has.
@@ -40,11 +37,10 @@ class Database:
 
     Attributes:
         gate: The gate in force.
-        starved: Why the pool cannot grow, while it cannot.
     """
 
     def __init__(
-        self, server: Server, config: DatabaseConfig, listener: GateListener, *, name: str, clock: Clock, rng: Random,
+        self, server: Server, config: DatabaseConfig, listener: OutageListener, *, name: str, clock: Clock, rng: Random,
         tasks: Tasks,
     ) -> None:  # fmt: skip
         self._name = name
@@ -53,9 +49,7 @@ class Database:
         self._rng = rng
         self._tasks = tasks
         self._pool: Pool | None = None
-        self._opening: asyncio.Task[Exception | None] | None = None
         self._waiting: set[asyncio.Future[None]] = set()
-        self.starved: Failure | None = None
         self.gate = self.gate_for(server, config)
         self.gate.listener = self
 
@@ -65,6 +59,11 @@ class Database:
     def is_up(self) -> bool:
         """Whether the database can be used now."""
         return self.gate.state is GateState.UP
+
+    @property
+    def starved(self) -> Failure | None:
+        """Why the pool cannot grow, while it cannot."""
+        return self._pool.starved if self._pool is not None else None
 
     async def wait_until_up(self) -> None:
         """Return once the database can be used."""
@@ -97,76 +96,28 @@ class Database:
         Raises:
             DatabaseUnavailable: The worker is to stop and the database is away.
         """
-        tries = 0
         while True:
-            try:
-                pool = await self._usable_pool(stop)
-                connection = await pool.acquire()
-            except DatabaseUnavailable:
-                raise
-            except PoolRetired:
-                continue
-            except Exception as error:  # noqa: BLE001 - no statement has begun: whatever it was, waiting is right
-                await self._starve(error, tries, stop)
-                tries += 1
-                continue
-            self.starved = None
-            return pool, connection
+            pool = await self._usable_pool(stop)
+            with contextlib.suppress(PoolRetired):
+                return pool, await pool.acquire(stop)
 
     async def give_back(self, pool: Pool, connection: Any) -> None:
         """Give a borrowed connection back."""
         await pool.release(connection, limit_s=self.gate.config.connect_timeout_s)
 
     async def _usable_pool(self, stop: StopSignal | None) -> Pool:
-        while not self.is_up:
+        while not self.is_up or self._pool is None:
             if stop is not None and stop.is_set:
                 raise DatabaseUnavailable("The worker is to stop, and the database is away.")
             await self._wait_for_a_move(stop)
-        if self._pool is None:
-            await self._opened()
-        if self._pool is None:
-            raise PoolRetired("The database was lost while the pool was opened.")
         return self._pool
 
-    async def _opened(self) -> None:
-        """Open the pool, once for all who ask meanwhile; raise what kept it from opening."""
-        if self._opening is None:
-            self._opening = self._tasks.start(self._open(Pool(self.gate)), name="pool: open")
-        error = await asyncio.shield(self._opening)
-        if error is not None:
-            raise error
+    def _new_pool(self) -> Pool:
+        return Pool(self.gate, clock=self._clock, rng=self._rng, tasks=self._tasks, on_starved=self._tell_starved)
 
-    async def _open(self, pool: Pool) -> Exception | None:
-        opening = asyncio.current_task()
-        problem: Exception | None = None
-        try:
-            await pool.open()
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the pool
-            problem = error
-        if self._opening is not opening:  # an outage or a reload came in between
-            pool.terminate()
-            return PoolRetired("The database was lost while the pool was opened.")
-        self._opening = None
-        if problem is None:
-            self._pool = pool
-        return problem
-
-    async def _starve(self, error: Exception, tries: int, stop: StopSignal | None) -> None:
-        """Wait before the next try for a connection.
-
-        53300 here is backpressure, a refused login a changed password: neither is the worker's
-        failure, and the connections that stand still serve.
-        """
-        if stop is not None and stop.is_set:
-            raise DatabaseUnavailable("The worker is to stop, and the pool gets no connection.") from error
-        gate = self.gate
-        failure = failure_of(error, address=gate.address, limit_s=gate.config.connect_timeout_s)
-        if is_suspicious(error):
-            gate.suspect()
-        if self.starved is None:
-            tell("pool.starved", reason=failure.reason, error_class=failure.error_class.value, exc=error)
-        self.starved = failure
-        await self._clock.sleep(0.05 + delay_s(_AGAIN, tries, self._rng.random()))
+    def _tell_starved(self, failure: Failure) -> None:
+        tell("pool.starved", reason=failure.reason, error_class=failure.error_class.value, exc=failure.error)
+        self._listener.progressed()
 
     async def _wait_for_a_move(self, stop: StopSignal | None) -> None:
         """Wait until the gate moves or the worker is to stop."""
@@ -196,9 +147,21 @@ class Database:
 
     def came_back(self, *, told: bool) -> None:
         """Let everybody go on, then pass it on."""
-        self._tasks.start(self._warm_up(), name="pool: first connections")
-        self._wake_all()
+        self.moved()
         self._listener.came_back(told=told)
+
+    def moved(self) -> None:
+        """Have a pool of connections to the host that the gate is connected to, and to no other."""
+        link = self.gate.link
+        if self._pool is not None and link is not None and self._pool.endpoint != link.endpoint:
+            self._retire_pool()
+        if self._pool is None:
+            self._pool = self._new_pool()
+        self._wake_all()
+
+    def distrusted(self) -> None:
+        """End the pool's connections: the gate's own was found useless, though another could be made."""
+        self._retire_pool()
 
     def settled(self) -> None:
         """Pass it on."""
@@ -208,19 +171,13 @@ class Database:
         """Pass it on."""
         self._listener.progressed()
 
-    async def _warm_up(self) -> None:
-        """Open pool_min connections before anybody asks; if that fails, whoever asks will see to it."""
-        with contextlib.suppress(Exception):
-            if self.is_up and self._pool is None:
-                await self._opened()
-
     def _wake_all(self) -> None:
         for moved in self._waiting:
             if not moved.done():
                 moved.set_result(None)
 
     def _retire_pool(self) -> None:
-        pool, self._pool, self._opening = self._pool, None, None
+        pool, self._pool = self._pool, None
         if pool is not None:
             pool.terminate()
 
@@ -231,6 +188,7 @@ class Database:
             "size": pool.size if pool else 0,
             "idle": pool.idle if pool else 0,
             "max": self.gate.config.pool_max,
+            "waiting": pool.waiting if pool else 0,
             "starved": self.starved.reason if self.starved else None,
         }
 
@@ -247,18 +205,19 @@ class Database:
             gate: The new gate.
             limit_s: How long they may take before they are ended.
         """
-        old_pool, self._pool, self._opening = self._pool, None, None
+        was_up, old_pool = self.is_up, self._pool
         self.gate.listener = Unheard()
         self.gate, gate.listener = gate, self
-        self.starved = None
+        self._pool = self._new_pool()
         self._wake_all()
-        await self._warm_up()
         if old_pool is not None:
             self._tasks.start(self._drain(old_pool, limit_s), name="pool: drain the old one")
+        if not was_up:
+            self._listener.came_back(told=True)
 
     async def close(self, *, limit_s: float) -> None:
         """Close the pool; whatever has not ended after `limit_s` is ended."""
-        pool, self._pool, self._opening = self._pool, None, None
+        pool, self._pool = self._pool, None
         if pool is not None:
             await self._drain(pool, limit_s)
 

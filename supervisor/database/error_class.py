@@ -204,9 +204,11 @@ def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s
             return f"{address} has no server (no such socket)"
         case ErrorClass.ABSENT:
             return f"{address} cannot be reached ({(error.strerror if isinstance(error, OSError) else None) or says})"
-        case ErrorClass.DROPPED if code in (None, "08003", "08006", "08001"):
+        case ErrorClass.DROPPED if code in ("08003", "08006", "08001") or isinstance(error, OSError):
             return f"{address} accepted and then dropped the connection"
-        case ErrorClass.UNUSABLE if _NO_POSTGRES in says or isinstance(error, (ValueError, EOFError)):
+        case ErrorClass.UNUSABLE if _NO_POSTGRES in says:
+            return f"what answers at {address} does not speak PostgreSQL, or not the TLS that sslmode asks for"
+        case ErrorClass.UNUSABLE if isinstance(error, (ValueError, EOFError)):
             return f"what answers at {address} does not speak PostgreSQL"
         case ErrorClass.READ_ONLY if code is None:
             return f"{address} is not the primary that target_session_attrs asks for"

@@ -8,12 +8,13 @@ daemon's only idle statement, notices a peer that froze. What to do about it is 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 from supervisor.clock import ends_within
 from supervisor.database import gate_entries, gate_state
 from supervisor.database.connecting import Link, attempt, check, dialer_for
 from supervisor.database.error_class import ErrorClass, Failure, most_hopeful
+from supervisor.database.gate_listener import Unheard
 from supervisor.database.gate_state import GateState, GiveUp, Misconfigured, Outage, Refuse, TryAgain
 from supervisor.database.lookout import Lookout
 from supervisor.errors import ConfigError, DatabaseGaveUp, DatabaseRefused, Fault
@@ -26,42 +27,15 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import ConnectPolicy, DatabaseConfig, Server
     from supervisor.database.connecting import Dialer
+    from supervisor.database.gate_listener import GateListener
 
 HEARTBEAT_S = 5.0
 # A thousand workers that fail in one second cause ten questions, not a thousand.
 _BETWEEN_CHECKS_S = 0.1
-
-
-class GateListener(Protocol):
-    """Who hears of the gate's moves, on the event loop and at once."""
-
-    def went_down(self, failure: Failure, *, told: bool) -> None:
-        """The database is away; `told` is false when an outage merely goes on after a flap."""
-
-    def came_back(self, *, told: bool) -> None:
-        """The database is there (again); `told` is false while it has yet to prove itself."""
-
-    def settled(self) -> None:
-        """A recovery after flaps has proven itself."""
-
-    def progressed(self) -> None:
-        """Something changed that a status line shows."""
-
-
-class Unheard:
-    """The listener of a gate that is not in force."""
-
-    def went_down(self, failure: Failure, *, told: bool) -> None:
-        """Ignore it."""
-
-    def came_back(self, *, told: bool) -> None:
-        """Ignore it."""
-
-    def settled(self) -> None:
-        """Ignore it."""
-
-    def progressed(self) -> None:
-        """Ignore it."""
+# A time-out that comes later than this was not kept by the event loop.
+_LOOP_STOOD_STILL_S = 0.5
+# A demoted primary keeps its connections, a frozen peer does too: statements there would fail or hang.
+_USELESS = {ErrorClass.READ_ONLY, ErrorClass.TIMED_OUT}
 
 
 class Gate:
@@ -99,6 +73,7 @@ class Gate:
         self._suspicion: asyncio.Future[None] | None = None
         self._is_suspected = False
         self._up = asyncio.Event()
+        self._linked = asyncio.Event()
         self._waiters: list[asyncio.Future[bool]] = []
         self._lookout = Lookout(self.dialer.route.endpoints)
 
@@ -107,6 +82,10 @@ class Gate:
     async def wait_until_up(self) -> None:
         """Return as soon as the database is there."""
         await self._up.wait()
+
+    async def wait_until_linked(self) -> None:
+        """Return as soon as the gate has a connection; while it makes one anew, nobody else needs to try."""
+        await self._linked.wait()
 
     def suspect(self) -> None:
         """Have the connection checked soon: somebody saw an error that may mean an outage."""
@@ -261,11 +240,14 @@ class Gate:
         self._hang_up()
         if self.outage is not None:
             return failure
+        if failure.error_class in _USELESS:
+            self.listener.distrusted()
         outcome = await self._attempt()
         if isinstance(outcome, Failure):
             return outcome
         self.outage = gate_state.begin_outage(self._clock.now_s())
         self._adopt(outcome)
+        self.listener.moved()
         tell("database.reconnected", address=outcome.endpoint.address)
         return None
 
@@ -273,7 +255,14 @@ class Gate:
         if self.link is None or self.link.connection.is_closed():
             reason = f"{self.address} dropped the connection"
             return Failure(ErrorClass.DROPPED, reason, self.address, None, ConnectionResetError(reason))
-        return await check(self.link.connection, self.link.endpoint, self.dialer)
+        connection, endpoint = self.link.connection, self.link.endpoint
+        sent_s = self._clock.now_s()
+        failure = await check(connection, endpoint, self.dialer)
+        late_s = self._clock.now_s() - sent_s - self.dialer.connect_timeout_s
+        if failure is not None and failure.error_class is ErrorClass.TIMED_OUT and late_s > _LOOP_STOOD_STILL_S:
+            # Not the server was late but the daemon's own loop: the answer may have lain there unread.
+            return await check(connection, endpoint, self.dialer)
+        return failure
 
     # Moves
 
@@ -296,6 +285,7 @@ class Gate:
 
     def _adopt(self, link: Link) -> None:
         self.link = link
+        self._linked.set()
         self.next_try_at_s = None
         self._lookout.forget()
         self.has_worked = False
@@ -328,6 +318,7 @@ class Gate:
             # Never a farewell: the peer may be frozen, and a farewell waits for it.
             self.link.connection.terminate()
             self.link = None
+            self._linked.clear()
 
     def close(self) -> None:
         """End, whatever the state."""

@@ -60,6 +60,7 @@ class Outage:
         attempts: Full attempts that count against a limit (a server that is coming costs none).
         failures: Failed attempts by class; each class grows its own delays.
         flaps: Recoveries that did not last.
+        wariness: Failed attempts just before, of a start that has not proven itself: delays go on from there.
         is_told: Whether the journal knows of it.
         tell_at_s: When the journal hears of it again.
         tell_step_s: How long the silence before that was; it doubles.
@@ -69,6 +70,7 @@ class Outage:
     attempts: int = 0
     failures: Mapping[ErrorClass, int] = field(default_factory=dict)
     flaps: int = 0
+    wariness: int = 0
     is_told: bool = False
     tell_at_s: float = 0.0
     tell_step_s: float = FIRST_TOLD_AFTER_S
@@ -84,7 +86,9 @@ def lose(outage: Outage | None, now_s: float) -> Outage:
     if outage is None:
         return replace(begin_outage(now_s), is_told=True)
     if not outage.is_told:
-        return replace(outage, is_told=True)
+        # Wary of it, but it was up: the time, the attempts and the entries of this outage begin now.
+        wariness = outage.wariness + sum(outage.failures.values())
+        return replace(begin_outage(now_s), is_told=True, wariness=wariness)
     return replace(outage, flaps=outage.flaps + 1)
 
 
@@ -144,7 +148,7 @@ def judge_failure(
         return Misconfigured()
     if policy.attempts and outage.attempts >= policy.attempts and not _is_coming(failure.error_class):
         return GiveUp()
-    grown = outage.failures.get(failure.error_class, 1) - 1 + outage.flaps
+    grown = outage.failures.get(failure.error_class, 1) - 1 + outage.flaps + outage.wariness
     return TryAgain(_delay(failure.error_class, grown, policy.backoff, probe_interval_s, sample))
 
 

@@ -36,10 +36,14 @@ class Lookout:
         self._accepting = frozenset(accepting)
 
     async def begins_to_accept(self) -> bool:
-        """Look, and return whether a host accepts that did not before."""
-        known = self._accepting or frozenset()
+        """Look, and return whether a host accepts that did not before.
+
+        The first look after a recovery only takes stock: it must not take a server that accepts all
+        the while, and drops every connection, for one that has just come.
+        """
+        known = self._accepting
         self._accepting = await self._look()
-        return bool(self._accepting - known)
+        return known is not None and bool(self._accepting - known)
 
     def forget(self) -> None:
         """Know nothing any more: the outage is over."""
