@@ -124,6 +124,8 @@ def prepare(path: Path, identity: Identity) -> None:
 def make_parents(path: Path) -> None:
     """Make the folders above `path`. Others may enter root's, so that a server that is not root gets through."""
     for folder in reversed(path.parents):
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         if not folder.exists():
             folder.mkdir(exist_ok=True)
             folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
@@ -140,7 +142,8 @@ async def build(path: Path, programs: Path, identity: Identity, *, durable: bool
         if unfinished.exists():
             shutil.rmtree(unfinished)
         unfinished.mkdir(mode=0o700)
-        os.chown(unfinished, identity.uid, identity.gid, follow_symlinks=False)
+        if unfinished.stat().st_uid != identity.uid:  # a hardened unit may not even ask for what is so already
+            os.chown(unfinished, identity.uid, identity.gid, follow_symlinks=False)
         await _initdb(unfinished, programs, identity, durable=durable)
         if data.exists():
             data.rmdir()
