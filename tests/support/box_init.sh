@@ -42,6 +42,8 @@ rm -f root/etc/systemd/system/*.wants/*
 # These would reach through to the machine's kernel, its devices and what is bound from it, or only take time.
 mount --bind root/proc/sys root/proc/sys
 mount -o remount,bind,ro root/proc/sys
+# The kernel's log is the machine's: the box neither fills it nor reads what earlier boxes said there.
+mount --bind root/dev/null root/dev/kmsg
 for unit in proc-sys-fs-binfmt_misc.automount systemd-{binfmt,modules-load,sysctl,udevd,udev-trigger,tmpfiles-setup-dev}.service \
   systemd-{journal-catalog-update,update-done,random-seed,hwdb-update,sysusers}.service ldconfig.service \
   systemd-tmpfiles-{setup,clean}.service systemd-tmpfiles-clean.timer \
