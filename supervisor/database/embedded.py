@@ -101,14 +101,15 @@ class EmbeddedServer:
             StoreFailed: It did not work this time; the server's own words are in the message.
         """
         programs = find_programs()
-        if self._ephemeral is not None and self._folder_fd is None:
+        is_new = self._folder_fd is None  # a restart keeps the folder, and with it the address
+        if self._ephemeral is not None and is_new:
             self.path = self._ephemeral.make()
         self._stopping = False
         try:
             await self._run(programs, await self._settle(programs))
         except BaseException:
             await self._kill()
-            if self.starts == 0:
+            if is_new:
                 self._let_go()
             raise
         self.starts += 1
@@ -222,8 +223,8 @@ class EmbeddedServer:
 
     def _last_words(self, since_bytes: int) -> str:
         said = (self.path / "server.log").read_bytes()[since_bytes:].decode(errors="replace").splitlines()
-        fatal = [line for line in said if any(word in line for word in ("FATAL:", "PANIC:", "HINT:"))]
-        return "; ".join(fatal or said[-3:]) or f"see {self.path / 'server.log'}"
+        # What went wrong comes last, often as LOG before the FATAL; time and process are of no interest here.
+        return "; ".join(line.partition("] ")[2] or line for line in said[-4:]) or f"see {self.path / 'server.log'}"
 
     def _describe_end(self) -> str:
         status = self._ended.result() if self._ended is not None else 0

@@ -31,17 +31,19 @@ def main(arguments: list[str]) -> None:
     os.umask(0o077)
     os.closerange(3, 65536)
     os.setsid()
-    become(way)
+    libc = _load_libc()  # while Python's own files, which may be root's alone, are within reach
+    become(way, libc)
     for path in (program, reach):
         if not os.access(path, os.X_OK):
             sys.stderr.write(f"{path} is out of reach of user {os.geteuid()}\n")
             sys.exit(OUT_OF_REACH)
     os.chdir("/")
-    die_with(int(parent), int(death_signal))
+    if libc is not None:
+        die_with(int(parent), int(death_signal), libc)
     os.execv(program, [program, *rest])  # noqa: S606 - that is the purpose
 
 
-def become(way: str) -> None:
+def become(way: str, libc: Any) -> None:
     """Become the user that `way` names."""
     match way.split(":"):
         case ["user", uid, gid]:
@@ -49,24 +51,21 @@ def become(way: str) -> None:
             os.setresgid(int(gid), int(gid), int(gid))
             os.setresuid(int(uid), int(uid), int(uid))
         case ["map", inner]:
-            _enter_user_namespace(inner)
+            _enter_user_namespace(inner, libc)
         case _:
             pass
 
 
-def die_with(parent: int, death_signal: int) -> None:
+def die_with(parent: int, death_signal: int, libc: Any) -> None:
     """Have the kernel send `death_signal` when the thread that started this process ends; after any change of user."""
-    try:
-        _libc().prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
-    except (ImportError, MemoryError, OSError):
-        return  # the next start ends the orphan
+    libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit("the daemon has ended")
 
 
-def _enter_user_namespace(inner: str) -> None:
+def _enter_user_namespace(inner: str, libc: Any) -> None:
     outer_uid, outer_gid = os.geteuid(), os.getegid()
-    if _libc().unshare(_CLONE_NEWUSER) != 0:
+    if libc is None or libc.unshare(_CLONE_NEWUSER) != 0:
         sys.stderr.write("the kernel refuses a user namespace\n")
         sys.exit(OUT_OF_REACH)
     for name, line in (
@@ -78,10 +77,14 @@ def _enter_user_namespace(inner: str) -> None:
             file.write(line)
 
 
-def _libc() -> Any:
-    import ctypes  # noqa: PLC0415 - it may fail where memory cannot be made executable
+def _load_libc() -> Any:
+    """Return the C library, None where memory cannot be made executable; the next start then ends an orphan."""
+    try:
+        import ctypes  # noqa: PLC0415 - it may fail
 
-    return ctypes.CDLL(None, use_errno=True)
+        return ctypes.CDLL(None)
+    except (ImportError, MemoryError, OSError):
+        return None
 
 
 if __name__ == "__main__":
