@@ -80,6 +80,20 @@ def candidates(uid: int, gid: int, owner: tuple[int, int] | None) -> tuple[Ident
     return (Identity(f"user:{owner[0]}:{owner[1]}", *owner),)
 
 
+def named(identity: Identity) -> Identity:
+    """Return an identity for initdb, which refuses a user without an entry in /etc/passwd, as containers like to have.
+
+    Such a user becomes nobody in a user namespace; the files are the user's own as before.
+    """
+    from pwd import getpwuid  # noqa: PLC0415 - only a new store needs it
+
+    try:
+        getpwuid(identity.uid)
+    except KeyError:
+        return Identity(f"map:{NOBODY}", identity.uid, identity.gid)
+    return identity
+
+
 async def choose_identity(programs: Path, reach: Path, owner: tuple[int, int] | None) -> Identity:
     """Return whom the server runs as: the first candidate that really reaches the programs and the folder `reach`.
 

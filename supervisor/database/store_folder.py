@@ -19,7 +19,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from supervisor.database.server_program import MAJOR, Identity, run_program
+from supervisor.database.server_program import MAJOR, Identity, named, run_program
 from supervisor.errors import StoreFailed, StoreUnusable
 
 if TYPE_CHECKING:
@@ -160,12 +160,14 @@ async def _initdb(data: Path, programs: Path, identity: Identity, *, durable: bo
     settings = [f"--set={name}={value}" for name, value in _SETTINGS.items()]
     locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
     options = ["--username=postgres", "--auth=trust", "--wal-segsize=4", *locale, *([] if durable else ["--no-sync"])]
-    status, said = await run_program(identity, programs / "initdb", f"--pgdata={data}", *options, *settings)
+    builder = named(identity)
+    status, said = await run_program(builder, programs / "initdb", f"--pgdata={data}", *options, *settings)
     if status != 0:
         lines = [line for line in said.splitlines() if "error:" in line or "FATAL" in line or "PANIC" in line]
-        raise StoreFailed(
-            f"the embedded store cannot be made in {data.parent}: {'; '.join(lines) or said[-500:].strip()}"
-        )
+        why = "; ".join(lines) or said[-500:].strip()
+        if builder is not identity:
+            why += f". PostgreSQL's initdb needs an entry for user {identity.uid} in /etc/passwd"
+        raise StoreFailed(f"the embedded store cannot be made in {data.parent}: {why}")
 
 
 def _sync(folder: Path) -> None:

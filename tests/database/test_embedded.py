@@ -1,0 +1,656 @@
+"""The embedded store: a PostgreSQL of the daemon's own that starts, ends, fails and comes back as it should."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+from support.postgres import server_home, unprivileged
+
+from supervisor.clock import SystemClock
+from supervisor.config.model import EmbeddedStore
+from supervisor.database import embedded
+from supervisor.database.embedded import EmbeddedServer, lock_folder
+from supervisor.database.orphan import processes_of
+from supervisor.database.server_program import NOBODY, Identity, candidates
+from supervisor.errors import StoreFailed, StoreUnusable
+from supervisor.journal import observe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this")
+REPOSITORY = Path(__file__).parents[2]
+
+# A process that does with the store what the daemon does; it ends with its standard input.
+_DAEMON = """
+import asyncio, os, signal, sys
+from pathlib import Path
+import uvloop
+from supervisor.clock import SystemClock
+from supervisor.config.model import EmbeddedStore
+from supervisor.database.embedded import EmbeddedServer
+from supervisor.database.state_lock import StateLock
+
+async def main():
+    lock = StateLock(Path(sys.argv[1]))
+    await lock.acquire(clock=SystemClock())
+    spec = EmbeddedStore(ephemeral=sys.argv[3] == "ephemeral")
+    server = EmbeddedServer(spec, Path(sys.argv[1]), clock=SystemClock())
+    await server.start()
+    print(server.pid, server.path, server.dsn, flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop()
+
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM, signal.SIGINT})
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+factory = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}[sys.argv[2]]
+with asyncio.Runner(loop_factory=factory) as runner:
+    runner.run(main())
+"""
+
+
+class Daemon:
+    """A process that runs an embedded store.
+
+    Attributes:
+        process: Itself.
+        server_pid: Its PostgreSQL's postmaster.
+        path: The store's folder.
+        dsn: How the store is reached.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.process = process
+        pid, path, self.dsn = process.stdout.readline().split()
+        self.server_pid, self.path = int(pid), Path(path)
+
+    def kill(self) -> None:
+        """Kill it, and it alone."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> int:
+        """Have it stop, and return its exit status."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder that root's server can reach too; whatever still runs in it at the end is killed."""
+    with server_home() as folder:
+        yield folder
+        kill_all_below(folder)
+
+
+def kill_all_below(folder: Path) -> None:
+    """Kill the processes that stand in a folder, and wait for their end."""
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if (process / "cwd").readlink().is_relative_to(folder):
+                os.kill(int(process.name), signal.SIGKILL)
+                wait_for_end(int(process.name))
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a process has ended."""
+    deadline_s = time.monotonic() + 20
+    while is_alive(pid):
+        assert time.monotonic() < deadline_s, f"process {pid} lives on"
+        time.sleep(0.01)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return what lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def user_namespace(pid: int | str | None) -> Path:
+    """Return the name of a process's user namespace."""
+    return Path(f"/proc/{pid}/ns/user").readlink()
+
+
+def status_of(pid: int | None) -> str:
+    """Return what the kernel says of a process."""
+    return Path(f"/proc/{pid}/status").read_text()
+
+
+def run_tool(*command: str | Path) -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end."""
+    return subprocess.run(command, capture_output=True, check=False)
+
+
+@pytest.fixture
+def run_daemon(home: Path) -> Iterator[Callable[..., Daemon]]:
+    """A maker of daemon-like processes on `home`."""
+    with contextlib.ExitStack() as stack:
+
+        def run(
+            loop: str = "asyncio",
+            mode: str = "kept",
+            prefix: tuple[str, ...] = (),
+            environ: dict[str, str] | None = None,
+        ) -> Daemon:
+            process = subprocess.Popen(
+                [*prefix, sys.executable, "-c", _DAEMON, home, loop, mode],
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY), **(environ or {})},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return Daemon(process)
+
+        yield run
+
+
+@contextlib.asynccontextmanager
+async def running(state_dir: Path, spec: EmbeddedStore | None = None, **options: Any) -> AsyncIterator[EmbeddedServer]:
+    """Run an embedded server for the length of the block."""
+    server = EmbeddedServer(spec or EmbeddedStore(), state_dir, clock=SystemClock(), **options)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def ask(server: EmbeddedServer, sql: str) -> Any:
+    """Connect, ask one question, and disconnect."""
+    connection = await asyncpg.connect(server.dsn.reveal(), timeout=5)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"X", "Z"}
+    except OSError:
+        return False
+
+
+async def test_keeps_its_data(home: Path) -> None:
+    """What was written is there after a stop and a start, at the same address."""
+    async with running(home / "state") as server:
+        dsn = server.dsn
+        await ask(server, "create table kept as select 'É'::text as letter")
+    assert not processes_of(server.path / "data")
+    await server.start()
+    try:
+        assert server.dsn == dsn
+        assert await ask(server, "select lower(letter) from kept") == "é"
+        assert await ask(server, "show listen_addresses") == ""
+        assert await ask(server, "show max_connections") == "50"
+    finally:
+        await server.stop()
+
+
+async def test_path_of_its_own(home: Path) -> None:
+    """A store with a path lies there and is guarded there; one without lies in the state directory."""
+    spec = EmbeddedStore(path=home / "elsewhere" / "store")
+    assert lock_folder(spec, home / "state") == spec.path
+    assert lock_folder(EmbeddedStore(), home / "state") == home / "state"
+    async with running(home / "state", spec, max_connections=27) as server:
+        assert await ask(server, "show data_directory") == str(home / "elsewhere" / "store" / "data")
+        assert await ask(server, "show max_connections") == "27"
+    assert not (home / "state").exists()
+
+
+@pytest.mark.parametrize("name", ["d" * 150, "with, comma", "ünï%20 @:/x"])
+async def test_any_path(home: Path, name: str) -> None:
+    """A path too long for a socket's address, or with letters that connection strings use, is reached all the same."""
+    async with running(home / name) as server:
+        assert await ask(server, "select 1") == 1
+
+
+async def test_only_its_user_gets_in(home: Path) -> None:
+    """Another local user can neither connect nor read."""
+    async with running(home / "state") as server:
+        assert server.path.stat().st_mode & 0o777 == 0o700
+        assert (server.path / "data").stat().st_mode & 0o777 == 0o700
+        if os.geteuid() == 0:
+            other = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+            stat = run_tool(*other, "ls", server.path / ".s.PGSQL.5432")
+            assert stat.returncode != 0
+            assert b"Permission denied" in stat.stderr
+
+
+@as_root
+async def test_root_runs_it_as_nobody(home: Path) -> None:
+    """Root's server runs as nobody where nobody gets to its files."""
+    async with running(home / "state") as server:
+        assert (server.path / "data" / "PG_VERSION").stat().st_uid == NOBODY
+        assert f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}" in status_of(server.pid)
+        assert "Groups:\t \n" in status_of(server.pid)
+
+
+@as_root
+async def test_root_runs_it_in_a_namespace(home: Path) -> None:
+    """Where nobody does not get to root's files, the server runs in a user namespace, and again at the next start."""
+    (home / "private").mkdir(mode=0o700)
+    for _ in range(2):
+        async with running(home / "private" / "state") as server:
+            assert (server.path / "data" / "PG_VERSION").stat().st_uid == 0
+            assert user_namespace(server.pid) != user_namespace("self")
+            assert await ask(server, "select 1") == 1
+        (home / "private").chmod(0o755)  # what exists stays whose it is
+
+
+@as_root
+async def test_root_keeps_the_owner_of_data(home: Path) -> None:
+    """Root runs the server of data that belong to a user as that user."""
+    async with running(home / "state") as server:
+        pass
+    for path in (server.path, *server.path.rglob("*")):
+        os.chown(path, 12345, 12345, follow_symlinks=False)
+    async with running(home / "state") as server:
+        assert "Uid:\t12345\t" in status_of(server.pid)
+
+
+def test_candidates() -> None:
+    """A user's server is the user's; root's is the data's owner's, nobody's, or root's in a namespace."""
+    mapped = Identity(f"map:{NOBODY}", 0, 0)
+    assert candidates(1000, 1001, None) == (Identity("self", 1000, 1001),)
+    assert candidates(0, 0, None) == (Identity(f"user:{NOBODY}:{NOBODY}", NOBODY, NOBODY), mapped)
+    assert candidates(0, 0, (0, 0)) == (mapped,)
+    assert candidates(0, 0, (7, 8)) == (Identity("user:7:8", 7, 8),)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("who", ["self", "another"])
+def test_server_inherits_nothing(home: Path, run_daemon: Callable[..., Daemon], loop: str, who: str) -> None:
+    """The server sees no variable of systemd's or ours, no blocked or ignored signal and no file of the daemon's."""
+    home.chmod(0o777)
+    environ = {
+        "NOTIFY_SOCKET": "/run/x",
+        "WATCHDOG_USEC": "1",
+        "WATCHDOG_PID": "1",
+        "LISTEN_FDS": "1",
+        "CREDENTIALS_DIRECTORY": "/x",
+        "PGDATA": "/x",
+        "PGPORT": "1",
+        "PGOPTIONS": "-c x",
+        "PGSUPERVISOR__DATABASE__DSN": "secret",
+    }
+    # A namespace rather than nobody, who may not get to this Python.
+    prefix = (
+        ("unshare", "--user", "--map-user=12345", "--map-group=12345") if who == "another" and os.geteuid() == 0 else ()
+    )
+    daemon = run_daemon(loop=loop, prefix=prefix, environ=environ)
+    process = Path(f"/proc/{daemon.server_pid}")
+    names = {line.partition("=")[0] for line in (process / "environ").read_text().split("\0") if line}
+    assert names <= {"PATH", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR"}
+    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+    # PostgreSQL blocks SIGURG itself, to read it from a descriptor.
+    assert int(status["SigBlk"], 16) & ~(1 << (signal.SIGURG - 1)) == 0
+    assert int(status["SigIgn"], 16) & 1 << (signal.SIGHUP - 1) == 0
+    assert os.getsid(daemon.server_pid) == daemon.server_pid
+    assert (process / "fd/0").readlink() == Path("/dev/null")
+    lock = (home / "lock").stat()
+    open_files = {(entry.stat().st_dev, entry.stat().st_ino) for entry in (process / "fd").iterdir() if entry.exists()}
+    assert (lock.st_dev, lock.st_ino) not in open_files
+    assert daemon.end() == 0
+    assert not is_alive(daemon.server_pid)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_server_ends_with_a_killed_daemon(home: Path, run_daemon: Callable[..., Daemon], loop: str) -> None:
+    """The server of a daemon that is killed shuts down by itself, and the next daemon finds the data."""
+    daemon = run_daemon(loop=loop)
+    daemon.kill()
+    wait_for_end(daemon.server_pid)
+    assert "fast shutdown" in (daemon.path / "server.log").read_text()
+    async with running(home) as server:
+        assert await ask(server, "select 1") == 1
+
+
+async def test_next_start_ends_an_orphan(home: Path, run_daemon: Callable[..., Daemon]) -> None:
+    """A server that did not notice its daemon's death is ended by the next start, and no child of it is left."""
+    daemon = run_daemon()
+    os.kill(daemon.server_pid, signal.SIGSTOP)  # the kernel's SIGINT cannot move it
+    daemon.kill()
+    assert is_alive(daemon.server_pid)
+    os.kill(daemon.server_pid, signal.SIGCONT)
+    async with running(home) as server:
+        assert await ask(server, "select 1") == 1
+        assert not is_alive(daemon.server_pid)
+
+
+async def test_next_start_ends_a_frozen_orphan(home: Path, run_daemon: Callable[..., Daemon]) -> None:
+    """An orphan that obeys nothing is killed in bounded time."""
+    daemon = run_daemon()
+    orphans = processes_of(daemon.path / "data")
+    os.kill(daemon.server_pid, signal.SIGSTOP)
+    daemon.kill()
+    async with running(home, limit_s=0.5) as server:
+        assert await ask(server, "select 1") == 1
+        assert not any(is_alive(pid) for pid in orphans)
+
+
+async def test_next_start_ends_children_without_postmaster(home: Path, run_daemon: Callable[..., Daemon]) -> None:
+    """Children that outlive a killed postmaster, with its shared memory, do not keep the store from starting."""
+    daemon = run_daemon()
+    children = [pid for pid in processes_of(daemon.path / "data") if pid != daemon.server_pid]
+    assert children
+    for pid in children:
+        os.kill(pid, signal.SIGSTOP)
+    os.kill(daemon.server_pid, signal.SIGKILL)
+    daemon.kill()
+    async with running(home, limit_s=0.5) as server:
+        assert await ask(server, "select 1") == 1
+        assert not any(is_alive(pid) for pid in children)
+
+
+def popen(*command: str, cwd: Path) -> subprocess.Popen[bytes]:
+    """Start a process somewhere."""
+    return subprocess.Popen(command, cwd=cwd)
+
+
+async def test_reused_pid_does_not_block(home: Path) -> None:
+    """A pid file whose number has gone to another process neither blocks the store nor harms the process."""
+    async with running(home / "state") as server:
+        pid_file = server.path / "data" / "postmaster.pid"
+        lines = pid_file.read_text().splitlines()
+        socket_lock = (server.path / ".s.PGSQL.5432.lock").read_text()
+    owner = pid_file.parent.stat()
+    # PostgreSQL minds a live process of its own user that is not its parent.
+    user = unprivileged() if os.geteuid() == 0 else ()
+    with popen(*user, "sleep", "60", cwd=pid_file.parent) as stranger:
+        for path, text in ((pid_file, "\n".join(lines)), (server.path / ".s.PGSQL.5432.lock", socket_lock)):
+            path.write_text(text.replace(lines[0], str(stranger.pid)))
+            os.chown(path, owner.st_uid, owner.st_gid)
+            path.chmod(0o600)
+        try:
+            async with running(home / "state") as server:
+                assert await ask(server, "select 1") == 1
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+
+
+class HastyClock(SystemClock):
+    """A clock that notes what it is asked for, and hardly sleeps; only the minutes of a watch are real."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[float] = []
+
+    async def sleep(self, delay_s: float) -> None:
+        self.asked.append(delay_s)
+        await super().sleep(delay_s if delay_s >= 60 else min(delay_s, 0.01))
+
+
+async def test_stop_is_bounded(home: Path) -> None:
+    """A server that obeys nothing is killed when the stop's time is over, its children too."""
+    clock = HastyClock()
+    server = EmbeddedServer(EmbeddedStore(), home / "state", clock=clock)
+    await server.start()
+    children = processes_of(server.path / "data")
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    await server.stop(10)
+    assert clock.asked[-2:] == [10, 3]
+    for pid in children:
+        wait_for_end(pid)
+
+
+async def test_runs_again_after_it_died(home: Path) -> None:
+    """A server that dies is told as failed, started again after a growing delay, and reached at the same address."""
+    clock, told = HastyClock(), []
+    server = EmbeddedServer(EmbeddedStore(), home / "state", clock=clock)
+    await server.start()
+    unobserve = observe(lambda event, _level, fields: told.append((event, fields)))
+    keeping = asyncio.ensure_future(server.keep_running())
+    try:
+        for times in (2, 3, 4):
+            assert server.pid is not None
+            os.kill(server.pid, signal.SIGKILL)
+            await started(server, times)
+            assert await ask(server, "select 1") == 1
+        assert [delay for delay in clock.asked if delay in {0.1, 0.2, 0.4, 0.8}] == [0.1, 0.2, 0.4]
+        assert [event for event, _ in told] == ["store.failed", "store.started"] * 3
+        assert "SIGKILL" in str(told[0][1]["reason"])
+        await server.stop()
+        await asyncio.wait_for(keeping, 5)
+        assert len(told) == 6
+    finally:
+        unobserve()
+        keeping.cancel()
+        await server.stop()
+
+
+async def test_goes_on_trying(home: Path) -> None:
+    """A server that cannot be started again is tried until it can."""
+    clock, told = HastyClock(), []
+    server = EmbeddedServer(EmbeddedStore(), home / "state", clock=clock)
+    await server.start()
+    unobserve = observe(lambda event, _level, fields: told.append((event, fields)))
+    keeping = asyncio.ensure_future(server.keep_running())
+    conf = server.path / "data" / "postgresql.conf"
+    good = conf.read_text()
+    try:
+        conf.write_text("no_such_parameter = 1\n")
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGQUIT)
+        async with asyncio.timeout(10):
+            while len(told) < 4:  # noqa: ASYNC110 - the entries come from no loop
+                await asyncio.sleep(0.005)
+        assert "no_such_parameter" in str(told[-1][1]["reason"])
+        conf.write_text(good)
+        await started(server, 2)
+        assert await ask(server, "select 1") == 1
+    finally:
+        unobserve()
+        keeping.cancel()
+        await server.stop()
+
+
+async def started(server: EmbeddedServer, times: int) -> None:
+    """Wait until the server has been started so often."""
+    async with asyncio.timeout(10):
+        while server.starts < times:  # noqa: ASYNC110 - a server has no event for its tests
+            await asyncio.sleep(0.005)
+
+
+async def test_cancelled_start_leaves_nothing_running(home: Path) -> None:
+    """A start that is cancelled at any moment leaves no process, and a later one succeeds."""
+    for delay_s in (0.0, 0.01, 0.05, 0.2, 0.4):
+        server = EmbeddedServer(EmbeddedStore(), home / "state", clock=SystemClock())
+        starting = asyncio.ensure_future(server.start())
+        await asyncio.wait([starting], timeout=delay_s)
+        starting.cancel()
+        await asyncio.wait([starting])
+        await server.stop()
+        assert not processes_of(server.path / "data")
+        assert not processes_of(server.path / "data.new")
+    async with running(home / "state") as server:
+        assert await ask(server, "select 1") == 1
+
+
+async def test_another_major_version_is_refused(home: Path) -> None:
+    """Data of another version are left alone, and the message says what to do."""
+    data = home / "postgres" / "data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("16\n")
+    with pytest.raises(StoreUnusable, match="made by PostgreSQL 16 and this is 18: nothing was changed"):
+        await EmbeddedServer(EmbeddedStore(), home, clock=SystemClock()).start()
+    assert names_in(home / "postgres") == ["data"]
+    assert names_in(data) == ["PG_VERSION"]
+
+
+@pytest.mark.parametrize(
+    ("file", "complaint"),
+    [
+        ("thesis.txt", r"is not empty \(thesis.txt\) and holds no embedded store"),
+        ("PG_VERSION", "is itself a PostgreSQL data directory"),
+        ("data/thesis.txt", "is not empty and no PostgreSQL data directory"),
+    ],
+)
+async def test_foreign_folder_is_refused(home: Path, file: str, complaint: str) -> None:
+    """A folder that holds something else is left alone."""
+    (home / "store" / file).parent.mkdir(parents=True)
+    (home / "store" / file).touch()
+    spec = EmbeddedStore(path=home / "store")
+    before = (home / "store").stat()
+    with pytest.raises(StoreUnusable, match=complaint):
+        await EmbeddedServer(spec, home, clock=SystemClock()).start()
+    assert (home / "store" / file).exists()
+    assert (home / "store").stat() == before
+
+
+async def test_state_directory_that_is_a_file(home: Path) -> None:
+    """A path that leads through a file is said plainly."""
+    (home / "file").touch()
+    with pytest.raises(StoreUnusable, match="Not a directory"):
+        await EmbeddedServer(EmbeddedStore(), home / "file", clock=SystemClock()).start()
+
+
+@contextlib.contextmanager
+def mounted(where: Path, *options: str) -> Iterator[None]:
+    """Have a tmpfs there for the length of the block."""
+    where.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", where], check=True)
+    try:
+        yield
+    finally:
+        kill_all_below(where)
+        subprocess.run(["umount", where], check=True)
+
+
+@as_root
+async def test_read_only_disk(home: Path) -> None:
+    """A state directory that cannot be written is said plainly."""
+    with mounted(home / "disk", "ro"), pytest.raises(StoreUnusable, match="Read-only file system"):
+        await EmbeddedServer(EmbeddedStore(), home / "disk", clock=SystemClock()).start()
+
+
+@as_root
+async def test_full_disk(home: Path) -> None:
+    """A disk too small for a new store is said plainly; nothing half-made is left, and with room it starts."""
+    with mounted(home / "disk", "size=12M", "mode=755"):
+        server = EmbeddedServer(EmbeddedStore(), home / "disk", clock=SystemClock())
+        with pytest.raises(StoreFailed, match="No space left on device"):
+            await server.start()
+        assert [path.name for path in (home / "disk" / "postgres").iterdir()] == []
+        run_tool("mount", "-o", "remount,size=200M", home / "disk")
+        async with running(home / "disk") as server:
+            assert await ask(server, "select 1") == 1
+
+
+@as_root
+async def test_disk_that_is_full_later(home: Path) -> None:
+    """A store whose disk has filled up fails in the server's own words, and starts with its data once there is room."""
+    with mounted(home / "disk", "size=60M", "mode=755"):
+        async with running(home / "disk") as server:
+            await ask(server, "create table kept as select 1")
+        with contextlib.suppress(OSError), (home / "disk" / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(b"x" * 4096)
+        with pytest.raises(StoreFailed, match="No space left on device"):
+            await server.start()
+        (home / "disk" / "filler").unlink()
+        async with running(home / "disk") as server:
+            assert await ask(server, "select count(*) from kept") == 1
+
+
+async def test_failed_start_shows_the_servers_words(home: Path) -> None:
+    """When the server does not come up its FATAL lines are in the error, those of this start alone."""
+    async with running(home / "state") as server:
+        pass
+    with (server.path / "data" / "postgresql.conf").open("a") as conf:
+        conf.write("no_such_parameter = 1\n")
+    with (server.path / "server.log").open("a") as log:
+        log.write("FATAL: an old complaint\n")
+    with pytest.raises(StoreFailed, match="no_such_parameter") as caught:
+        await server.start()
+    assert "old complaint" not in str(caught.value)
+
+
+async def test_log_stays_bounded(home: Path) -> None:
+    """The server's log is cut at a start once it is long."""
+    async with running(home / "state") as server:
+        with (server.path / "server.log").open("ab") as log:
+            log.truncate(embedded._LOG_LIMIT_BYTES + 1)
+    async with running(home / "state") as server:
+        assert (server.path / "server.log").stat().st_size < 10_000
+
+
+async def test_worker_errors_stay_out_of_the_log_as_statements(home: Path) -> None:
+    """A failing statement, which may carry secrets, is not written to the server's log."""
+    async with running(home / "state") as server:
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await ask(server, "select 'hunter2' from nowhere")
+        assert "hunter2" not in (server.path / "server.log").read_text()
+
+
+async def test_ephemeral_store_is_gone_at_the_end(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ephemeral store works, and nothing of it is left after the stop; the next start begins anew."""
+    monkeypatch.setenv("TMPDIR", str(home))
+    server = EmbeddedServer(EmbeddedStore(ephemeral=True), home / "state", clock=SystemClock())
+    for _ in range(2):
+        await server.start()
+        await ask(server, "create table gone ()")
+        assert server.path.is_relative_to(home)
+        await server.stop()
+        assert names_in(home) == []
+
+
+async def test_ephemeral_store_without_a_temporary_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the temporary directory cannot be used the state directory serves."""
+    (home / "file").touch()
+    monkeypatch.setenv("TMPDIR", str(home / "file"))
+    async with running(home / "state", EmbeddedStore(ephemeral=True)) as server:
+        assert server.path.is_relative_to(home / "state")
+    assert list((home / "state").iterdir()) == []
+
+
+async def test_ephemeral_leftovers_are_cleared(
+    home: Path, run_daemon: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of a killed daemon is removed at the next start, that of a living one is not."""
+    monkeypatch.setenv("TMPDIR", str(home))
+    dead = run_daemon(mode="ephemeral")
+    dead.kill()
+    wait_for_end(dead.server_pid)
+    assert dead.path.exists()
+    living = run_daemon(mode="ephemeral")
+    assert not dead.path.parent.exists()
+    async with running(home / "other", EmbeddedStore(ephemeral=True)) as server:
+        assert server.path != living.path
+        assert living.path.exists()
+    assert living.end() == 0
+    assert not living.path.parent.exists()
+
+
+def test_missing_extra() -> None:
+    """Without the extra the message says how to install it."""
+    hidden = "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p];"
+    script = f"{hidden} from supervisor.database.server_program import find_programs; find_programs()"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script], env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=False
+    )
+    assert b"StoreUnusable: the embedded store needs PostgreSQL 18" in done.stderr
+    assert b'pip install "pgsupervisor[embedded]"' in done.stderr
+
+
+async def test_idle_server_is_no_burden(home: Path) -> None:
+    """The server's processes without clients are few: no worker that only bigger systems need."""
+    async with running(home / "state") as server:
+        assert await ask(server, "select count(*) from pg_stat_activity where backend_type !~ 'client|autovacuum'") == 3
+        assert len(processes_of(server.path / "data")) <= 7
