@@ -20,8 +20,9 @@ from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore
 from supervisor.database import embedded
 from supervisor.database.embedded import EmbeddedServer, lock_folder
+from supervisor.database.ephemeral import EphemeralFolder
 from supervisor.database.orphan import processes_of
-from supervisor.database.server_program import NOBODY, Identity, candidates
+from supervisor.database.server_program import NOBODY, Identity, candidates, run_program
 from supervisor.errors import StoreFailed, StoreUnusable
 from supervisor.journal import observe
 
@@ -270,6 +271,20 @@ def test_candidates() -> None:
     assert candidates(0, 0, None) == (Identity(f"user:{NOBODY}:{NOBODY}", NOBODY, NOBODY), mapped)
     assert candidates(0, 0, (0, 0)) == (mapped,)
     assert candidates(0, 0, (7, 8)) == (Identity("user:7:8", 7, 8),)
+
+
+async def test_launch_lets_no_signal_stay_blocked_or_ignored() -> None:
+    """A program starts with no signal blocked and none ignored, whatever the daemon has done to its own."""
+    identity = Identity("self", os.geteuid(), os.getegid())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        status, said = await run_program(identity, Path("/bin/cat"), "/proc/self/status")
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert status == 0
+    assert "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n" in said
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -636,6 +651,18 @@ async def test_ephemeral_leftovers_are_cleared(
         assert living.path.exists()
     assert living.end() == 0
     assert not living.path.parent.exists()
+
+
+def test_ephemeral_folder_is_safe_before_its_server_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a living daemon is not cleared away in the moments before its server stands in it."""
+    monkeypatch.setenv("TMPDIR", str(home))
+    first, second = EphemeralFolder(home), EphemeralFolder(home)
+    path = first.make()
+    second.make()
+    assert path.parent.exists()
+    first.remove()
+    second.remove()
+    assert names_in(home) == []
 
 
 def test_missing_extra() -> None:
