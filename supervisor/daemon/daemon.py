@@ -30,7 +30,9 @@ from supervisor.errors import (
     ControlTaken,
     DatabaseGaveUp,
     DatabaseRefused,
+    StoreFailed,
     StoreLocked,
+    StoreUnusable,
     WorkerExhausted,
 )
 from supervisor.journal import journal_asyncio_exception, tell
@@ -74,6 +76,8 @@ _STATUS_OF = {
     DatabaseGaveUp: ExitStatus.UNAVAILABLE,
     DatabaseRefused: ExitStatus.NOPERM,
     StoreLocked: ExitStatus.TEMPFAIL,
+    StoreUnusable: ExitStatus.CONFIG,
+    StoreFailed: ExitStatus.UNAVAILABLE,
     ControlTaken: ExitStatus.TEMPFAIL,
     WorkerExhausted: ExitStatus.SOFTWARE,
 }

@@ -35,7 +35,8 @@ def tell_connected(link: Link, outage: Outage, now_s: float) -> None:
         address=link.endpoint.address,
         attempts=sum(outage.failures.values()) + 1,
         took_s=round(now_s - outage.since_s, 3),
-        server_version=f"{version.major}.{version.minor}",
+        # asyncpg reads "18.4" as 18.0.4, the way numbers were counted before PostgreSQL 10.
+        server_version=f"{version.major}.{version.micro}",
     )
 
 
