@@ -177,28 +177,26 @@ class Box:
 
     def _follow(self, matches: tuple[str, ...], limit_s: float) -> Iterator[dict[str, Any]]:
         deadline_s = time.monotonic() + limit_s
-        # Outside the box's pid namespace: inside, `nsenter` would fork and killing it would leave an orphan.
-        command = [*self._enter("-m"), "journalctl", "-f", "-n", "all", "-o", "json", *matches]
+        # `nsenter` forks into the pid namespace and killing it would leave an orphan, so the end comes through stdin.
+        script = 'journalctl "$@" & read -r _; kill $!'
+        command = [*self._enter(), "sh", "-c", script, "sh", "-f", "--no-tail", "-o", "json", *matches]
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
         with (
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_ENVIRONMENT) as following,
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing, env=_ENVIRONMENT) as following,
             selectors.DefaultSelector() as selector,
         ):
             assert following.stdout is not None
             selector.register(following.stdout, selectors.EVENT_READ)
             rest = b""
-            try:
-                while selector.select(max(0.0, deadline_s - time.monotonic())):
-                    chunk = os.read(following.stdout.fileno(), 65536)
-                    if not chunk:
-                        return
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    yield from map(json.loads, lines)
-            finally:
-                following.kill()
+            while selector.select(max(0.0, deadline_s - time.monotonic())):
+                chunk = os.read(following.stdout.fileno(), 65536)
+                if not chunk:
+                    return
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from map(json.loads, lines)
 
-    def _enter(self, *namespaces: str) -> list[str]:
-        chosen = namespaces or ("-m", "-p", "-C", "-i", "-u")
-        return ["nsenter", "-t", str(self.init), *chosen, "--root", "--wd", "--"]
+    def _enter(self) -> list[str]:
+        return ["nsenter", "-t", str(self.init), "-m", "-p", "-C", "-i", "-u", "--root", "--wd", "--"]
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         environment = {

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,17 @@ def test_two_boxes_do_not_meet(box: Box, box_binds: dict[str, Path]) -> None:
         other.run("systemctl", "start", "sleeper")
         other.run("systemctl", "stop", "sleeper")
     assert box.show("sleeper", "ActiveState") == "active"
+
+
+def test_waits_for_what_is_still_to_come(box: Box) -> None:
+    """A wait ends when the entry is written, also when it began long before that."""
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(box.wait_for, "SYSLOG_IDENTIFIER=later", count=2)
+        for number in range(2):
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+            box.run("logger", "-t", "later", f"entry {number}")
+        assert waiting.result(DEADLINE_S)["MESSAGE"] == "entry 1"
 
 
 def test_waiting_for_what_never_comes_fails_with_the_journal(box: Box) -> None:
