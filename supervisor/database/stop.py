@@ -17,15 +17,15 @@ class StopSignal:
         in_flight: Database calls, connections and transactions the worker is inside of.
         is_watched: Whether the worker has shown that it notices a stop by itself (it looked at
             `ctx.stopping` or slept with `ctx.sleep`), so that it is worth waiting for.
-        was_offered_exit: Whether a `ctx.sleep` has cancelled it since the stop.
+        dismissed: Tasks of the worker that a `ctx.sleep` has cancelled since the stop.
     """
 
-    __slots__ = ("_changed", "_notices", "in_flight", "is_set", "is_watched", "was_offered_exit")
+    __slots__ = ("_changed", "_notices", "dismissed", "in_flight", "is_set", "is_watched")
 
     def __init__(self) -> None:
         self.is_set = False
         self.is_watched = False
-        self.was_offered_exit = False
+        self.dismissed: tuple[object, ...] = ()
         self.in_flight = 0
         # Ten thousand workers have one of these each; the event is made when somebody waits.
         self._changed: asyncio.Event | None = None

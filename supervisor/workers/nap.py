@@ -55,10 +55,12 @@ async def nap(delay_s: float, *, stop: StopSignal, clock: Clock) -> None:
 
 
 async def _leave(delay_s: float, *, stop: StopSignal, clock: Clock) -> None:
-    if stop.was_offered_exit:
+    task = _current_task()
+    if task in stop.dismissed:
         await clock.sleep(max(delay_s, _LEAST_PAUSE_S))
-    stop.was_offered_exit = True
-    _current_task().cancel()
+    else:
+        stop.dismissed = (*stop.dismissed, task)
+    task.cancel()
     await clock.sleep(_LEAST_PAUSE_S)
 
 

@@ -17,7 +17,6 @@ from supervisor.workers.hire import hiring
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from supervisor.clock import Clock
     from supervisor.database.stop import StopSignal
     from supervisor.errors import WorkerExhausted
     from supervisor.workers.context import Context
@@ -101,7 +100,7 @@ class Stage:
         exits: Why the daemon was asked to end.
     """
 
-    def __init__(self, *, clock: Clock, database: SwitchedDatabase) -> None:
+    def __init__(self, *, clock: FakeClock, database: SwitchedDatabase) -> None:
         self.clock = clock
         self.database = database
         self.said: list[tuple[str, int, dict[str, Any]]] = []
@@ -130,7 +129,7 @@ class Stage:
 
 @asynccontextmanager
 async def running(
-    *workers: tuple[WorkerSpec, Any], clock: Clock | None = None, database: SwitchedDatabase | None = None
+    *workers: tuple[WorkerSpec, Any], clock: FakeClock | None = None, database: SwitchedDatabase | None = None
 ) -> AsyncIterator[Stage]:
     """Run workers under a supervisor, on a clock that the test owns."""
     stage = Stage(clock=clock or FakeClock(), database=database or SwitchedDatabase())
@@ -145,12 +144,12 @@ async def running(
         await ended(stage.supervisor.stop(), stage.clock)
 
 
-async def ended(work: Any, clock: Clock) -> Any:
+async def ended(work: Any, clock: FakeClock) -> Any:
     """Await `work` while time passes on a clock that the test owns."""
     task = asyncio.get_running_loop().create_task(work)
     await settle()
     for _ in range(100):
-        if task.done() or not isinstance(clock, FakeClock):
+        if task.done():
             break
         await clock.jump(1.0)
     return await task
