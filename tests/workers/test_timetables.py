@@ -106,6 +106,22 @@ def test_cron_in_autumn() -> None:
     assert ticks(timetable, clock, duration=timedelta(days=2), zone=BERLIN) == ["25 02:30", "26 02:30"]
 
 
+def test_cron_asked_within_the_repeated_hour() -> None:
+    """In the second of the two hours, the first one's time is over."""
+    second = datetime(2026, 10, 25, 2, 10, tzinfo=BERLIN, fold=1)
+    clock, timetable = cron("30 2 * * *", second, zone=BERLIN)
+    assert ticks(timetable, clock, duration=timedelta(days=1, hours=1), zone=BERLIN) == ["26 02:30"]
+
+
+def test_a_pause_over_a_clock_put_back_repeats_nothing() -> None:
+    """What was done before the clock went back stays done when the worker goes on after a pause."""
+    clock, timetable = cron("*/10 * * * *", datetime(2026, 1, 1, 11, 59, tzinfo=UTC))
+    assert ticks(timetable, clock, duration=timedelta(minutes=62))[-1] == "01 13:00"
+    clock.shift = timedelta(hours=-1)
+    timetable.skip_missed()
+    assert ticks(timetable, clock, duration=timedelta(minutes=70))[0] == "01 13:10"
+
+
 @pytest.mark.parametrize("back_s", [1.0, 600.0, CORRECTION_S - 1.0])
 def test_a_clock_put_back_a_little_repeats_nothing(back_s: float) -> None:
     """No instant fires twice when the wall clock goes back."""
