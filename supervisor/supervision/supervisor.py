@@ -180,10 +180,11 @@ class Supervisor:
         """Tell, in one entry for all, that the workers wait for the database."""
         self._tell_all("workers.parked")
 
-    def database_came_back(self) -> None:
-        """Tell, in one entry for all, that the workers go on, and let them."""
+    def database_came_back(self, *, told: bool = True) -> None:
+        """Let the workers go on, and tell it in one entry for all unless the outage itself was not told."""
         self._up_since_s = self._clock.now_s()
-        self._tell_all("workers.resumed")
+        if told:
+            self._tell_all("workers.resumed")
         self._wake_parked()
 
     # What goes on
