@@ -27,15 +27,19 @@ class Endpoint:
         host: A name, an address or a socket folder; None: the driver decides.
         port: The port; None: the driver decides.
         probes: The addresses to look at when asking whether anything listens.
+        service: The entry of libpq's service file that alone knows the host; then there are no probes.
     """
 
     host: str | None
     port: int | None
     probes: tuple[tuple[str, int], ...]
+    service: str | None = None
 
     @property
     def address(self) -> str:
         """The host as people write it."""
+        if self.service is not None:
+            return f"service {self.service}"
         host, port = self.probes[-1] if self.host is None else self.probes[0]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -72,13 +76,14 @@ def route_of(dsn: str, environ: Mapping[str, str]) -> Route:
     hosts = _netloc_hosts(parts.netloc.rpartition("@")[2])
     if not hosts and "host" in query:
         hosts = _split_hosts(query["host"], query.get("port") or environ.get("PGPORT"))
-    by_service = "service" in query or "PGSERVICE" in environ
-    if not hosts and not by_service and environ.get("PGHOST"):
+    service = query.get("service") or environ.get("PGSERVICE")
+    if not hosts and not service and environ.get("PGHOST"):
         hosts = _split_hosts(environ["PGHOST"], query.get("port") or environ.get("PGPORT"))
     wanted = query.get("target_session_attrs") or environ.get("PGTARGETSESSIONATTRS") or "any"
     port = _first_port(query.get("port") or environ.get("PGPORT"))
     endpoints = tuple(Endpoint(host, at or port, ((host, at or port),)) for host, at in hosts)
-    left_to_driver = Endpoint(None, None, tuple((host, port) for host in _DEFAULT_HOSTS))
+    probes = () if service else tuple((host, port) for host in _DEFAULT_HOSTS)
+    left_to_driver = Endpoint(None, None, probes, service)
     return Route(endpoints or (left_to_driver,), wanted, query.get("application_name"))
 
 

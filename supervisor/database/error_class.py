@@ -122,7 +122,8 @@ _SUSPICIOUS = {
     ErrorClass.TIMED_OUT,
     ErrorClass.UNUSABLE,
 }
-_CHAIN_LIMIT = 16
+# More than any worker wraps; a bound all the same, for the loop waits.
+_LOOKED_THROUGH = 10_000
 
 
 def is_suspicious(error: BaseException) -> bool:
@@ -131,11 +132,13 @@ def is_suspicious(error: BaseException) -> bool:
     It is a suspicion and no more: a worker's own HTTP call raises OSErrors too. Groups and causes
     are looked through, because workers wrap what they catch.
     """
-    seen = 0
+    seen: set[int] = set()
     waiting: list[BaseException] = [error]
-    while waiting and seen < _CHAIN_LIMIT:
+    while waiting and len(seen) < _LOOKED_THROUGH:
         current = waiting.pop()
-        seen += 1
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
         if classify(current) in _SUSPICIOUS:
             return True
         if isinstance(current, BaseExceptionGroup):
@@ -146,7 +149,10 @@ def is_suspicious(error: BaseException) -> bool:
 
 def sqlstate_of(error: BaseException) -> str | None:
     """Return the SQLSTATE that `error` carries, if any."""
-    sqlstate = getattr(error, "sqlstate", None)
+    try:
+        sqlstate = getattr(error, "sqlstate", None)
+    except Exception:  # noqa: BLE001 - a worker's own class may do anything
+        return None
     return sqlstate if isinstance(sqlstate, str) else None
 
 
@@ -194,7 +200,7 @@ def most_hopeful(failures: list[Failure]) -> Failure:
 
 def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s: float) -> str:
     code = sqlstate_of(error)
-    says = " ".join(str(error).split())
+    says = _words_of(error)
     match error_class:
         case ErrorClass.TIMED_OUT:
             return f"{address} did not answer within {limit_s:g}s"
@@ -214,3 +220,10 @@ def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s
             return f"{address} is not the primary that target_session_attrs asks for"
         case _:
             return f"{address} says: {says}" + (f" ({code})" if code else f" ({type(error).__name__})")
+
+
+def _words_of(error: BaseException) -> str:
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - as above
+        return "something unspeakable"

@@ -196,10 +196,11 @@ class Gate:
             look_s = gate_state.check_delay(
                 self.outage or gate_state.begin_outage(now_s),
                 now_s=now_s,
+                due_s=due_s,
                 probe_interval_s=self.config.probe_interval_s,
                 sample=self._rng.random(),
             )
-            await self._clock.sleep(min(look_s, due_s - now_s))
+            await self._clock.sleep(look_s)
             if self._clock.now_s() < due_s and await self._lookout.begins_to_accept():
                 return
 

@@ -49,6 +49,7 @@ DROPPED_MAX_S = 5.0
 FIRST_CHECK_AFTER_S = 0.1
 FIRST_ASKED_AGAIN_S = 0.15
 CHECKS_PER_ELAPSED = 0.4
+SOON = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +178,18 @@ def _delay(error_class: ErrorClass, grown: int, backoff: Backoff, probe_interval
             return delay_s(backoff, grown, sample)
 
 
-def check_delay(outage: Outage, *, now_s: float, probe_interval_s: float, sample: float) -> float:
-    """Return when to look again whether anything listens.
+def check_delay(outage: Outage, *, now_s: float, due_s: float, probe_interval_s: float, sample: float) -> float:
+    """Return when to look again whether anything listens, at the latest when the next attempt is due.
 
     Looking is cheap, so a young outage is looked at often (a restart takes about a second) and an old
-    one at `probe_interval_s`, with a little jitter against marching in step.
+    one at `probe_interval_s`, with a little jitter against marching in step. An attempt that is due
+    soon is the better look.
     """
     elapsed_s = max(0.0, now_s - outage.since_s)
     interval_s = min(probe_interval_s, max(FIRST_CHECK_AFTER_S, elapsed_s * CHECKS_PER_ELAPSED))
-    return interval_s * (0.8 + 0.4 * sample)
+    look_s = interval_s * (0.8 + 0.4 * sample)
+    left_s = max(0.0, due_s - now_s)
+    return left_s if left_s <= SOON * look_s else look_s
 
 
 def remind(outage: Outage, now_s: float) -> Outage | None:

@@ -1,0 +1,225 @@
+"""What an error says about the database."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from typing import Any
+
+import asyncpg
+import pytest
+from asyncpg.exceptions import TargetServerAttributeNotMatched
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.database.error_class import ErrorClass, Failure, classify, failure_of, is_suspicious, most_hopeful
+
+SAID_BY_THE_SERVER = [
+    (asyncpg.AdminShutdownError, "57P01", ErrorClass.COMING),
+    (asyncpg.CrashShutdownError, "57P02", ErrorClass.COMING),
+    (asyncpg.CannotConnectNowError, "57P03", ErrorClass.COMING),
+    (asyncpg.DatabaseDroppedError, "57P04", ErrorClass.REFUSED),
+    (asyncpg.IdleSessionTimeoutError, "57P05", ErrorClass.DROPPED),
+    (asyncpg.IdleInTransactionSessionTimeoutError, "25P03", ErrorClass.DROPPED),
+    (asyncpg.TransactionTimeoutError, "25P04", ErrorClass.DROPPED),
+    (asyncpg.ReadOnlySQLTransactionError, "25006", ErrorClass.READ_ONLY),
+    (asyncpg.TooManyConnectionsError, "53300", ErrorClass.CROWDED),
+    (asyncpg.InsufficientPrivilegeError, "42501", ErrorClass.REFUSED),
+    (asyncpg.InvalidCatalogNameError, "3D000", ErrorClass.REFUSED),
+    (asyncpg.InvalidPasswordError, "28P01", ErrorClass.REFUSED),
+    (asyncpg.InvalidAuthorizationSpecificationError, "28000", ErrorClass.REFUSED),
+    (asyncpg.ConnectionRejectionError, "08004", ErrorClass.REFUSED),
+    (asyncpg.ProtocolViolationError, "08P01", ErrorClass.UNUSABLE),
+    (asyncpg.PostgresConnectionError, "08000", ErrorClass.DROPPED),
+    (asyncpg.ConnectionDoesNotExistError, "08003", ErrorClass.DROPPED),
+    (asyncpg.ConnectionFailureError, "08006", ErrorClass.DROPPED),
+    (asyncpg.QueryCanceledError, "57014", ErrorClass.UNRELATED),
+    (asyncpg.UniqueViolationError, "23505", ErrorClass.UNRELATED),
+    (asyncpg.SerializationError, "40001", ErrorClass.UNRELATED),
+    (asyncpg.UndefinedTableError, "42P01", ErrorClass.UNRELATED),
+    (asyncpg.OutOfMemoryError, "53200", ErrorClass.UNRELATED),
+]
+SAID_BY_THE_DRIVER = [
+    (asyncpg.ClientConfigurationError("no such sslmode"), ErrorClass.MISCONFIGURED),
+    (TargetServerAttributeNotMatched("none is a primary"), ErrorClass.READ_ONLY),
+    (asyncpg.ProtocolError("unexpected message"), ErrorClass.UNUSABLE),
+    (asyncpg.InterfaceError("connection is closed"), ErrorClass.DROPPED),
+    (asyncpg.InternalClientError("got result for unknown protocol state"), ErrorClass.DROPPED),
+    (asyncpg.DataError("invalid input for query argument $1"), ErrorClass.UNRELATED),
+]
+SAID_BY_THE_SYSTEM = [
+    (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ErrorClass.ABSENT),
+    (FileNotFoundError(errno.ENOENT, "no socket"), ErrorClass.ABSENT),
+    (OSError(errno.EHOSTUNREACH, "no route"), ErrorClass.ABSENT),
+    (OSError(errno.ENETUNREACH, "no network"), ErrorClass.ABSENT),
+    (socket.gaierror(socket.EAI_NONAME, "no such host"), ErrorClass.ABSENT),
+    (socket.gaierror(socket.EAI_AGAIN, "resolver away"), ErrorClass.ABSENT),
+    (TimeoutError(), ErrorClass.TIMED_OUT),
+    (TimeoutError(errno.ETIMEDOUT, "timed out"), ErrorClass.TIMED_OUT),
+    (ConnectionResetError(errno.ECONNRESET, "reset"), ErrorClass.DROPPED),
+    (BrokenPipeError(errno.EPIPE, "pipe"), ErrorClass.DROPPED),
+    (ConnectionError("unexpected connection_lost() call"), ErrorClass.DROPPED),
+    (ConnectionError('PostgreSQL server at "h:1" rejected SSL upgrade'), ErrorClass.UNUSABLE),
+    (ssl.SSLCertVerificationError("self-signed"), ErrorClass.UNUSABLE),
+    (PermissionError(errno.EACCES, "the socket's folder"), ErrorClass.REFUSED),
+    (OSError(errno.EMFILE, "too many open files"), ErrorClass.UNUSABLE),
+    (ValueError("a worker's own"), ErrorClass.UNRELATED),
+    (KeyError("a worker's own"), ErrorClass.UNRELATED),
+]
+
+
+@pytest.mark.parametrize(("kind", "sqlstate", "expected"), SAID_BY_THE_SERVER)
+def test_the_servers_errors(kind: type[asyncpg.PostgresError], sqlstate: str, expected: ErrorClass) -> None:
+    """Each SQLSTATE that means something for the connection has its class, and no other does."""
+    assert kind.sqlstate == sqlstate
+    assert classify(kind("message")) is expected
+
+
+@pytest.mark.parametrize(("error", "expected"), SAID_BY_THE_DRIVER)
+def test_the_drivers_errors(error: Exception, expected: ErrorClass) -> None:
+    """Errors of asyncpg itself have no SQLSTATE; their types decide."""
+    assert classify(error) is expected
+
+
+@pytest.mark.parametrize(("error", "expected"), SAID_BY_THE_SYSTEM)
+def test_the_systems_errors(error: Exception, expected: ErrorClass) -> None:
+    """An error of the operating system is told apart by its type and errno."""
+    assert classify(error) is expected
+
+
+@pytest.mark.parametrize("sqlstate", ["28P02", "28ABC"])
+def test_an_unknown_code_of_a_known_class_is_read_by_its_class(sqlstate: str) -> None:
+    """A server newer than this table is understood by the first two letters."""
+    assert classify(_coded(sqlstate)) is ErrorClass.REFUSED
+
+
+def test_a_class_of_the_same_name_elsewhere_is_not_asyncpgs() -> None:
+    """A worker's own InterfaceError says nothing about the connection."""
+    assert classify(type("InterfaceError", (Exception,), {})("mine")) is ErrorClass.UNRELATED
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (asyncpg.AdminShutdownError("ended"), True),
+        (asyncpg.InterfaceError("connection is closed"), True),
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (asyncpg.ReadOnlySQLTransactionError("read-only"), True),
+        (asyncpg.TooManyConnectionsError("backpressure"), False),
+        (asyncpg.InvalidPasswordError("refused"), False),
+        (asyncpg.UniqueViolationError("twice"), False),
+        (ValueError("a bug"), False),
+    ],
+)
+def test_what_makes_the_gate_look(error: Exception, expected: bool) -> None:
+    """Only what could mean a lost connection is a suspicion; backpressure and a worker's bug are none."""
+    assert is_suspicious(error) is expected
+
+
+def test_groups_and_causes_are_looked_through() -> None:
+    """Workers wrap what they catch."""
+    wrapped = ValueError("while saving")
+    wrapped.__cause__ = ConnectionResetError()
+    during = KeyError("while handling")
+    during.__context__ = asyncpg.InterfaceError("closed")
+    group = ExceptionGroup("two", [ValueError(), ExceptionGroup("one", [TypeError(), BrokenPipeError()])])
+    assert all(is_suspicious(error) for error in (wrapped, during, group))
+    assert not is_suspicious(ExceptionGroup("two", [ValueError(), KeyError()]))
+
+
+def test_an_error_in_a_large_group_is_found() -> None:
+    """A task group of many workers' calls hides nothing, wherever the error stands."""
+    others: list[Exception] = [ValueError() for _ in range(100)]
+    for place in (0, 50, 100):
+        errors = [*others[:place], ConnectionResetError(), *others[place:]]
+        assert is_suspicious(ExceptionGroup("many", errors))
+
+
+def test_a_circle_of_causes_ends() -> None:
+    """Nothing a worker raises can hang the judgement."""
+    first, second = ValueError(), KeyError()
+    first.__cause__, second.__cause__ = second, first
+    assert not is_suspicious(first)
+
+
+def _coded(sqlstate: object) -> Exception:
+    error = Exception("from some driver")
+    error.sqlstate = sqlstate  # type: ignore[attr-defined]
+    return error
+
+
+def _hostile() -> Exception:
+    class Hostile(Exception):
+        @property
+        def sqlstate(self) -> str:
+            raise RuntimeError("no")
+
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    return Hostile()
+
+
+errors = st.one_of(
+    st.builds(_coded, st.one_of(st.text(max_size=6), st.none(), st.integers(), st.binary(max_size=5))),
+    st.builds(OSError, st.integers(0, 200), st.text(max_size=20)),
+    st.builds(ConnectionError, st.text(max_size=20)),
+    st.sampled_from([error for error, _ in SAID_BY_THE_DRIVER + SAID_BY_THE_SYSTEM]),
+    st.sampled_from([KeyboardInterrupt(), SystemExit(1), GeneratorExit()]),
+    st.builds(_hostile),
+)
+
+
+@given(errors)
+def test_no_error_breaks_the_judgement(error: BaseException) -> None:
+    """Whatever is raised, by a hostile class too, has a class and a reason."""
+    assert isinstance(classify(error), ErrorClass)
+    assert isinstance(is_suspicious(error), bool)
+    assert failure_of(error, address="db:5432", limit_s=5.0).reason
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (TimeoutError(), "db:5432 did not answer within 5s"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "db:5432 refuses connections"),
+        (FileNotFoundError(errno.ENOENT, "x"), "db:5432 has no server (no such socket)"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "db:5432 cannot be reached (No route to host)"),
+        (ConnectionResetError(), "db:5432 accepted and then dropped the connection"),
+        (ValueError("weird bytes"), "what answers at db:5432 does not speak PostgreSQL"),
+        (asyncpg.CannotConnectNowError("starting\nup"), "db:5432 says: starting up (57P03)"),
+        (
+            asyncpg.InterfaceError("unsupported authentication method"),
+            "db:5432 says: unsupported authentication method (InterfaceError)",
+        ),
+    ],
+)
+def test_the_reason_is_a_sentence_for_an_operator(error: Exception, expected: str) -> None:
+    """It names the address and says in one line what happened there."""
+    assert failure_of(error, address="db:5432", limit_s=5.0).reason == expected
+
+
+def test_whatever_goes_wrong_while_connecting_is_about_the_connection() -> None:
+    """An attempt that fails with an error of no class is unusable, not unrelated."""
+    assert failure_of(ValueError(), address="db", limit_s=1.0).error_class is ErrorClass.UNUSABLE
+
+
+@pytest.mark.parametrize(
+    ("answers", "decides"),
+    [
+        ([ErrorClass.REFUSED, ErrorClass.ABSENT], ErrorClass.ABSENT),
+        ([ErrorClass.REFUSED, ErrorClass.REFUSED], ErrorClass.REFUSED),
+        ([ErrorClass.TIMED_OUT, ErrorClass.COMING, ErrorClass.REFUSED], ErrorClass.COMING),
+        ([ErrorClass.READ_ONLY, ErrorClass.ABSENT], ErrorClass.READ_ONLY),
+        ([ErrorClass.CROWDED, ErrorClass.UNUSABLE], ErrorClass.CROWDED),
+    ],
+)
+def test_the_most_hopeful_host_decides(answers: list[ErrorClass], decides: ErrorClass) -> None:
+    """A host that says that it is coming is worth waiting for; a refusal counts only when every host refuses."""
+    assert most_hopeful([_failure(answer) for answer in answers]).error_class is decides
+
+
+def _failure(error_class: ErrorClass, **changes: Any) -> Failure:
+    return Failure(error_class, "reason", "db:5432", None, ValueError(), **changes)
