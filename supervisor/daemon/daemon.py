@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import supervisor
-from supervisor.daemon import signals
+from supervisor.daemon import exit_guard
 from supervisor.daemon.blocked_loop import BlockedLoop
 from supervisor.daemon.exit_status import ExitStatus
 from supervisor.daemon.pulse import Pulse
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import Config
     from supervisor.daemon.control import ControlServer
+    from supervisor.daemon.signals import GuardedLoop
     from supervisor.database.database import Database
     from supervisor.database.embedded import EmbeddedServer
     from supervisor.database.error_class import Failure
@@ -121,6 +122,7 @@ class Daemon:
         self.reloader = Reloader(self)
         self.pulse = Pulse(self)
         self.blocked_loop: BlockedLoop | None = None
+        self._loop: GuardedLoop | None = None
         self._gate: asyncio.Task[Any] | None = None
         self._ends = asyncio.Event()
         self._stop_signals = 0
@@ -136,9 +138,9 @@ class Daemon:
         """Why, for people."""
         return self.ending.reason if self.ending else ""
 
-    async def run(self) -> ExitStatus:
-        """Live, and return the exit status."""
-        self._begin()
+    async def run(self, loop: GuardedLoop) -> ExitStatus:
+        """Live on `loop`, and return the exit status."""
+        self._begin(loop)
         self.tasks.start(Start(self).run(), name="start")
         await self._ends.wait()
         ending = self.ending
@@ -146,10 +148,10 @@ class Daemon:
         await stop(self)
         return ending.status
 
-    def _begin(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _begin(self, loop: GuardedLoop) -> None:
         loop.set_exception_handler(journal_asyncio_exception)
-        signals.install(loop, self.on_signal)
+        loop.install(self.on_signal)
+        self._loop = loop
         tell("daemon.starting", version=supervisor.__version__, config=str(self.config.path))
         self.blocked_loop = BlockedLoop(loop, limit_s=self.config.daemon.stall_warning_s, clock=self.clock)
         self.blocked_loop.start()
@@ -178,12 +180,21 @@ class Daemon:
         self._stop_signals += 1
         if self._stop_signals == 1:
             self.end(ExitStatus.OK, f"asked by {number.name}")
-        elif self._stop_signals == 2 and self.supervisor is not None:
+        elif self._stop_signals > 2:
+            self._leave()
+        elif self.supervisor is not None:
             self.supervisor.hurry()
-        else:
-            from supervisor.daemon.process import leave  # noqa: PLC0415 - the last way out, never needed otherwise
 
-            leave(ExitStatus.OK, self.journal)
+    def retake_signals(self) -> None:
+        """Take back the signals that an import or a worker took: a SIGHUP could kill the daemon."""
+        if self._loop is not None:
+            self._loop.retake()
+
+    def _leave(self) -> NoReturn:
+        """End the process at once: the operator asked three times."""
+        status = self.ending.status if self.ending else ExitStatus.OK
+        tell("daemon.stopped", status=int(status), level="warning", reason="ended at once, as asked")
+        exit_guard.exit_now(status, self.journal)
 
     def _on_crash(self, name: str, error: BaseException) -> None:
         status = next((known for kind, known in _STATUS_OF.items() if isinstance(error, kind)), None)
@@ -209,8 +220,8 @@ class Daemon:
 
     def came_back(self, *, told: bool) -> None:
         """Say that the workers go on; those that are parked notice by themselves."""
-        if self.supervisor is not None and told:
-            self.supervisor.database_came_back()
+        if self.supervisor is not None:
+            self.supervisor.database_came_back(told=told)
         self.progressed()
 
     def settled(self) -> None:

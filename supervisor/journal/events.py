@@ -135,7 +135,12 @@ _TABLE = (
     ),
     ("store.unlocked", "aceb6a207e84b8bc476f7cdd8f0c5545", INFO, "The embedded store is free[ after {waited_s}]."),
     ("worker.started", "4da163be946877adc47b0e379f3c348c", INFO, "Worker {worker} runs[ ({replicas|replica})]."),
-    ("worker.stopped", "b2e35fb61c8f387286e3d650ffb0a001", INFO, "Worker {worker} has stopped[: {reason}]."),
+    (
+        "worker.stopped",
+        "b2e35fb61c8f387286e3d650ffb0a001",
+        INFO,
+        "Worker {worker} has stopped[ ({replicas|replica})][: {reason}].",
+    ),
     (
         "worker.failed",
         "9ea0c16871ad768943221921f6517d76",
@@ -170,8 +175,8 @@ _TABLE = (
         ERROR,
         "Worker {worker} ignores its stop[ for {limit_s}] and was left behind.",
     ),
-    ("worker.paused", "87dd6fe250fe64ad982035415704b954", INFO, "Worker {worker} is paused."),
-    ("worker.unpaused", "8e95c5e5d9ea642c5b31d9be28018f9c", INFO, "Worker {worker} goes on."),
+    ("worker.paused", "87dd6fe250fe64ad982035415704b954", INFO, "Worker {worker} is paused[ ({replicas|replica})]."),
+    ("worker.unpaused", "8e95c5e5d9ea642c5b31d9be28018f9c", INFO, "Worker {worker} goes on[ ({replicas|replica})]."),
     ("workers.parked", "1e0c509944656565251878033627e6ea", WARNING, "{workers|worker} wait for the database."),
     ("workers.resumed", "954c2562205fe2371d49ea8ef1624feb", INFO, "{workers|worker} go on."),
     (

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from supervisor.journal import tell
+from supervisor.supervision.state import Wanted
+
 if TYPE_CHECKING:
     import asyncio
 
     from supervisor.config.model import WorkerSpec
     from supervisor.supervision.runner import Runner
-    from supervisor.supervision.state import Wanted
 
 
 class Crew:
@@ -33,6 +35,22 @@ class Crew:
         self.runners: list[Runner] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.change = 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is a single instance, whose own entries are the worker's."""
+        return len(self.runners) == 1
+
+    def order_stop(self, reason: str, *, is_quiet: bool = False) -> None:
+        """Tell every instance to end."""
+        for runner in self.runners:
+            runner.order(Wanted.STOPPED, reason=reason, is_quiet=is_quiet or not self.is_alone)
+
+    def tell(self, event: str, *, is_quiet: bool = False, **fields: Any) -> None:
+        """Say in one entry what all its replicas did; a single instance speaks for itself."""
+        if not self.is_alone:
+            level = "debug" if is_quiet else None
+            tell(event, level=level, worker=self.spec.name, replicas=len(self.runners), **fields)
 
     def retune(self, spec: WorkerSpec) -> None:
         """Judge and stop the instances by another policy from now on; they run on."""

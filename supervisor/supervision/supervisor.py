@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 LOUD = 20
 # Every stop ends by its own deadlines; this is the net under them.
 _NET_S = 5.0
+_DAEMON_STOPS = "the daemon stops"
 # A runner that fails so often by its own fault will not get better.
 _MOST_CRASHES = 3
 
@@ -92,11 +93,10 @@ class Supervisor:
 
     def start(self, specs: Iterable[WorkerSpec], functions: Mapping[str, Any]) -> None:
         """Start workers; `functions` holds the user's function of each by the worker's name."""
-        said = 0
-        for spec in specs:
+        for said, spec in enumerate(specs):
             crew = self._crews[spec.name] = Crew(spec, functions[spec.name], Wanted.RUNNING)
             crew.runners = self._ghosts.pop(spec.name, [])
-            said = self._staff(crew, said)
+            self._staff(crew, is_quiet=said >= LOUD)
 
     async def stop(self) -> list[str]:
         """Stop all workers, and return the names of those that did not end and were left behind.
@@ -106,11 +106,13 @@ class Supervisor:
         self._is_stopping = True
         living = {task for crew in self._crews.values() for task in crew.tasks if not task.done()}
         limit_s = max((crew.spec.stop_timeout_s for crew in self._crews.values()), default=0.0) + GRACE_S + _NET_S
-        for said, runner in enumerate(self._runners()):
-            runner.order(Wanted.STOPPED, reason="the daemon stops", is_quiet=said >= LOUD)
+        for said, crew in enumerate(self._crews.values()):
+            crew.order_stop(_DAEMON_STOPS, is_quiet=said >= LOUD)
         if living:
             ended = self._tasks.start(_all_done(living), name="workers end")
             await ends_within(ended, limit_s, clock=self._clock)
+        for said, crew in enumerate(self._crews.values()):
+            crew.tell("worker.stopped", is_quiet=said >= LOUD, reason=_DAEMON_STOPS)
         self._alarm.close()
         self._tasks.cancel_all()
         everybody = [*self._runners(), *(runner for ghosts in self._ghosts.values() for runner in ghosts)]
@@ -216,14 +218,16 @@ class Supervisor:
 
     def _order(self, name: str, wanted: Wanted) -> None:
         crew = self._crew(name)
-        crew.wanted = wanted
+        if crew.wanted is not wanted:
+            crew.wanted = wanted
+            crew.tell("worker.paused" if wanted is Wanted.PAUSED else "worker.unpaused")
         for runner in crew.runners:
-            runner.order(wanted, reason="it is paused")
+            runner.order(wanted, reason="it is paused", is_quiet=not crew.is_alone)
 
-    def _staff(self, crew: Crew, said: int = 0) -> int:
-        """Start a crew's instances in the place of those that it had, and return how many have been told."""
+    def _staff(self, crew: Crew, *, is_quiet: bool = False) -> None:
+        """Start a crew's instances in the place of those that it had."""
         if self._is_stopping:
-            return said
+            return
         count = crew.spec.kind.replicas if isinstance(crew.spec.kind, Service) else 1
         former, crew.runners, crew.tasks = crew.runners, [], []
         for replica in range(count):
@@ -231,13 +235,12 @@ class Supervisor:
             runner = Runner(crew.spec, self._hire(crew.spec, crew.function), self._floor, report=report)
             if replica < len(former):
                 runner.succeed(former[replica])
-            runner.order(crew.wanted, is_quiet=said >= LOUD)
-            said += 1
+            runner.order(crew.wanted, is_quiet=is_quiet or count > 1)
             crew.runners.append(runner)
             crew.tasks.append(self._tasks.start(self._live(runner), name=f"runner {report.name}"))
         for surplus in former[count:]:
             crew.runners[0].inherit(surplus)
-        return said
+        crew.tell("worker.started", is_quiet=is_quiet)
 
     async def _replace(self, crew: Crew, *, reason: str) -> None:
         crew.change += 1
@@ -256,10 +259,10 @@ class Supervisor:
                 self._ghosts[crew.spec.name] = ghosts
 
     async def _end(self, crew: Crew, reason: str) -> None:
-        for said, runner in enumerate(crew.runners):
-            runner.order(Wanted.STOPPED, reason=reason, is_quiet=said >= LOUD)
+        crew.order_stop(reason)
         if crew.tasks:
             await asyncio.wait(crew.tasks)
+        crew.tell("worker.stopped", reason=reason)
 
     async def _live(self, runner: Runner) -> None:
         """Keep a runner going; that it fails by its own fault is ours, and must not end the worker."""
