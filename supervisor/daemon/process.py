@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
-import threading
-from typing import TYPE_CHECKING, NoReturn
-
-import uvloop
+from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import SystemClock
 from supervisor.config.finding import find_config
 from supervisor.config.reading import read_config
+from supervisor.daemon import exit_guard
 from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.exit_status import ExitStatus
+from supervisor.daemon.signals import GuardedLoop
 from supervisor.errors import ConfigError
 from supervisor.journal import open_journal, tell
 from supervisor.systemd.notify import Notifier
 
 if TYPE_CHECKING:
-    from supervisor.journal import Journal
+    from collections.abc import Awaitable
 
 _FLUSH_S = 1.0
 _LEFTOVERS_S = 0.5
@@ -42,6 +40,7 @@ def run(config_path: str | None) -> ExitStatus:
     except ConfigError as error:
         return _refuse(error, notifier, clock)
     journal = open_journal(level=config.log.level, format=config.log.format, clock=clock)
+    exit_guard.close_last(journal)
     daemon = Daemon(
         config,
         read_config=lambda: read_config(path, environ),
@@ -52,9 +51,7 @@ def run(config_path: str | None) -> ExitStatus:
     )
     status = _live(daemon)
     notifier.close()
-    journal.close(_FLUSH_S)
-    if _is_held_up():
-        _exit_now(status)
+    exit_guard.guard_exit(status, journal)
     return status
 
 
@@ -67,30 +64,37 @@ def _refuse(error: ConfigError, notifier: Notifier, clock: SystemClock) -> ExitS
 
 
 def _live(daemon: Daemon) -> ExitStatus:
-    loop = uvloop.new_event_loop()
+    # It is never closed: what workers left in it would only complain.
+    loop = GuardedLoop()
     asyncio.set_event_loop(loop)
     try:
-        status = _run_until_done(loop, daemon)
+        life = loop.create_task(daemon.run(loop), name="daemon")
+        _run_until_done(loop, life)
         _end_leftovers(loop)
+        return life.result()
+    except Exception as error:  # noqa: BLE001 - the last place that can say what happened
+        tell("daemon.failed", exc=error)
+        return ExitStatus.SOFTWARE
     finally:
         asyncio.set_event_loop(None)
-    return status
 
 
-def _run_until_done(loop: asyncio.AbstractEventLoop, daemon: Daemon) -> ExitStatus:
-    """Run the loop until the daemon is done.
+def _run_until_done(loop: asyncio.AbstractEventLoop, life: asyncio.Future[Any]) -> None:
+    """Run the loop until `life` is done.
 
     A SystemExit or KeyboardInterrupt that a worker raises in a task of its own passes through the loop
-    and stops it; the daemon lives on.
+    and stops it, and a worker may call `loop.stop()`; the daemon lives on.
     """
-    life = loop.create_task(daemon.run(), name="daemon")
-    while True:
+    while not life.done():
         try:
-            return loop.run_until_complete(life)
-        except (SystemExit, KeyboardInterrupt) as error:
-            if life.done():
-                raise
+            loop.run_until_complete(_end_of(life))
+        except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
             tell("loop.interrupted", exc=error)
+
+
+async def _end_of(life: Awaitable[object]) -> None:
+    """Return when `life` is done; what it raised is for its owner."""
+    await asyncio.wait((asyncio.ensure_future(life),))  # noqa: TID251 - it is a future
 
 
 def _end_leftovers(loop: asyncio.AbstractEventLoop) -> None:
@@ -99,21 +103,8 @@ def _end_leftovers(loop: asyncio.AbstractEventLoop) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=_LEFTOVERS_S))
+        _run_until_done(loop, loop.create_task(_moment(tasks)))
 
 
-def _is_held_up() -> bool:
-    """Whether a thread of a worker's would keep the interpreter from ending."""
-    return any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate())
-
-
-def leave(status: ExitStatus, journal: Journal) -> NoReturn:
-    """End the process at once: the operator asked three times."""
-    tell("daemon.stopped", status=int(status), level="warning", reason="ended at once, as asked")
-    journal.close(_FLUSH_S)
-    _exit_now(status)
-
-
-def _exit_now(status: ExitStatus) -> NoReturn:
-    sys.stdout.flush()
-    os._exit(status)
+async def _moment(tasks: set[asyncio.Task[Any]]) -> None:
+    await asyncio.wait(tasks, timeout=_LEFTOVERS_S)

@@ -32,6 +32,7 @@ class Pulse:
         notifier = daemon.notifier
         while True:
             self._beat()
+            daemon.retake_signals()
             if notifier.has_pending:
                 notifier.retry()
             if (problem := notifier.take_problem()) is not None:
@@ -44,9 +45,9 @@ class Pulse:
         if not daemon.is_ready or daemon.is_stopping or daemon.reloader.is_running:
             daemon.notifier.extend(EXTEND_S)
         is_sound = self.is_sound()
-        if is_sound:
+        if is_sound and daemon.notifier.watchdog_interval_s is not None:
             daemon.notifier.watchdog()
-        elif self._was_sound:
+        elif self._was_sound and not is_sound:
             tell("daemon.unsound", reason="a part of the daemon has stopped turning; the watchdog is no longer fed")
         self._was_sound = is_sound
 

@@ -2,43 +2,71 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
+
+import uvloop
+
+from supervisor.journal import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+Ts = TypeVarTuple("Ts")
+
 HANDLED = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 
-def install(loop: asyncio.AbstractEventLoop, on_signal: Callable[[signal.Signals], None]) -> None:
-    """Let the loop hand each signal to `on_signal`, then deliver those that arrived while they were blocked."""
-    for number in HANDLED:
-        loop.add_signal_handler(number, on_signal, number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+class GuardedLoop(uvloop.Loop):
+    """An event loop on which nobody but the daemon handles the daemon's signals.
 
-
-def displaced() -> list[signal.Signals]:
-    """Return the signals whose handler is no longer ours to rely on.
-
-    A library that a worker imports can take a handler silently, and systemd's SIGHUP would then kill
-    the daemon. The kernel knows the truth: `SigCgt` in `/proc/self/status`.
+    Of the servers that a worker may run, many install handlers of their own; a later handler silently
+    displaces an earlier one, and the daemon could not be stopped any more.
     """
-    caught = _caught()
-    return [
-        number for number in HANDLED if not caught >> (number - 1) & 1 or signal.getsignal(number) is signal.SIG_DFL
-    ]
 
+    _ours: Any = None
 
-def restore(number: signal.Signals, on_signal: Callable[[signal.Signals], None]) -> None:
-    """Take a displaced signal back; call it on the loop."""
-    asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    def install(self, on_signal: Callable[[signal.Signals], None]) -> None:
+        """Let the loop hand each signal to `on_signal`, then deliver those that arrived while they were blocked."""
+        self._on_signal = on_signal
+        for number in HANDLED:
+            self._take(number)
+        self._ours = signal.getsignal(signal.SIGHUP)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+
+    def retake(self) -> None:
+        """Tell of the signals that something took past the loop, and take them back; call it on the loop.
+
+        The kernel knows what C code did: `SigCgt` in `/proc/self/status`.
+        """
+        caught = _caught()
+        for number in HANDLED:
+            if not caught >> (number - 1) & 1 or signal.getsignal(number) != self._ours:
+                tell("signal.displaced", signal=number.name)
+                self._take(number)
+
+    def add_signal_handler(self, sig: int, callback: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:
+        """Handle a signal, but leave the daemon's own alone."""
+        if self._is_ours(sig):
+            tell("signal.displaced", signal=signal.Signals(sig).name)
+        else:
+            super().add_signal_handler(sig, callback, *args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Stop handling a signal, but leave the daemon's own alone."""
+        return False if self._is_ours(sig) else super().remove_signal_handler(sig)
+
+    def _take(self, number: signal.Signals) -> None:
+        super().add_signal_handler(number, self._on_signal, number)
+
+    def _is_ours(self, sig: int) -> bool:
+        return self._ours is not None and sig in HANDLED
 
 
 def _caught() -> int:
-    for line in Path("/proc/self/status").read_text("ascii", errors="replace").splitlines():
-        if line.startswith("SigCgt:"):
-            return int(line.split()[1], 16)
+    with Path("/proc/self/status").open("rb") as status:
+        for line in status:
+            if line.startswith(b"SigCgt:"):
+                return int(line.split()[1], 16)
     return 0

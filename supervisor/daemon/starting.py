@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supervisor.config.model import EmbeddedStore, Server
-from supervisor.daemon import signals
 from supervisor.daemon.control import ControlServer
 from supervisor.daemon.handler import answer
 from supervisor.daemon.status import status_line
@@ -90,9 +89,7 @@ class Start:
 
     def _say_ready(self) -> None:
         daemon = self._daemon
-        for number in signals.displaced():
-            tell("signal.displaced", signal=number.name)
-            signals.restore(number, daemon.on_signal)
+        daemon.retake_signals()
         daemon.notifier.ready(status_line(daemon))
         tell(
             "daemon.ready", workers=len(daemon.config.workers), took_s=round(daemon.clock.now_s() - daemon.started_s, 3)
