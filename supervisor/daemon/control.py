@@ -108,7 +108,7 @@ class ControlServer:
             return
         try:
             request = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             request = None
         is_request = isinstance(request, dict)
         reply = await self._answer(request) if is_request else {"ok": False, "error": "a request is a JSON object"}

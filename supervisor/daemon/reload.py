@@ -141,7 +141,7 @@ class Reloader:
             await self._load(config)
         except SupervisorError as error:
             return Outcome(False, tuple(str(error).splitlines()))
-        return Outcome(True, tuple(describe(self._daemon.config, config)) or ("Nothing would change.",))
+        return Outcome(True, tuple(describe(self._daemon.config, config)))
 
     async def _reload(self) -> Outcome:
         daemon = self._daemon
@@ -212,7 +212,7 @@ class Reloader:
             daemon.journal.set_level(config.log.level)
             daemon.journal.set_format(config.log.format)
         if daemon.blocked_loop is not None:
-            daemon.blocked_loop.limit_s = config.daemon.stall_warning_s
+            daemon.blocked_loop.set_limit(config.daemon.stall_warning_s)
         daemon.config, daemon.functions = config, proven.functions
         await supervisor.apply(change, workers=config.workers, functions=proven.functions)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.launching import IDLE, ONE_WORKER, config, request
+from support.launching import IDLE, ONE_WORKER, config, count, request
 from support.proxy import Proxy
 
 from supervisor.database.state_lock import StateLock
@@ -53,7 +53,7 @@ def test_a_sighup_during_the_start_is_done_once_after_it(launch: Launcher, datab
     assert daemon.stop() == 0
     events = [entry["event"] for entry in daemon.entries]
     assert events.index("daemon.ready") < events.index("reload.started")
-    assert len(daemon.said("reload.started")) == 1
+    assert count(daemon, "reload.started") == 1
 
 
 @pytest.mark.parametrize("attempt", range(4))
@@ -85,7 +85,7 @@ def test_many_sighups_while_connecting_are_one_reload(launch: Launcher, shared_p
         proxy.forward()
         daemon.wait_for("reload.applied")
         assert daemon.stop() == 0
-        assert len(daemon.said("reload.started")) == 1
+        assert count(daemon, "reload.started") == 1
 
 
 _HANGING = """

@@ -89,3 +89,9 @@ def worker_row(daemon: Daemon, name: str = "main") -> dict[str, Any]:
     """Return the row of one worker in the status."""
     rows: list[dict[str, Any]] = status(daemon)["workers"]
     return next(row for row in rows if row["name"] == name)
+
+
+def count(daemon: Daemon, event: str) -> int:
+    """Return how often something was told, those of its equals that were folded included; ask when it has ended."""
+    folded = (int(entry["count"]) for entry in daemon.said("log.repeated") if entry["of_event"] == event)
+    return len(daemon.said(event)) + sum(folded)

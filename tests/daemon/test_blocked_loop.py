@@ -1,0 +1,86 @@
+"""The thread that notices a blocked event loop: it names who blocks it, and accuses nobody else."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from support.launching import IDLE, config, status
+
+if TYPE_CHECKING:
+    from support.launching import Launcher
+
+_FAST = 'stall_warning = "100ms"'
+
+
+@pytest.mark.parametrize("block", ["time.sleep(0.7)", "while time.monotonic() < end: pass"])
+def test_names_the_line_that_blocks(launch: Launcher, database: str, block: str) -> None:
+    """Whether it sleeps or computes: the entry carries the worker's file and line, and its end is told."""
+    work = f"""
+        import time
+        async def work(ctx):
+            end = time.monotonic() + 0.7
+            {block}
+            await ctx.sleep(3600)
+    """
+    daemon = launch(config(database, supervisor=_FAST), work)
+    told = daemon.wait_for("loop.blocked")
+    assert 'workers.py", line 5, in work' in told["stack"]
+    assert block in told["stack"]
+    assert "workers.py:5 work" in told["place"]
+    assert told["blocked_s"] >= 0.1
+    assert daemon.wait_for("loop.unblocked")["blocked_s"] >= 0.3
+    assert status(daemon)["state"] == "running"
+
+
+def test_two_blocks_at_different_places_are_both_told(launch: Launcher, database: str) -> None:
+    """The fold of equal entries does not swallow a second culprit."""
+    work = """
+        import time
+        async def work(ctx):
+            time.sleep(0.3)
+            await ctx.sleep(0.15)
+            time.sleep(0.4)
+            await ctx.sleep(3600)
+    """
+    daemon = launch(config(database, supervisor=_FAST), work)
+    daemon.wait_until(lambda: len({entry["place"] for entry in _blocks(daemon.entries)}) == 2, "two places")
+
+
+def _blocks(entries: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [entry for entry in entries if entry["event"] == "loop.blocked"]
+
+
+def test_a_stopped_process_accuses_nobody(launch: Launcher, database: str) -> None:
+    """After SIGSTOP and SIGCONT the watch says that nothing ran, and shows no innocent's stack."""
+    daemon = launch.ready(config(database, supervisor=_FAST))
+    daemon.signal(signal.SIGSTOP)
+    time.sleep(0.6)
+    daemon.signal(signal.SIGCONT)
+    assert "Neither the loop nor its watch ran" in daemon.wait_for("loop.blocked")["stack"]
+    assert status(daemon)["state"] == "running"
+    assert all("File" not in entry["stack"] for entry in daemon.said("loop.blocked"))
+    assert daemon.stop() == 0
+
+
+def test_code_that_holds_the_interpreters_lock_is_noticed(launch: Launcher, database: str) -> None:
+    """While C code keeps the interpreter's lock nothing can be told; afterwards it is."""
+    work = """
+        import ctypes
+        async def work(ctx):
+            ctypes.PyDLL(None).usleep(700_000)
+            await ctx.sleep(3600)
+    """
+    daemon = launch(config(database, supervisor=_FAST), work)
+    assert daemon.wait_for("loop.blocked")["blocked_s"] >= 0.2
+    assert daemon.stop() == 0
+
+
+def test_an_idle_loop_is_not_blocked(launch: Launcher, database: str) -> None:
+    """A loop that has nothing to do answers the watch each time."""
+    daemon = launch.ready(config(database, supervisor='stall_warning = "500ms"'), IDLE)
+    time.sleep(1.2)
+    assert daemon.stop() == 0
+    assert not daemon.said("loop.blocked")
