@@ -42,7 +42,9 @@ async def stop(daemon: Daemon) -> None:
         daemon.blocked_loop.stop()
     await _end_tasks(daemon)
     if daemon.store is not None:
+        began_s = daemon.clock.now_s()
         await _bounded(daemon, daemon.store.stop(_STORE_LIMIT_S), _STORE_LIMIT_S + _NET_S, "store")
+        tell("store.stopped", took_s=round(daemon.clock.now_s() - began_s, 3))
     if daemon.state_lock is not None:
         daemon.state_lock.release()
     tell("daemon.stopped", status=int(ending.status), took_s=round(daemon.clock.now_s() - ending.at_s, 3))

@@ -31,6 +31,7 @@ async def open_store(daemon: Daemon, target: EmbeddedStore, enter: Callable[[str
     state_dir = config.daemon.state_dir
     await _take_lock(daemon, StateLock(lock_folder(target, state_dir)), enter)
     enter("Starting the embedded PostgreSQL")
+    tell("store.starting", path=str(target.path or state_dir))
     began_s = daemon.clock.now_s()
     store = EmbeddedServer(
         target, state_dir, clock=daemon.clock, max_connections=config.database.pool_max + _BESIDES_THE_POOL

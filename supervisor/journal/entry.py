@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # In every entry of its own right, or the concern of the traceback below it: not repeated beside a sentence.
 _NOT_BESIDE = frozenset({"traceback", "stack", "error", "error_type", "place", "replica"})
+# To find entries by; the sentence says the same in words.
+_FOR_FILTERS = frozenset({"error_class", "address"})
 
 
 class Entry(NamedTuple):
@@ -85,8 +87,8 @@ def render(entry: Entry) -> Rendered:
     else:
         event, message_id = entry.kind.name, entry.kind.message_id
         message = render_sentence(entry.kind.sentence, fields)
-        said = names_in(entry.kind.sentence) | _NOT_BESIDE
-        beside = tuple(name for name in fields if name not in said)
+        said = names_in(entry.kind.sentence) | _NOT_BESIDE | _FOR_FILTERS
+        beside = tuple(name for name, value in fields.items() if name not in said and value != 0)
     if entry.failure is not None:
         fields["traceback"] = redact(format_traceback(entry.failure))
     return Rendered(event, entry.level, entry.at, redact(message), message_id, fields, beside)

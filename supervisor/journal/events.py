@@ -32,6 +32,11 @@ class Kind(NamedTuple):
     sentence: str
 
     @property
+    def is_answer(self) -> bool:
+        """Whether each entry answers somebody's request, so that none may be left out."""
+        return self.name.startswith("reload.")
+
+    @property
     def is_state_change(self) -> bool:
         """Whether each entry tells a change of the daemon's state, so that a slow stream of them is shown in full."""
         return self.name.startswith(_STATE_CHANGES)
@@ -44,7 +49,12 @@ _TABLE = (
         INFO,
         "pgsupervisor {version} is starting[ from {config}].",
     ),
-    ("daemon.ready", "3c4ba581d211698c0f4e610920200d66", INFO, "Ready[ after {took_s}][: {workers|worker}]."),
+    (
+        "daemon.ready",
+        "3c4ba581d211698c0f4e610920200d66",
+        INFO,
+        "Ready[ after {took_s}][: {workers|worker}][ ({instances|instance})].",
+    ),
     ("daemon.stopping", "b05ab3d973187ee535911aa9e8bcb045", INFO, "Stopping[: {reason}]."),
     ("daemon.stopped", "9982d3326bbe44139913de355d75c50e", INFO, "Stopped[ with status {status}][ after {took_s}]."),
     (
@@ -54,7 +64,6 @@ _TABLE = (
         "The daemon failed by a fault of its own: {error}.",
     ),
     ("config.invalid", "f1abac06b1f0c35b235d1459f44daf3a", ERROR, "The configuration is wrong:\n{faults}"),
-    ("config.noticed", "752649a5e87fd1ac9b3532e74191cd80", WARNING, "The configuration deserves a look: {reason}"),
     ("reload.started", "a58a0036356b744f8054ddfaabccfd6e", INFO, "Reading the configuration anew."),
     (
         "reload.applied",
@@ -84,7 +93,7 @@ _TABLE = (
         "database.lost",
         "e5da9880ef8fe20650aed81e071c9921",
         WARNING,
-        "Lost the database[ at {address}]: {reason}[. {workers|worker} waiting for it].",
+        "Lost the database: {reason}.",
     ),
     (
         "database.still_down",
@@ -177,8 +186,13 @@ _TABLE = (
     ),
     ("worker.paused", "87dd6fe250fe64ad982035415704b954", INFO, "Worker {worker} is paused[ ({replicas|replica})]."),
     ("worker.unpaused", "8e95c5e5d9ea642c5b31d9be28018f9c", INFO, "Worker {worker} goes on[ ({replicas|replica})]."),
-    ("workers.parked", "1e0c509944656565251878033627e6ea", WARNING, "{workers|worker} wait for the database."),
-    ("workers.resumed", "954c2562205fe2371d49ea8ef1624feb", INFO, "{workers|worker} go on."),
+    (
+        "workers.parked",
+        "1e0c509944656565251878033627e6ea",
+        WARNING,
+        "Parked {workers|worker}[ ({instances|instance})] until the database is back.",
+    ),
+    ("workers.resumed", "954c2562205fe2371d49ea8ef1624feb", INFO, "Resumed {workers|worker}[ ({instances|instance})]."),
     (
         "loop.blocked",
         "57f17cfe3e68d28f166d37d8ebbebd14",

@@ -9,11 +9,13 @@ from supervisor.journal.value import LIMIT, OVERLAP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
     from supervisor.journal.value import Value
 
 _MOST_FRAMES = 100
 _LONGEST_CHAIN = 20
+_OWN_CODE = __file__.rpartition("journal")[0]
 
 
 def describe_failure(exc: BaseException) -> dict[str, Value]:
@@ -37,7 +39,7 @@ def capture_traceback(exc: BaseException) -> TracebackException | str:
         if sum(1 for _ in _chain(exc)) >= _LONGEST_CHAIN:
             # A loop that raises in its own handlers drags a chain of thousands behind itself.
             return "".join(_format_alone(exc))
-        return TracebackException(type(exc), exc, exc.__traceback__, limit=-_MOST_FRAMES, compact=True)
+        return TracebackException(type(exc), exc, _from_users_code(exc), limit=-_MOST_FRAMES, compact=True)
     except BaseException as fault:  # noqa: BLE001 - the exception is a worker's own and may do anything
         return f"<traceback that cannot be shown: {type(fault).__name__}>"
 
@@ -52,6 +54,14 @@ def format_traceback(captured: TracebackException | str) -> str:
         return f"<traceback that cannot be shown: {type(fault).__name__}>"
     # The end says most: the innermost frames and the error itself.
     return text if len(text) <= LIMIT else "…" + text[-LIMIT:]
+
+
+def _from_users_code(exc: BaseException) -> TracebackType | None:
+    """Return the traceback without the daemon's own frames around a worker; a fault of the daemon keeps them all."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
+        trace = trace.tb_next
+    return trace or exc.__traceback__
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:

@@ -10,7 +10,7 @@ from supervisor.journal.entry import Entry
 from supervisor.journal.events import EVENTS, LEVELS, WARNING
 from supervisor.journal.failure import capture_traceback, describe_failure
 from supervisor.journal.folding import Key
-from supervisor.journal.outlet import choose_outlet
+from supervisor.journal.outlet import choose_outlet, hold_standard_streams
 from supervisor.journal.value import safe_fields
 from supervisor.journal.writer import Writer
 
@@ -73,15 +73,17 @@ class Journal:
         self, kind: Kind | None, event: str, level: int, fields: dict[str, Value], exc: BaseException | None
     ) -> None:
         """Fold or queue one entry."""
-        key = _key(event, level, fields)
-        # A traceback is captured only for an entry that is shown: it is the most expensive part.
-        self._writer.offer(
-            key,
-            lambda: Entry(
-                event, level, self._clock.wall(), fields, kind, None if exc is None else capture_traceback(exc)
-            ),
-            grows=kind is None or not kind.is_state_change,
-        )
+
+        def build() -> Entry:
+            # A traceback is captured only for an entry that is shown: it is the most expensive part.
+            trace = None if exc is None else capture_traceback(exc)
+            return Entry(event, level, self._clock.wall(), fields, kind, trace)
+
+        if kind is not None and kind.is_answer:
+            self._writer.put(build())
+        else:
+            grows = kind is None or not kind.is_state_change
+            self._writer.offer(_key(event, level, fields), build, grows=grows)
 
 
 def open_journal(*, level: str, format: str, clock: Clock, environ: Mapping[str, str] | None = None) -> Journal:  # noqa: A002 - the configuration's word
@@ -96,6 +98,7 @@ def open_journal(*, level: str, format: str, clock: Clock, environ: Mapping[str,
     global _open  # noqa: PLW0603 - one journal for the process
     from supervisor.journal.library import take_over_logging  # noqa: PLC0415 - it imports this module
 
+    hold_standard_streams()
     _open = Journal(choose_outlet(format, os.environ if environ is None else environ), level=level, clock=clock)
     take_over_logging(_open.threshold)
     return _open

@@ -85,6 +85,15 @@ class Writer:
                 self._folded += 1
         self._rouse()
 
+    def put(self, entry: Entry) -> None:
+        """Queue an entry that is never folded."""
+        with self._guard as alone:
+            if not alone:
+                self._late.append(entry)
+                return
+            self._buffer.put(entry)
+        self._rouse()
+
     def flush(self, limit_s: float) -> bool:
         """Wait at most `limit_s` seconds until what was told so far is written; return whether it is."""
         if self._thread is None or not self._thread.is_alive():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import ends_within
@@ -295,12 +296,12 @@ class Supervisor:
 
     def _tell_all(self, event: str) -> None:
         concerned = [r for r in self._runners() if r.wanted is Wanted.RUNNING and r.state not in FINAL]
-        counts: dict[str, Any] = {}
-        for runner in concerned:
-            kind = kind_of(runner.spec)
-            counts[kind] = counts.get(kind, 0) + 1
+        kinds = {runner.spec.name: kind_of(runner.spec) for runner in concerned}
+        counts: dict[str, Any] = dict(Counter(kinds.values()))
+        if len(concerned) > len(kinds):
+            counts["instances"] = len(concerned)
         if concerned:
-            tell(event, workers=len(concerned), **counts)
+            tell(event, workers=len(kinds), **counts)
 
 
 async def _all_done(tasks: set[asyncio.Task[None]]) -> None:

@@ -75,7 +75,8 @@ class Context:
         """Sleep, but return early when the worker is to stop.
 
         A sleep that begins when the worker is already to stop is where it ends: it is cancelled there.
-        So `while True: await work(); await ctx.sleep(1)` stops at once and never in the middle of its work.
+        So `while True: await work(); await ctx.sleep(1)` ends after at most one more piece of work, and
+        never in the middle of it.
         """
         await nap(seconds, stop=self._stop, clock=self._clock)
 

@@ -52,9 +52,9 @@ def test_a_sentence_renders_without_fields() -> None:
 def test_sentences_read_well() -> None:
     """Durations are written out, nouns agree with their number, unknown parts are left out."""
     lost = EVENTS["database.lost"].sentence
-    assert render_sentence(lost, {"reason": "refused", "workers": 1}) == (
-        "Lost the database: refused. 1 worker waiting for it."
-    )
+    assert render_sentence(lost, {"reason": "refused"}) == "Lost the database: refused."
+    parked = EVENTS["workers.parked"].sentence
+    assert render_sentence(parked, {"workers": 1}) == "Parked 1 worker until the database is back."
     assert render_sentence(lost, {"error": "gone"}) == "Lost the database: gone."
     down = render_sentence(EVENTS["database.still_down"].sentence, {"down_s": 125.0, "attempts": 9, "reason": "away"})
     assert down == "The database is still away after 2m 5s and 9 attempts: away."
