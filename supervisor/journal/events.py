@@ -148,7 +148,10 @@ _TABLE = (
         "worker.stopped",
         "b2e35fb61c8f387286e3d650ffb0a001",
         INFO,
-        "Worker {worker} has stopped[ ({replicas|replica})][: {reason}].",
+        (
+            "Worker {worker} has stopped[ ({replicas|replica})][: {reason}]"
+            "[; its work was cut off after {cancelled_after_s}]."
+        ),
     ),
     (
         "worker.failed",

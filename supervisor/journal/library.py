@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ class JournalHandler(logging.Handler):
 
 
 def take_over_logging(threshold: int) -> None:
-    """Send everything here; `release_logging` undoes it."""
+    """Send everything here; `release_logging` undoes it. What is printed goes past the journal, but line by line."""
     global _before  # noqa: PLW0603 - Python's logging and hooks are the process's, too
     release_logging()
     root = logging.getLogger()
@@ -47,6 +48,9 @@ def take_over_logging(threshold: int) -> None:
     root.handlers[:] = [JournalHandler()]
     follow_level(threshold)
     logging.captureWarnings(True)
+    with suppress(AttributeError, ValueError, OSError):  # stdout may be closed, or somebody's own
+        # A print() that waits for 8 KiB more of its kind is seen long after what it was about.
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     sys.unraisablehook = _unraisable

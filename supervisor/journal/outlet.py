@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from supervisor.journal.entry import Rendered
 
-_STDERR = 2
+_STDOUT, _STDERR = 1, 2
 
 
 class Place(Protocol):
@@ -89,15 +89,39 @@ def choose_outlet(log_format: str, environ: Mapping[str, str], *, socket_path: s
     return Outlet(encode_line, Stream())
 
 
+def hold_standard_streams() -> None:
+    """Put /dev/null in the place of a closed stdin, stdout or stderr, before anything else takes its number.
+
+    Otherwise what is written to stderr would one day go to the event loop's or the database's descriptor.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 def _recognise(environ: Mapping[str, str]) -> str:
     # The variable may be inherited by a process whose stderr is something else: only a match counts.
-    try:
-        stderr = os.fstat(_STDERR)
-    except OSError:
-        return "json"
-    if environ.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}":
+    stream = environ.get("JOURNAL_STREAM")
+    if stream and stream in (_identity(_STDERR), _identity(_STDOUT) if _leads_nowhere() else None):
         return "journal"
     return "terminal" if _is_terminal() else "json"
+
+
+def _identity(descriptor: int) -> str | None:
+    """Return a descriptor as JOURNAL_STREAM would name it; None: it is closed."""
+    try:
+        stat = os.fstat(descriptor)
+    except OSError:
+        return None
+    return f"{stat.st_dev}:{stat.st_ino}"
+
+
+def _leads_nowhere() -> bool:
+    """Whether nobody would ever see what is written to stderr."""
+    try:
+        return os.fstat(_STDERR).st_rdev == os.stat(os.devnull).st_rdev  # noqa: PTH116 - pathlib costs start-up time
+    except OSError:
+        return True
 
 
 def _is_terminal() -> bool:

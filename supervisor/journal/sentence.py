@@ -67,13 +67,17 @@ def _find(name: str, fields: Mapping[str, Value]) -> Value:
 def _said(name: str, noun: str | None, fields: Mapping[str, Value]) -> str:
     value = _find(name, fields)
     if value is None:
-        return f"some {noun}s" if noun else "unknown"
+        return f"some {_plural(noun)}" if noun else "unknown"
     if noun is not None:
         count = len(value) if isinstance(value, tuple) else value
-        return f"{as_text(count)} {noun}{'' if count == 1 else 's'}"
+        return f"{as_text(count)} {noun if count == 1 else _plural(noun)}"
     if name.endswith("_s") and isinstance(value, int | float):
         return format_duration(value)
     return as_text(value)
+
+
+def _plural(noun: str) -> str:
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def _short(value: Value) -> str:

@@ -13,14 +13,20 @@ if TYPE_CHECKING:
 
 
 class Drain:
-    """Waits for runs to end, and cancels them when it is time."""
+    """Waits for runs to end, and cancels them when it is time.
 
-    __slots__ = ("_attention", "_clock", "_hurried_s")
+    Attributes:
+        cut_off_after_s: How long the last run was waited for in vain before it was cancelled; None: it was
+            not, or it had nothing in flight.
+    """
+
+    __slots__ = ("_attention", "_clock", "_hurried_s", "cut_off_after_s")
 
     def __init__(self, attention: Attention, *, clock: Clock) -> None:
         self._attention = attention
         self._clock = clock
         self._hurried_s: float | None = None
+        self.cut_off_after_s: float | None = None
 
     def hurry(self) -> None:
         """Cancel what is waited for at once, now and from now on."""
@@ -36,6 +42,7 @@ class Drain:
             is_work: Whether it is work in flight by nature, as a tick is.
         """
         told_s, cancelled_s = self._clock.now_s(), None
+        self.cut_off_after_s = None
         while not run.is_done:
             notices = is_work or run.stop.is_watched
             stop = stopping.Stop(told_s, limit_s, notices, run.stop.in_flight, self._hurried_s, cancelled_s)
@@ -45,6 +52,8 @@ class Drain:
                 case stopping.Cancel():
                     run.cancel()
                     cancelled_s = self._clock.now_s()
+                    if notices or stop.in_flight:
+                        self.cut_off_after_s = round(cancelled_s - told_s, 3)
                 case stopping.Abandon():
                     return False
         return True

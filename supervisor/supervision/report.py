@@ -55,9 +55,16 @@ class Report:
         """Tell that it used up its restarts."""
         self._tell("worker.exhausted", restarts=restarts, window_s=window_s)
 
-    def stopped(self) -> None:
-        """Tell that it ended as it was told."""
-        self._tell("worker.stopped", reason=self.reason, level=self._level())
+    def stopped(self, *, cut_off_after_s: float | None = None) -> None:
+        """Tell that it ended as it was told.
+
+        Args:
+            cut_off_after_s: How long its work in flight was waited for in vain, if it was cut off.
+        """
+        if cut_off_after_s is None:
+            self._tell("worker.stopped", reason=self.reason, level=self._level())
+        else:
+            self._tell("worker.stopped", reason=self.reason, cancelled_after_s=cut_off_after_s, level="warning")
 
     def paused(self) -> None:
         """Tell that it is paused."""

@@ -229,14 +229,14 @@ class Runner:
         self._move(Move.TELL_STOP)
         run.tell_stop()
         if await self._bring_to_end(run, limit_s=self.spec.stop_timeout_s):
-            self._note_stopped(run.take_error())
+            self._note_stopped(run.take_error(), cut_off_after_s=self._drain.cut_off_after_s)
             self._move(Move.REST)
 
-    def _note_stopped(self, error: BaseException | None) -> None:
+    def _note_stopped(self, error: BaseException | None, *, cut_off_after_s: float | None = None) -> None:
         self.record.last_ended = self._floor.clock.wall()
         if error is not None:
             self._note_failure(error, is_outage=not self._floor.outages.is_up)
-        self.report.stopped()
+        self.report.stopped(cut_off_after_s=cut_off_after_s)
 
     def _note_failure(self, error: BaseException, *, is_outage: bool) -> None:
         if not is_outage:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from support.clock import FakeClock, settle
 from support.workers import ScriptedWorker, ended, forever, periodic, running, service
 
+from supervisor.journal.events import WARNING
+
 if TYPE_CHECKING:
     from supervisor.workers.context import Context
 
@@ -87,6 +89,9 @@ async def test_a_tick_in_flight_gets_the_stop_timeout() -> None:
         await clock.jump(1.0)
         assert await stop == []
         assert stage.row("slow")["failures"] == 0
+        told = {fields["worker"]: (level, fields) for event, level, fields in stage.said if event == "worker.stopped"}
+        assert (told["slow"][0], told["slow"][1]["cancelled_after_s"]) == (WARNING, 5.0)
+        assert "cancelled_after_s" not in told["quick"][1]
 
 
 async def test_between_ticks_a_periodic_worker_ends_at_once() -> None:
