@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MACHINE = Path("/")
-_BOXES = {"box", "trixie_box"}
+_BOXES = {"box", "trixie_box", "shared_box", "shared_trixie_box"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,6 +33,18 @@ def box(box_binds: dict[str, Path]) -> Iterator[Box]:
 @pytest.fixture
 def trixie_box(trixie_binds: dict[str, Path]) -> Iterator[Box]:
     """The same with Debian 13, whose systemd knows `Type=notify-reload`."""
+    yield from _booted(_trixie(), trixie_binds)
+
+
+@pytest.fixture(scope="module")
+def shared_box(box_binds: dict[str, Path]) -> Iterator[Box]:
+    """One box for all tests of a module, each of which has units of its own there."""
+    yield from _booted(_MACHINE, box_binds)
+
+
+@pytest.fixture(scope="module")
+def shared_trixie_box(trixie_binds: dict[str, Path]) -> Iterator[Box]:
+    """The same with Debian 13."""
     yield from _booted(_trixie(), trixie_binds)
 
 
