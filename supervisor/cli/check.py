@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 from typing import TYPE_CHECKING
 
+from supervisor.cli.output import complain, show
 from supervisor.clock import SystemClock
 from supervisor.config.finding import find_config
 from supervisor.config.model import EmbeddedStore, Server
@@ -26,30 +26,44 @@ def check(config_path: str | None, *, connect: bool) -> int:
     try:
         path = find_config(config_path, os.environ)
         config = read_config(path, os.environ)
-        asyncio.run(_try(config, connect=connect))
     except ConfigError as error:
-        print("\n".join(str(fault) for fault in error.faults), file=sys.stderr)
+        complain(str(error))
         return _CONFIG
-    except SupervisorError as error:
-        print(f"{config_path or path}: {error}", file=sys.stderr)
+    faults, remark = asyncio.run(_try(config, connect=connect))
+    if faults:
+        complain("\n".join(faults))
         return _CONFIG
     count = len(config.workers)
-    print(f"{path} is right: {count} worker{'' if count == 1 else 's'}" + (", the database answers" if connect else ""))
+    show(f"{path} is right: {count} worker{'' if count == 1 else 's'}{remark}")
     return 0
 
 
-async def _try(config: Config, *, connect: bool) -> None:
+async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:
+    """Return every fault that trying finds, and what else there is to say."""
     clock = SystemClock()
-    await load(config.workers.values(), python_path=config.daemon.python_path, source=str(config.path), clock=clock)
-    match config.database.target:
-        case EmbeddedStore():
-            from supervisor.database.server_program import find_programs  # noqa: PLC0415 - only an embedded store
+    faults: list[str] = []
+    try:
+        await load(config.workers.values(), python_path=config.daemon.python_path, source=str(config.path), clock=clock)
+    except SupervisorError as error:
+        faults.append(str(error))
+    remark = ""
+    try:
+        match config.database.target:
+            case EmbeddedStore():
+                from supervisor.database.server_program import find_programs  # noqa: PLC0415 - only an embedded store
 
-            find_programs()
-        case Server() as server if connect:
-            await _connect(server, config, clock)
-        case Server():
-            pass
+                find_programs()
+                remark = ", the embedded PostgreSQL is installed"
+            case Server() as server if connect:
+                await _connect(server, config, clock)
+                remark = ", the database answers"
+            case Server():
+                pass
+    except ConfigError as error:
+        faults.append(str(error))
+    except SupervisorError as error:
+        faults.append(f"{config.path}: database.dsn: {error}")
+    return faults, remark
 
 
 async def _connect(server: Server, config: Config, clock: SystemClock) -> None:

@@ -8,11 +8,14 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import supervisor
+from supervisor.cli.output import flush
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _USAGE = 64
+# What a shell says of a command that Ctrl-C ended.
+_INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,19 +29,30 @@ class Parser(argparse.ArgumentParser):
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out one command and return its exit status."""
-    options = _parser().parse_args(arguments)
-    if options.command != "run":
-        # Only the daemon wants its signals held back until it can handle them.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM, signal.SIGINT})
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit:
+        flush()
+        raise
+    if options.command == "run":
+        return _run(options)
+    try:
+        return _carry_out(options)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    finally:
+        flush()
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    # Only the daemon wants its signals held back until it can handle them.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM, signal.SIGINT})
     handler: Callable[[argparse.Namespace], int] = _HANDLERS[options.command]
     try:
-        return int(handler(options))
+        return handler(options)
     except BrokenPipeError:
-        # `pgsupervisor status | head`: whoever read has read enough.
-        sys.stderr.close()
+        # Whoever read has read enough.
         return 0
-    except KeyboardInterrupt:
-        return 130
 
 
 def _parser() -> Parser:
@@ -114,7 +128,6 @@ def _unit(options: argparse.Namespace) -> int:
 
 
 _HANDLERS = {
-    "run": _run,
     "check": _check,
     "status": _status,
     "reload": _reload,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from supervisor.cli.client import UNAVAILABLE, NoDaemon, ask
+from supervisor.cli.output import complain, show
 
 # An import may take a minute, a changed worker its whole stop_timeout.
 _LONG_S = 600.0
@@ -15,12 +14,12 @@ def reload(control: str | None, config: str | None, *, dry_run: bool) -> int:
     try:
         answer = ask(control, config, {"command": "dry-run" if dry_run else "reload"}, limit_s=_LONG_S)
     except NoDaemon as error:
-        print(error, file=sys.stderr)
+        complain(str(error))
         return UNAVAILABLE
     if answer["ok"]:
-        print("\n".join(answer.get("lines", ())))
+        show("\n".join(answer.get("lines", ())))
         return 0
-    print(f"Refused, the old configuration runs on:\n{answer['error']}", file=sys.stderr)
+    complain(f"Refused, the old configuration runs on:\n{answer['error']}")
     return 1
 
 
@@ -29,12 +28,12 @@ def order(control: str | None, config: str | None, command: str, worker: str) ->
     try:
         answer = ask(control, config, {"command": command, "worker": worker}, limit_s=_LONG_S)
     except NoDaemon as error:
-        print(error, file=sys.stderr)
+        complain(str(error))
         return UNAVAILABLE
     if answer["ok"]:
-        print(f"{worker}: {_DONE[command]}")
+        show(f"{worker}: {_DONE[command]}")
         return 0
-    print(answer["error"], file=sys.stderr)
+    complain(answer["error"])
     return 1
 
 

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from supervisor.cli.client import UNAVAILABLE, NoDaemon, ask
+from supervisor.cli.output import complain, show
 from supervisor.durations import format_duration
 
 _LIMIT_S = 5.0
@@ -21,11 +22,11 @@ def show_status(control: str | None, config: str | None, *, as_json: bool, watch
         try:
             status = ask(control, config, {"command": "status"}, limit_s=_LIMIT_S)["status"]
         except NoDaemon as error:
-            print(error, file=sys.stderr)
+            complain(str(error))
             return UNAVAILABLE
         text = json.dumps(status, indent=None if watch else 2) if as_json else table(status)
-        print(f"{_CLEAR}{text}" if watch and not as_json and sys.stdout.isatty() else text, flush=True)
-        if not watch:
+        is_read = show(f"{_CLEAR}{text}" if watch and not as_json and _is_terminal() else text)
+        if not watch or not is_read:
             return 0
         time.sleep(1.0)
 
@@ -54,7 +55,7 @@ _COLUMNS = ("WORKER", "KIND", "STATE", "RUNNING", "RESTARTS", "FAILURES", "NEXT"
 def _rows(workers: list[dict[str, Any]]) -> list[str]:
     cells = [_COLUMNS, *(_cells(worker) for worker in workers)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(_COLUMNS))]
-    width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 10_000
+    width = shutil.get_terminal_size((120, 24)).columns if _is_terminal() else 10_000
     lines = ("  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells)
     return [line[:width] for line in lines]
 
@@ -71,3 +72,7 @@ def _cells(worker: dict[str, Any]) -> tuple[str, ...]:
         str(due)[11:19] if due else "",
         str(worker.get("last_error") or ""),
     )
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()

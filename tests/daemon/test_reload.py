@@ -161,7 +161,7 @@ def test_a_changed_dsn_moves_the_work_over(launch: Launcher, database: str, shar
         daemon.wait_for("slow begins", at=old)
         daemon.write(config(shared_postgres.dsn(dbname=new), workers=_SLOW))
         assert request(daemon, "reload")["ok"]
-        assert "database" in daemon.said("reload.applied")[0]["changed"]
+        assert "database" in daemon.wait_for("reload.applied")["changed"]
         assert daemon.wait_for("slow ended")["at"] == old
         daemon.wait_for(f"works at {new}")
         _wait_for_sessions(shared_postgres, f"datname = '{old}'", 0)
