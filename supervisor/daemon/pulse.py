@@ -31,7 +31,7 @@ class Pulse:
         daemon = self._daemon
         notifier = daemon.notifier
         while True:
-            self._beat()
+            self.beat()
             daemon.retake_signals()
             if notifier.has_pending:
                 notifier.retry()
@@ -40,7 +40,8 @@ class Pulse:
             every_s = min(_EVERY_S, notifier.watchdog_interval_s or _EVERY_S)
             await daemon.clock.sleep(_RETRY_S if notifier.has_pending else every_s)
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Tell systemd now; a long step begins with this, since the timeout it extends may be a short one."""
         daemon = self._daemon
         if not daemon.is_ready or daemon.is_stopping or daemon.reloader.is_running:
             daemon.notifier.extend(EXTEND_S)

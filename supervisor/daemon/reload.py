@@ -147,22 +147,22 @@ class Reloader:
         daemon = self._daemon
         began_s = daemon.clock.now_s()
         daemon.notifier.reloading()
+        daemon.pulse.beat()
         tell("reload.started")
         try:
             proven = await self._prove()
             await self._apply(proven)
-        except SupervisorError as error:
-            outcome = self._reject(str(error), None)
-        except TimeoutError as error:
+        except (SupervisorError, TimeoutError) as error:
             outcome = self._reject(str(error), None)
         except Exception as error:  # noqa: BLE001 - whatever it was, the old configuration runs on
             outcome = self._reject(f"a fault of the daemon itself: {type(error).__name__}: {error}", error)
         else:
             outcome = self._accept(proven.change, daemon.clock.now_s() - began_s)
         finally:
-            # Without this READY systemd would wait for ever (systemd #37515).
-            daemon.progressed()
-            daemon.notifier.ready(status_line(daemon))
+            # Without this READY systemd would wait for ever (systemd #37515), but STOPPING is final.
+            if not daemon.is_stopping:
+                daemon.progressed()
+                daemon.notifier.ready(status_line(daemon))
         return outcome
 
     async def _prove(self) -> Proven:

@@ -30,6 +30,7 @@ async def stop(daemon: Daemon) -> None:
     daemon.notifier.stopping(f"Stopping ({ending.reason})")
     if ending.status is not ExitStatus.OK:
         daemon.notifier.failed(ending.status, status=ending.reason)
+    daemon.pulse.beat()
     daemon.tasks.cancel("start")
     if daemon.supervisor is not None:
         # Bounded by the workers' own deadlines; what is left behind has been named.
@@ -43,6 +44,8 @@ async def stop(daemon: Daemon) -> None:
     await _end_tasks(daemon)
     if daemon.store is not None:
         began_s = daemon.clock.now_s()
+        # The pulse has ended with the other tasks.
+        daemon.notifier.extend(_STORE_LIMIT_S + _NET_S)
         await _bounded(daemon, daemon.store.stop(_STORE_LIMIT_S), _STORE_LIMIT_S + _NET_S, "store")
         tell("store.stopped", took_s=round(daemon.clock.now_s() - began_s, 3))
     if daemon.state_lock is not None:

@@ -104,6 +104,18 @@ def test_a_refused_reload_ends_with_ready_too(launch: Launcher, database: str, s
     assert systemd.essence() == ["READY"] + ["RELOADING", "READY"] * 2
 
 
+def test_a_stop_during_a_reload_is_final(launch: Launcher, database: str, systemd: NotifySocket) -> None:
+    """When the stop overtakes a reload, no READY follows STOPPING."""
+    daemon = launch.ready(config(database), environ=systemd.environ)
+    (daemon.folder / "hanging.py").write_text("import time\ntime.sleep(3600)\n")
+    daemon.write(config(database, workers=ONE_WORKER + '[workers.hanging]\nrun = "hanging:work"\n'))
+    daemon.signal(signal.SIGHUP)
+    systemd.wait_for("RELOADING")
+    assert daemon.stop() == 0
+    systemd.wait_for("STOPPING")
+    assert systemd.essence() == ["READY", "RELOADING", "STOPPING"]
+
+
 def test_a_fatal_end_is_told_with_its_status(launch: Launcher, systemd: NotifySocket) -> None:
     """What ends a start stands in STATUS, beside the exit status."""
     daemon = launch(config("postgresql://x@127.0.0.1:1/x", database="startup.attempts = 1"), environ=systemd.environ)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # The unit's ExecStart.
 UNIT = ("/usr/bin/env", "--block-signal=HUP", sys.executable, "-m", "supervisor")
 _HUP = 1 << (signal.SIGHUP - 1)
+_TERM = 1 << (signal.SIGTERM - 1)
 
 
 def _start_like_the_unit(launch: Launcher, text: str, folder: str) -> Daemon:
@@ -36,11 +37,13 @@ def _start_like_the_unit(launch: Launcher, text: str, folder: str) -> Daemon:
 
 
 def _blocks_hup(pid: int) -> bool:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    mask = next(line.split()[1] for line in lines if line.startswith("SigBlk:"))
     # Blocked by env, or handled by the daemon already.
-    caught = next(line.split()[1] for line in lines if line.startswith("SigCgt:"))
-    return bool((int(mask, 16) | int(caught, 16)) & _HUP)
+    return bool((_mask(pid, "SigBlk") | _mask(pid, "SigCgt")) & _HUP)
+
+
+def _mask(pid: int, name: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(name)), 16)
 
 
 @pytest.mark.parametrize("moment_ms", range(0, 240, 20))
@@ -86,6 +89,18 @@ def test_many_sighups_while_connecting_are_one_reload(launch: Launcher, shared_p
         daemon.wait_for("reload.applied")
         assert daemon.stop() == 0
         assert count(daemon, "reload.started") == 1
+
+
+def test_sigterm_before_the_handlers_stand_is_not_lost(launch: Launcher, database: str) -> None:
+    """The first statement blocks SIGTERM; one that comes during the imports is a clean stop afterwards."""
+    daemon = launch(config(database))
+    deadline = time.monotonic() + 20
+    while not _mask(daemon.pid, "SigBlk") & _TERM:
+        assert not _mask(daemon.pid, "SigCgt") & _TERM, "it was handled before it was ever blocked"
+        assert time.monotonic() < deadline
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    assert daemon.said("daemon.stopped")
 
 
 _HANGING = """
