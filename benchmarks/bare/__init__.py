@@ -1,0 +1,1 @@
+"""Scripts without any supervision: the least that the same work costs."""
