@@ -58,15 +58,23 @@ class Dialer:
     async def dial(self, endpoint: Endpoint, **options: Any) -> asyncpg.Connection:
         """Open a connection to one host, or raise what the driver raises."""
         settings = {} if self.route.application_name else {"application_name": self.application_name}
-        connection: asyncpg.Connection = await asyncpg.connect(
-            self.dsn or None,
-            host=endpoint.host,
-            port=endpoint.port,
-            timeout=self.connect_timeout_s,
-            command_timeout=self.command_timeout_s or None,
-            server_settings=settings,
-            **options,
-        )
+        try:
+            connection: asyncpg.Connection = await asyncpg.connect(
+                self.dsn or None,
+                host=endpoint.host,
+                port=endpoint.port,
+                timeout=self.connect_timeout_s,
+                command_timeout=self.command_timeout_s or None,
+                server_settings=settings,
+                **options,
+            )
+        except FileNotFoundError as error:
+            if endpoint.is_socket:
+                raise
+            # It cannot be the server's socket, then, and no server that comes will mend it.
+            raise asyncpg.ClientConfigurationError(
+                "a file that it names does not exist, such as sslrootcert"
+            ) from error
         _keep_alive(connection)
         return connection
 

@@ -43,6 +43,11 @@ class Endpoint:
         host, port = self.probes[-1] if self.host is None else self.probes[0]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is, or may be, a unix socket."""
+        return self.host is None or self.host.startswith("/")
+
 
 @dataclass(frozen=True, slots=True)
 class Route:

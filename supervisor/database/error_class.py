@@ -216,6 +216,8 @@ def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s
             return f"what answers at {address} does not speak PostgreSQL, or not the TLS that sslmode asks for"
         case ErrorClass.UNUSABLE if isinstance(error, (ValueError, EOFError)):
             return f"what answers at {address} does not speak PostgreSQL"
+        case ErrorClass.MISCONFIGURED:
+            return f"the connection string cannot work: {says}"
         case ErrorClass.READ_ONLY if code is None:
             return f"{address} is not the primary that target_session_attrs asks for"
         case _:

@@ -213,7 +213,9 @@ class Gate:
             self.turned_at_s = self._clock.now_s()
             if failure is not None:
                 self._go_down(failure)
-                _answer(waiters, is_up=False)
+                # Also those who asked while this was being found out: nothing is sent for them any more.
+                late, self._waiters = self._waiters, []
+                _answer([*waiters, *late], is_up=False)
                 return failure
             _answer(waiters, is_up=True)
             self._settle()

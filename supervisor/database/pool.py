@@ -70,7 +70,7 @@ class Pool:
         self._waiting: OrderedDict[asyncio.Future[asyncpg.Connection], StopSignal | None] = OrderedDict()
         self._dials: set[asyncio.Task[None]] = set()
         self._failed_dials = 0
-        self._failed_at_s = float("-inf")
+        self._starved_at_s = float("-inf")
         self._emptied: asyncio.Event | None = None
         self._keeper = tasks.start(self._keep(), name="pool: keep")
         self._grow()
@@ -172,6 +172,7 @@ class Pool:
         if self._failed_dials:
             await self._clock.sleep(_AT_LEAST_S + delay_s(_AGAIN, self._failed_dials - 1, self._rng.random()))
         await self._gate.wait_until_linked()
+        began_after = self._starved_at_s
         try:
             connection = await self._gate.dialer.dial(self.endpoint)
         except Exception as error:  # noqa: BLE001 - no statement has begun: whatever it was, waiting is right
@@ -179,7 +180,8 @@ class Pool:
             return
         # Halved, not forgotten: one lucky dial among refusals does not let loose everybody else's.
         self._failed_dials //= 2
-        self.starved = None
+        if began_after == self._starved_at_s:
+            self.starved = None  # not one of several at once, of which others failed
         self._open.add(connection)
         connection.add_termination_listener(lambda _: self._forget(connection))
         self._hand_on(connection)
@@ -199,7 +201,7 @@ class Pool:
         failure = failure_of(error, address=self.endpoint.address, limit_s=gate.config.connect_timeout_s)
         is_news = self.starved is None
         self._failed_dials += 1
-        self._failed_at_s, self.starved = self._clock.now_s(), failure
+        self._starved_at_s, self.starved = self._clock.now_s(), failure
         if is_suspicious(error):
             gate.suspect()
         if is_news:
@@ -224,7 +226,7 @@ class Pool:
                 if now_s - since_s >= _IDLE_LIMIT_S:
                     self._idle.remove((connection, since_s))
                     await self._part(connection)
-            if now_s - self._failed_at_s >= _LOOK_EVERY_S:
+            if now_s - self._starved_at_s >= _LOOK_EVERY_S:
                 self.starved = None
 
     # The end

@@ -52,6 +52,7 @@ class Proxy:
         self._listener: asyncio.Server | socket.socket | None = None
         self._fillers: list[socket.socket] = []
         self._links: set[Link] = set()
+        self._ever: list[Link] = []  # one end of a link can outlive the other, unseen
         self._weather = Weather()
         self._dials: set[asyncio.Task[None]] = set()
         self._loop = asyncio.SelectorEventLoop()
@@ -64,17 +65,23 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         async def end() -> None:
-            self._stop_listening()
+            await self._stop_listening()
             for dial in self._dials:
                 dial.cancel()
             await asyncio.gather(*self._dials, return_exceptions=True)
-            self._cut()
-            await asyncio.sleep(0)  # the transports close their sockets in the loop's next turn
+            await self._turn()  # a connection that was just accepted takes some turns to become a link
+            for link in self._ever:
+                link.abort()
+            await self._turn()  # the transports close their sockets in the loop's next turns
 
         self._run(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _turn(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
 
     def forward(self) -> None:
         """Pass connections on. One that the server does not take is closed after it was accepted."""
@@ -83,6 +90,10 @@ class Proxy:
     def refuse(self) -> None:
         """Stop listening: a new connection is refused at once."""
         self._switch(Mode.REFUSE)
+
+    def aim(self, target_port: int) -> None:
+        """Pass new connections on to another port, as a proxy after a fail-over."""
+        self._target = (self._target[0], target_port)
 
     def reset(self) -> None:
         """Accept, then answer with RST."""
@@ -108,6 +119,15 @@ class Proxy:
         """Let no byte, FIN or RST pass any more; the connections stay up."""
         ways = {"to_server", "to_client"} if direction == "both" else {direction}
         self._call(lambda: self._set_frozen(self._weather.frozen | ways))
+
+    def forget(self) -> None:
+        """Let no byte of the open connections pass any more, as a firewall that lost its table; new ones are fine."""
+
+        def apply() -> None:
+            self._set_frozen({"to_server", "to_client"})
+            self._weather = Weather()
+
+        self._call(apply)
 
     def thaw(self) -> None:
         """Let everything pass again, what was held back first."""
@@ -150,6 +170,7 @@ class Proxy:
         allowed = self._messages_allowed
         link = Link(self._weather, None if allowed is None else Messages(allowed))
         self._links = {other for other in self._links if other.is_open} | {link}
+        self._ever.append(link)
         end = End(link, "to_server")
         end.connection_made(transport)
         if self._mode is not Mode.MUTE:
@@ -166,7 +187,7 @@ class Proxy:
 
     def _switch(self, mode: Mode, *, messages_allowed: int | None = None) -> None:
         async def apply() -> None:
-            self._stop_listening()
+            await self._stop_listening()
             self._mode, self._messages_allowed = mode, messages_allowed
             listener = socket.socket()
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -191,7 +212,12 @@ class Proxy:
                 filler.connect((self.host, self.port))
             self._fillers.append(filler)
 
-    def _stop_listening(self) -> None:
+    async def _stop_listening(self) -> None:
+        if isinstance(self._listener, asyncio.Server):
+            # A connection accepted in the very turn in which asyncio's server is closed would be lost unclosed.
+            for sock in self._listener.sockets:
+                self._loop.remove_reader(sock.fileno())
+            await self._turn()
         for filler in self._fillers:
             filler.close()
         self._fillers.clear()
