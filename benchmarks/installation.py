@@ -7,7 +7,6 @@ there, and so the bare script that we are compared with would start more slowly.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -48,7 +47,12 @@ def install() -> Installation:
         # Without pip: its setuptools brings a .pth that every start would pay for.
         _run(sys.executable, "-m", "venv", "--without-pip", _VENV)
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
-        _run(*pip, "install", "-qq", ROOT)
+        with tempfile.TemporaryDirectory() as scratch:
+            # pip builds in the tree it is given, and would leave a folder `build` in ours.
+            for name in ("pyproject.toml", "README.md", "LICENSE"):
+                shutil.copy(ROOT / name, scratch)
+            shutil.copytree(ROOT / "supervisor", Path(scratch, "supervisor"))
+            subprocess.run((*pip, "install", "-qq", scratch), check=True)
         stamp.write_text(wanted)
     _refresh(python)
     return Installation(python, _VENV / "bin" / "pgsupervisor", _workers(python))
@@ -71,9 +75,7 @@ def _workers(python: Path) -> Path:
 
 
 def _run(*command: str | Path) -> None:
-    # pip builds in the tree it is given; elsewhere than in it nothing is left behind.
-    with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(command, check=True, cwd=scratch, env={**os.environ, "TMPDIR": scratch})
+    subprocess.run(command, check=True)
 
 
 def environment(**more: str) -> dict[str, str]:
