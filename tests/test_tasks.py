@@ -34,6 +34,8 @@ async def test_a_crash_is_told_at_once() -> None:
 async def test_an_end_is_no_crash() -> None:
     """A task that returns, or is cancelled, is not told; its result is there for who started it."""
     owner = Owner()
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
 
     async def answer() -> int:
         return 7
@@ -44,7 +46,8 @@ async def test_an_end_is_no_crash() -> None:
     owner.tasks.cancel("endless")
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert owner.heard == []
+    await settle()
+    assert owner.heard == complaints == []
 
 
 async def test_cancels_by_name() -> None:
