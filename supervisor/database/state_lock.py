@@ -215,9 +215,21 @@ def _read_note(descriptor: int) -> Holder:
     except (OSError, ValueError, KeyError, TypeError):
         return Holder()
     # Of another machine's process nothing can be known here.
-    if holder.host == os.uname().nodename and holder.born != _born(holder.pid):
-        return Holder()
-    return holder
+    return holder if holder.host != os.uname().nodename or _lives(holder) else Holder()
+
+
+def _lives(holder: Holder) -> bool:
+    """Whether the holder's process may be the one that runs under its number."""
+    if (born := _born(holder.pid)) is not None:
+        return born == holder.born
+    # Hardened units do not see one another's processes, but may ask whether there is one.
+    try:
+        os.kill(holder.pid or 0, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _born(pid: int | None) -> int | None:

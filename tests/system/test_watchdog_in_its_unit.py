@@ -32,7 +32,7 @@ _BLOCKS_ONCE = """
 
 
 def test_a_blocked_loop_is_named_then_killed_and_started_again(shared_box: Box, database: str) -> None:
-    """A blocked event loop stands in the journal with its stack before the watchdog ends the daemon and it starts anew."""
+    """A blocked event loop is in the journal with its stack before the watchdog ends the daemon, which starts anew."""
     config = '[supervisor]\nstall_warning = "200ms"\n'
     with Unit(shared_box, database, _BLOCKS_ONCE, drop_in=_QUICK) as unit:
         unit.box.write(unit.config, unit.box.path(unit.config).read_text().replace("[supervisor]\n", config))
