@@ -29,7 +29,8 @@ class StopSignal:
         self.in_flight = 0
         # Ten thousand workers have one of these each; the event is made when somebody waits.
         self._changed: asyncio.Event | None = None
-        self._notices: tuple[Callable[[], object], ...] = ()
+        # A worker may have thousands of calls under way, each with a notice; most have none.
+        self._notices: dict[Callable[[], object], None] | None = None
 
     def set(self) -> None:
         """Tell the worker to stop."""
@@ -51,11 +52,14 @@ class StopSignal:
 
         A change is the stop itself and, after it, each end of the last database call in flight.
         """
-        self._notices = (*self._notices, notice)
+        if self._notices is None:
+            self._notices = {}
+        self._notices[notice] = None
 
     def forget(self, notice: Callable[[], object]) -> None:
         """Call `notice` no more."""
-        self._notices = tuple(other for other in self._notices if other is not notice)
+        if self._notices is not None:
+            self._notices.pop(notice, None)
 
     async def wait(self) -> None:
         """Return once the worker is to stop."""
@@ -76,5 +80,5 @@ class StopSignal:
         if self._changed is not None:
             self._changed.set()
             self._changed = None
-        for notice in self._notices:
+        for notice in tuple(self._notices or ()):
             notice()

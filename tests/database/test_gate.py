@@ -188,10 +188,10 @@ async def test_only_the_gates_session_ended_is_no_outage(postgres: Postgres) -> 
     """It is made anew at once; nothing is told, nobody parked, and the workers' statements go on."""
     async with gatehouse(postgres.dsn()) as house:
         working = await sleeping(house, postgres, 0.5)
-        before = house.backends()
+        before = house.backend()
         await aside(postgres.terminate, f"pid = {before}")
         await house.entries.wait_for("database.reconnected")
-        assert house.backends() != before
+        assert house.backend() != before
         assert await working == 1
         assert house.heard == ["back"]
         assert not house.entries.of("database.lost")
@@ -217,7 +217,7 @@ async def test_a_connection_for_a_worker_waits_while_the_gate_renews_its_own(
 async def test_a_heartbeat_statement_that_fails_once_ends_nothing(postgres: Postgres) -> None:
     """A cancelled heartbeat costs at most the gate's own session; the next one goes out, and the one after."""
     async with gatehouse(postgres.dsn(), clock=HurriedClock()) as house:
-        await aside(_cancel_a_heartbeat, postgres, house.backends())
+        await aside(_cancel_a_heartbeat, postgres, house.backend())
         turned_s = house.gate.turned_at_s
         await house.until(lambda: house.gate.turned_at_s > turned_s + 12.0)  # two more heartbeats
         assert house.database.is_up
@@ -236,13 +236,13 @@ def _cancel_a_heartbeat(postgres: Postgres, pid: int) -> None:
 async def test_a_blocked_event_loop_is_not_taken_for_a_frozen_server(shared_postgres: Postgres) -> None:
     """When the daemon's own loop stood still, the answer is read before anything is concluded."""
     async with gatehouse(shared_postgres.dsn(), connect_timeout_s=0.3) as house:
-        before = house.backends()
+        before = house.backend()
         asked = asyncio.ensure_future(house.gate.verify())
         await house.until(lambda: not house.gate._is_suspected)
         await asyncio.sleep(0)
         time.sleep(1.2)  # noqa: ASYNC251 - the loop stands still
         assert await asked
-        assert house.backends() == before
+        assert house.backend() == before
 
 
 async def test_a_thousand_failing_workers_cause_a_handful_of_checks(database: str) -> None:

@@ -186,7 +186,7 @@ async def test_no_connection_to_the_demoted_primary_is_kept(postgres: Postgres, 
         "?target_session_attrs=read-write"
     )
     async with gatehouse(dsn, pool_min=3) as house:
-        await house.until(lambda: house.database.pool_counts()["size"] == 3)
+        await house.until(lambda: house.count("size") == 3)
         await aside(standby.promote)
         await aside(postgres.set_read_only)
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
@@ -228,7 +228,7 @@ async def test_a_pool_that_workers_exhaust_does_not_hide_the_database(database: 
             await house.until(lambda: house.gate.turned_at_s > turned_s + 12.0)
             assert house.database.is_up
             assert await house.gate.verify()
-            assert house.database.pool_counts()["waiting"] == 20
+            assert house.count("waiting") == 20
         assert await asyncio.gather(*waiting) == [1] * 20
         assert house.heard == ["back"]
 
@@ -242,7 +242,7 @@ async def test_too_many_connections_for_the_pool_are_backpressure(postgres: Post
         db = house.view()
         answers = await asyncio.gather(*(db.fetchval("select 1 from pg_sleep(0.01)") for _ in range(300)))
         assert answers == [1] * 300
-        assert house.database.pool_counts()["size"] == 3
+        assert house.count("size") == 3
         assert "53300" in str(house.database.pool_counts()["starved"])
         assert len(house.entries.of("pool.starved")) == 1
         assert _dials(postgres) - connected <= 3 + 7 + 6  # three succeed, seven fail at once, then one at a time
@@ -286,7 +286,7 @@ async def test_a_full_server_keeps_what_is_open(postgres: Postgres) -> None:
     async with gatehouse(postgres.dsn(user="app", host="socket"), pool_min=0) as house:
         working = await sleeping(house, postgres, 1.0)
         await aside(postgres.execute, "alter role app connection limit 0")
-        await aside(postgres.terminate, f"pid = {house.backends()}")
+        await aside(postgres.terminate, f"pid = {house.backend()}")
         lost = await house.entries.wait_for("database.lost")
         assert lost.fields["error_class"] == "crowded"
         assert await working == 1

@@ -102,9 +102,13 @@ class Gatehouse:
             while not condition():  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(0.002)
 
-    def backends(self) -> Any:
+    def backend(self) -> Any:
         """The process id of the gate's backend."""
         return self.gate.link.connection.get_server_pid()
+
+    def count(self, name: str) -> int:
+        """A number of the pool: size, idle, max or waiting."""
+        return int(self.database.pool_counts()[name] or 0)
 
     def _on_crash(self, name: str, error: BaseException) -> None:
         self.crashed[name] = error
