@@ -90,7 +90,7 @@ _STORE = "embedded:/var/lib/pgsupervisor/twins/store"
 
 
 def test_a_second_daemon_waits_for_the_store(shared_box: Box) -> None:
-    """Of two daemons for one store the second is activating, STATUS names the holder, and it starts when the store is free."""
+    """Of two daemons for one store the second is activating, names the holder in STATUS, and starts when it can."""
     with Unit(shared_box, _STORE, drop_in=_SHARING) as first, Unit(shared_box, _STORE, drop_in=_SHARING) as second:
         first.start()
         holder = first.pid
