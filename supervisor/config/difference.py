@@ -8,8 +8,7 @@ which all workers inherit, restarts none of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.config.model import EmbeddedStore
 from supervisor.errors import Fault
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import Config, DaemonConfig, DatabaseConfig, Server, WorkerSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(NamedTuple):
     """What differs between two configurations.
 
     Attributes:
@@ -77,7 +75,7 @@ def is_same_worker(old: WorkerSpec, new: WorkerSpec) -> bool:
     if not old.settings and not new.settings:
         return old == new
     # By their text: in Python 1 equals true and 1.0, and nan does not equal itself.
-    without = replace(old, settings={}) == replace(new, settings={})
+    without = old._replace(settings={}) == new._replace(settings={})
     return without and repr(old.settings) == repr(new.settings)
 
 
@@ -89,8 +87,7 @@ def is_same_target(old: Server | EmbeddedStore, new: Server | EmbeddedStore) -> 
 
 
 def _is_retuned(old: WorkerSpec, new: WorkerSpec) -> bool:
-    tuned = replace(
-        old,
+    tuned = old._replace(
         restart=new.restart,
         max_restarts=new.max_restarts,
         window_s=new.window_s,

@@ -1,12 +1,15 @@
 """The configuration as frozen values; every default of CONTRACT.md stands here and nowhere else.
 
 All durations are float seconds. Paths are absolute by the time they get here.
+
+Named tuples, where the house prefers frozen dataclasses: making a dataclass takes ten times as long
+as making a named tuple, and these stand in the way of every start.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,8 +20,7 @@ Level = Literal["debug", "info", "warning", "error", "critical"]
 LogFormat = Literal["auto", "journal", "terminal", "json"]
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(NamedTuple):
     """Growing delays between tries.
 
     Attributes:
@@ -34,8 +36,7 @@ class Backoff:
     jitter: Jitter = "full"
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectPolicy:
+class ConnectPolicy(NamedTuple):
     """How the database is tried.
 
     Attributes:
@@ -45,7 +46,7 @@ class ConnectPolicy:
     """
 
     attempts: int = 0
-    backoff: Backoff = field(default_factory=lambda: Backoff(initial_s=0.25, max_s=30.0))
+    backoff: Backoff = Backoff(initial_s=0.25, max_s=30.0)
     retry_refused: bool = True
 
 
@@ -79,8 +80,7 @@ class Dsn:
         return hash(self._text)
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """A PostgreSQL server, or several, reached through a connection string.
 
     Attributes:
@@ -92,8 +92,7 @@ class Server:
     came_from: str
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedStore:
+class EmbeddedStore(NamedTuple):
     """A PostgreSQL of the daemon's own.
 
     Attributes:
@@ -105,8 +104,7 @@ class EmbeddedStore:
     ephemeral: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseConfig:
+class DatabaseConfig(NamedTuple):
     """`[database]`: where it is and how it is reached."""
 
     target: Server | EmbeddedStore
@@ -116,12 +114,11 @@ class DatabaseConfig:
     command_timeout_s: float = 30.0
     migrate: Literal["auto", "check"] = "auto"
     probe_interval_s: float = 1.0
-    startup: ConnectPolicy = field(default_factory=lambda: ConnectPolicy(attempts=10, retry_refused=False))
-    runtime: ConnectPolicy = field(default_factory=ConnectPolicy)
+    startup: ConnectPolicy = ConnectPolicy(attempts=10, retry_refused=False)
+    runtime: ConnectPolicy = ConnectPolicy()
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonConfig:
+class DaemonConfig(NamedTuple):
     """`[supervisor]`: the process as a whole."""
 
     state_dir: Path
@@ -132,37 +129,32 @@ class DaemonConfig:
     python_path: tuple[Path, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LogConfig:
+class LogConfig(NamedTuple):
     """`[log]`: what is said and in which form."""
 
     level: Level = "info"
     format: LogFormat = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(NamedTuple):
     """A worker that runs until it is stopped, `replicas` times."""
 
     replicas: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Every:
+class Every(NamedTuple):
     """A tick each `interval_s` seconds."""
 
     interval_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cron:
+class Cron(NamedTuple):
     """A tick whenever the cron expression says so, in the machine's time zone."""
 
     expression: str
 
 
-@dataclass(frozen=True, slots=True)
-class Periodic:
+class Periodic(NamedTuple):
     """A worker that runs a tick at a time.
 
     Attributes:
@@ -174,8 +166,7 @@ class Periodic:
     immediate: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
+class WorkerSpec(NamedTuple):
     """`[workers.NAME]`: one worker.
 
     Attributes:
@@ -199,14 +190,13 @@ class WorkerSpec:
     max_restarts: int = 10
     window_s: float = 300.0
     exhausted: Literal["stop", "exit"] = "stop"
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Backoff = Backoff()
     stop_timeout_s: float = 30.0
     stall_timeout_s: float = 0.0
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """One whole configuration.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from supervisor.config.location import absolute, default_control, default_state_dir
@@ -41,7 +40,7 @@ def database_config(given: dict[str, Any], path: Path, environ: Mapping[str, str
     defaults = DatabaseConfig(target)
     given["startup"] = _connect_policy(given.get("startup", {}), defaults.startup, "startup", faults)
     given["runtime"] = _connect_policy(given.get("runtime", {}), defaults.runtime, "runtime", faults)
-    database = replace(defaults, **given)
+    database = defaults._replace(**given)
     if database.pool_min > database.pool_max and not faults.concern("database", "pool_max"):
         problem = f"{database.pool_min} is more than pool_max, which is {database.pool_max}"
         faults.add(("database", "pool_min"), problem)
@@ -50,7 +49,7 @@ def database_config(given: dict[str, Any], path: Path, environ: Mapping[str, str
 
 def backoff(given: dict[str, Any], default: Backoff, where: tuple[str, ...], faults: Faults) -> Backoff:
     """Return a backoff: what is given, the rest from `default`; `where` is its key path."""
-    result = replace(default, **given) if given else default
+    result = default._replace(**given) if given else default
     if result.max_s < result.initial_s and not (faults.concern(*where, "max") or faults.concern(*where, "initial")):
         low, high = format_duration(result.max_s), format_duration(result.initial_s)
         if "max_s" in given:
@@ -62,4 +61,4 @@ def backoff(given: dict[str, Any], default: Backoff, where: tuple[str, ...], fau
 
 def _connect_policy(given: dict[str, Any], default: ConnectPolicy, name: str, faults: Faults) -> ConnectPolicy:
     delays = {field: given.pop(field) for field in _BACKOFF_FIELDS if field in given}
-    return replace(default, backoff=backoff(delays, default.backoff, ("database", name), faults), **given)
+    return default._replace(backoff=backoff(delays, default.backoff, ("database", name), faults), **given)

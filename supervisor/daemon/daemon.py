@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import supervisor
 from supervisor.daemon import exit_guard
@@ -56,8 +55,7 @@ if TYPE_CHECKING:
     from supervisor.systemd.notify import Notifier
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """Why the process ends.
 
     Attributes:

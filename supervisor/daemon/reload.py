@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from supervisor.config.difference import difference
 from supervisor.config.model import Server
@@ -27,8 +26,7 @@ _CLIENT_COMES_WITHIN_S = 3.0
 _READ_LIMIT_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a reload came to.
 
     Attributes:
@@ -40,8 +38,7 @@ class Outcome:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Proven:
+class Proven(NamedTuple):
     """A new configuration of which everything that can fail has been tried.
 
     Attributes:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
@@ -29,16 +28,14 @@ _USER_TIMEOUT_MS = 12_000
 HEARTBEAT = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'"
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A connection that has proven itself with a statement."""
 
     connection: asyncpg.Connection
     endpoint: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Dialer:
+class Dialer(NamedTuple):
     """Everything a connection needs but the host.
 
     Attributes:

@@ -7,8 +7,7 @@ asyncpg lets several hosts share one deadline, so a hung first host uses up the 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 if TYPE_CHECKING:
@@ -19,8 +18,7 @@ DEFAULT_PORT = 5432
 _DEFAULT_HOSTS = ("/run/postgresql", "/var/run/postgresql", "/tmp", "localhost")  # noqa: S108 - libpq's own default
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One host of a connection string.
 
     Attributes:
@@ -49,8 +47,7 @@ class Endpoint:
         return self.host is None or self.host.startswith("/")
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """All that the gate has to know of a connection string.
 
     Attributes:

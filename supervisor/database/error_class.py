@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class ErrorClass(Enum):
@@ -156,8 +156,7 @@ def sqlstate_of(error: BaseException) -> str | None:
     return sqlstate if isinstance(sqlstate, str) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """A failed attempt to connect, as a value.
 
     Attributes:

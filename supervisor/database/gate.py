@@ -15,7 +15,7 @@ from supervisor.database import gate_entries, gate_state
 from supervisor.database.connecting import Link, attempt, check, dialer_for
 from supervisor.database.error_class import ErrorClass, Failure, most_hopeful
 from supervisor.database.gate_listener import Unheard
-from supervisor.database.gate_state import GateState, GiveUp, Misconfigured, Outage, Refuse, TryAgain
+from supervisor.database.gate_state import Final, GateState, Outage, TryAgain
 from supervisor.database.lookout import Lookout
 from supervisor.errors import ConfigError, DatabaseGaveUp, DatabaseRefused, Fault
 from supervisor.journal import tell
@@ -168,13 +168,13 @@ class Gate:
             case TryAgain(delay_s):
                 self._remind(outage, failure, delay_s, is_first=is_first)
                 await self._pause(delay_s)
-            case GiveUp():
+            case Final.GIVE_UP:
                 gate_entries.tell_gave_up(outage, failure)
                 raise DatabaseGaveUp(f"gave up after {outage.attempts} attempts: {failure.reason}") from failure.error
-            case Refuse():
+            case Final.REFUSE:
                 gate_entries.tell_gave_up(outage, failure)
                 raise DatabaseRefused(failure.reason) from failure.error
-            case Misconfigured():
+            case Final.MISCONFIGURED:
                 raise ConfigError(Fault(self.server.came_from, "database.dsn", failure.reason)) from failure.error
 
     def _remind(self, outage: Outage, failure: Failure, delay_s: float, *, is_first: bool) -> None:

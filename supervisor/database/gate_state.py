@@ -19,9 +19,9 @@ failed, and wrote 4,000 lines a second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.config.model import Backoff
 from supervisor.database.backoff import delay_s
@@ -52,8 +52,7 @@ CHECKS_PER_ELAPSED = 0.4
 SOON = 1.5
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
+class Outage(NamedTuple):
     """A time without a usable database, from its first moment on.
 
     Attributes:
@@ -69,7 +68,7 @@ class Outage:
 
     since_s: float
     attempts: int = 0
-    failures: Mapping[ErrorClass, int] = field(default_factory=dict)
+    failures: Mapping[ErrorClass, int] = MappingProxyType({})
     flaps: int = 0
     wariness: int = 0
     is_told: bool = False
@@ -85,37 +84,29 @@ def begin_outage(now_s: float) -> Outage:
 def lose(outage: Outage | None, now_s: float) -> Outage:
     """Return the outage that a loss begins or, after a recovery that did not last, goes on with."""
     if outage is None:
-        return replace(begin_outage(now_s), is_told=True)
+        return begin_outage(now_s)._replace(is_told=True)
     if not outage.is_told:
         # Wary of it, but it was up: the time, the attempts and the entries of this outage begin now.
         wariness = outage.wariness + sum(outage.failures.values())
-        return replace(begin_outage(now_s), is_told=True, wariness=wariness)
-    return replace(outage, flaps=outage.flaps + 1)
+        return begin_outage(now_s)._replace(is_told=True, wariness=wariness)
+    return outage._replace(flaps=outage.flaps + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class TryAgain:
+class TryAgain(NamedTuple):
     """Attempt again, at the latest after `delay_s`."""
 
     delay_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """The attempts of this policy are used up."""
+class Final(Enum):
+    """No further attempt."""
+
+    GIVE_UP = "the attempts of this policy are used up"
+    REFUSE = "the server will not have us, and the policy says that this is final"
+    MISCONFIGURED = "the connection string cannot work: a fault of the configuration"
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """The server will not have us, and the policy says that this is final."""
-
-
-@dataclass(frozen=True, slots=True)
-class Misconfigured:
-    """The connection string cannot work; at the start that is a fault of the configuration."""
-
-
-Verdict = TryAgain | GiveUp | Refuse | Misconfigured
+Verdict = TryAgain | Final
 
 
 def count_failure(outage: Outage, failure: Failure) -> Outage:
@@ -124,8 +115,7 @@ def count_failure(outage: Outage, failure: Failure) -> Outage:
     A server that says that it is coming uses up no attempts: it may recover for as long as it likes.
     """
     seen = failure.error_class
-    return replace(
-        outage,
+    return outage._replace(
         attempts=outage.attempts + (0 if _is_coming(seen) else 1),
         failures={**outage.failures, seen: outage.failures.get(seen, 0) + 1},
     )
@@ -144,11 +134,11 @@ def judge_failure(
         sample: A number drawn evenly from [0, 1).
     """
     if not policy.retry_refused and failure.error_class is ErrorClass.REFUSED:
-        return Refuse()
+        return Final.REFUSE
     if not policy.retry_refused and failure.error_class is ErrorClass.MISCONFIGURED:
-        return Misconfigured()
+        return Final.MISCONFIGURED
     if policy.attempts and outage.attempts >= policy.attempts and not _is_coming(failure.error_class):
-        return GiveUp()
+        return Final.GIVE_UP
     grown = outage.failures.get(failure.error_class, 1) - 1 + outage.flaps + outage.wariness
     return TryAgain(_delay(failure.error_class, grown, policy.backoff, probe_interval_s, sample))
 
@@ -165,7 +155,7 @@ def _delay(error_class: ErrorClass, grown: int, backoff: Backoff, probe_interval
             quick = Backoff(initial_s=FIRST_ASKED_AGAIN_S, factor=1.5, max_s=probe_interval_s, jitter="none")
             return delay_s(quick, grown, sample) * (0.75 + 0.5 * sample)
         case ErrorClass.DROPPED:
-            return delay_s(replace(backoff, max_s=min(backoff.max_s, DROPPED_MAX_S)), grown, sample)
+            return delay_s(backoff._replace(max_s=min(backoff.max_s, DROPPED_MAX_S)), grown, sample)
         case (
             ErrorClass.ABSENT
             | ErrorClass.TIMED_OUT
@@ -200,7 +190,7 @@ def remind(outage: Outage, now_s: float) -> Outage | None:
     if now_s < outage.tell_at_s:
         return None
     step_s = outage.tell_step_s * 2
-    return replace(outage, tell_at_s=now_s + step_s, tell_step_s=step_s)
+    return outage._replace(tell_at_s=now_s + step_s, tell_step_s=step_s)
 
 
 def is_proven(up_for_s: float, *, has_worked: bool) -> bool:

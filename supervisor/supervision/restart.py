@@ -5,9 +5,9 @@ Pure: the history goes in, the decision and the new history come out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.config.model import Backoff, Periodic
 from supervisor.database.backoff import bound, delay_s
@@ -30,8 +30,7 @@ class Ending(Enum):
     OUTAGE = "outage"
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """What counts of a worker's past.
 
     Attributes:
@@ -87,7 +86,7 @@ Decision = RestartAfter | RunAgain | NextTick | Finished | Exhausted
 
 def begun(spec: WorkerSpec, history: History, *, now_s: float) -> History:
     """Return the history once a run has begun at `now_s`."""
-    return history if isinstance(spec.kind, Periodic) else replace(history, good_since_s=now_s)
+    return history if isinstance(spec.kind, Periodic) else history._replace(good_since_s=now_s)
 
 
 def judge(
@@ -106,7 +105,7 @@ def judge(
     match ending:
         case Ending.OUTAGE:
             again = RunAgain(delay_s(_AFTER_OUTAGE, history.outages, sample))
-            return again, replace(history, outages=history.outages + 1)
+            return again, history._replace(outages=history.outages + 1)
         case Ending.FAILED:
             if spec.restart == "never":
                 return Finished(is_failure=True), history
@@ -114,7 +113,7 @@ def judge(
         case Ending.RETURNED:
             if isinstance(spec.kind, Periodic):
                 since_s = now_s if history.good_since_s is None else history.good_since_s
-                return NextTick(), replace(history, good_since_s=since_s)
+                return NextTick(), history._replace(good_since_s=since_s)
             if spec.restart == "always":
                 return _restart(spec, history, now_s, sample)
             return Finished(is_failure=False), history
@@ -123,7 +122,7 @@ def judge(
 def _restart(spec: WorkerSpec, history: History, now_s: float, sample: float) -> tuple[Decision, History]:
     recent_s = tuple(at_s for at_s in history.restarts_s if now_s - at_s <= spec.window_s)
     if len(recent_s) >= spec.max_restarts:
-        return Exhausted(len(recent_s)), replace(history, restarts_s=recent_s)
+        return Exhausted(len(recent_s)), history._replace(restarts_s=recent_s)
     restart = RestartAfter(delay_s(spec.backoff, history.setbacks, sample), restarts=len(recent_s) + 1)
     return restart, History(restarts_s=(*recent_s, now_s), setbacks=history.setbacks + 1, outages=history.outages)
 
@@ -140,4 +139,4 @@ def _settled(spec: WorkerSpec, history: History, now_s: float) -> History:
     last = max(0, history.setbacks - 1)
     setbacks = 0 if good_s >= max(SUSTAINED_S, bound(spec.backoff, last)) else history.setbacks
     outages = 0 if good_s >= SUSTAINED_S else history.outages
-    return replace(history, setbacks=setbacks, outages=outages)
+    return history._replace(setbacks=setbacks, outages=outages)

@@ -7,14 +7,14 @@ that hurts no database work. What is cancelled gets a grace, and then is left be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 GRACE_S = 2.0
 # After a second SIGTERM nobody wants to wait, but a `finally` should still get its turn.
 HURRIED_GRACE_S = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """A stop under way.
 
     Attributes:

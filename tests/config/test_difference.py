@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,11 +44,11 @@ BASE = Config(
 
 
 def _with(**workers: WorkerSpec) -> Config:
-    return replace(BASE, workers=workers)
+    return BASE._replace(workers=workers)
 
 
 def _changed_worker(**fields: object) -> Config:
-    return _with(a=replace(BASE.workers["a"], **fields), b=BASE.workers["b"])  # type: ignore[arg-type]
+    return _with(a=BASE.workers["a"]._replace(**fields), b=BASE.workers["b"])  # type: ignore[arg-type]
 
 
 _SPECS = st.builds(
@@ -70,7 +69,7 @@ _WORKERS = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), _SPECS)
 @given(old=_WORKERS, new=_WORKERS)
 def test_applying_the_difference_gives_the_new_workers(old: dict[str, WorkerSpec], new: dict[str, WorkerSpec]) -> None:
     """Taking the removed away and the added and changed from the new one turns the old set into the new."""
-    found = difference(replace(BASE, workers=old), replace(BASE, workers=new))
+    found = difference(BASE._replace(workers=old), BASE._replace(workers=new))
     applied = {name: spec for name, spec in old.items() if name not in found.removed}
     applied |= {name: new[name] for name in (*found.added, *found.changed)}
     assert {name: repr(spec) for name, spec in applied.items()} == {name: repr(spec) for name, spec in new.items()}
@@ -84,8 +83,8 @@ def test_applying_the_difference_gives_the_new_workers(old: dict[str, WorkerSpec
 @given(workers=_WORKERS)
 def test_nothing_differs_from_itself(workers: dict[str, WorkerSpec]) -> None:
     """A configuration that was read twice has no difference, not even with nan in its settings."""
-    again = {name: replace(spec, settings={**spec.settings}) for name, spec in workers.items()}
-    old, new = replace(BASE, workers=workers), replace(BASE, workers=again)
+    again = {name: spec._replace(settings={**spec.settings}) for name, spec in workers.items()}
+    old, new = BASE._replace(workers=workers), BASE._replace(workers=again)
     assert difference(old, new).is_empty()
     assert describe(old, new) == ["nothing changes"]
 
@@ -105,11 +104,11 @@ def test_policy_alone_does_not_restart_a_worker() -> None:
 
 
 def _database(**fields: object) -> Config:
-    return replace(BASE, database=replace(BASE.database, **fields))  # type: ignore[arg-type]
+    return BASE._replace(database=BASE.database._replace(**fields))  # type: ignore[arg-type]
 
 
 def _daemon(**fields: object) -> Config:
-    return replace(BASE, daemon=replace(BASE.daemon, **fields))  # type: ignore[arg-type]
+    return BASE._replace(daemon=BASE.daemon._replace(**fields))  # type: ignore[arg-type]
 
 
 PLACES = [
@@ -118,7 +117,7 @@ PLACES = [
     (_database(command_timeout_s=1.0), "database_changed"),
     (_database(probe_interval_s=2.0), "policy_changed"),
     (_database(runtime=ConnectPolicy(attempts=3)), "policy_changed"),
-    (replace(BASE, log=LogConfig(level="debug")), "log_changed"),
+    (BASE._replace(log=LogConfig(level="debug")), "log_changed"),
     (_daemon(stop_timeout_s=1.0), "daemon_changed"),
     (_daemon(python_path=(Path("/x"),)), "daemon_changed"),
 ]
@@ -128,7 +127,7 @@ PLACES = [
 def test_each_change_makes_its_own_claim(new: Config, claim: str) -> None:
     """A change outside of the workers is in one claim, and leaves the workers untouched."""
     found = difference(BASE, new)
-    claims = [name for name in Difference.__slots__ if name.endswith("_changed") and getattr(found, name)]
+    claims = [name for name in Difference._fields if name.endswith("_changed") and getattr(found, name)]
     assert claims == [claim]
     assert found.untouched == ("a", "b")
     assert not found.is_empty()
@@ -137,7 +136,7 @@ def test_each_change_makes_its_own_claim(new: Config, claim: str) -> None:
 def test_where_a_dsn_was_found_does_not_matter() -> None:
     """The same connection string from another place is the same database."""
     elsewhere = _server("postgresql://u:old@h/app", "/run/dsn")
-    louder = replace(BASE, log=LogConfig(level="debug"), database=replace(BASE.database, target=elsewhere))
+    louder = BASE._replace(log=LogConfig(level="debug"), database=BASE.database._replace(target=elsewhere))
     assert describe(BASE, louder) == ["~ log.level: info -> debug", "= 2 workers untouched"]
     assert difference(BASE, _database(target=_server("postgresql://u:old@h/app", "/run/dsn"))).is_empty()
 
@@ -167,13 +166,12 @@ def test_what_a_reload_cannot_do_is_a_sentence(old: Config, new: Config, fault: 
 
 def test_the_description_names_each_change() -> None:
     """The lines of reload --dry-run show what is added, removed and changed, from what to what."""
-    new = replace(
-        BASE,
+    new = BASE._replace(
         log=LogConfig(level="debug"),
-        daemon=replace(BASE.daemon, stop_timeout_s=10.0),
+        daemon=BASE.daemon._replace(stop_timeout_s=10.0),
         database=DatabaseConfig(_server("postgresql://u:new@i/app"), pool_max=20, startup=ConnectPolicy(attempts=3)),
         workers={
-            "a": replace(BASE.workers["a"], kind=Service(3), settings={"token": "secret"}),
+            "a": BASE.workers["a"]._replace(kind=Service(3), settings={"token": "secret"}),
             "c": WorkerSpec("c", "m:c", Periodic(Cron("0 3 * * *"), immediate=True)),
         },
     )

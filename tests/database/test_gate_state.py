@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,10 +14,8 @@ from supervisor.config.model import Backoff, ConnectPolicy
 from supervisor.database.error_class import ErrorClass, Failure
 from supervisor.database.gate_state import (
     DROPPED_MAX_S,
-    GiveUp,
-    Misconfigured,
+    Final,
     Outage,
-    Refuse,
     TryAgain,
     Verdict,
     begin_outage,
@@ -76,7 +73,7 @@ def test_a_delay_is_bounded_by_its_class(
     before: list[ErrorClass], error_class: ErrorClass, flaps: int, sample: float, probe: float
 ) -> None:
     """A server that is coming is asked about each interval, one that drops within 5 s, any other within `max`."""
-    outage = replace(failed(begin_outage(0.0), *before), flaps=flaps)
+    outage = failed(begin_outage(0.0), *before)._replace(flaps=flaps)
     delay_s = delay(outage, error_class, probe=probe, sample=sample)
     if error_class in COMING:
         assert 0.0 < delay_s <= 1.25 * probe
@@ -136,7 +133,7 @@ def test_a_server_that_is_coming_uses_up_no_attempts(answers: list[ErrorClass], 
         verdict = judged(outage, answer, policy, sample=sample)
         outage = failed(outage, answer)
         counted += answer not in COMING
-        assert (verdict == GiveUp()) == (answer not in COMING and counted >= attempts)
+        assert (verdict == Final.GIVE_UP) == (answer not in COMING and counted >= attempts)
 
 
 def test_the_counts_are_kept_by_class() -> None:
@@ -147,13 +144,13 @@ def test_the_counts_are_kept_by_class() -> None:
 
 @pytest.mark.parametrize(
     ("error_class", "at_start"),
-    [(ErrorClass.REFUSED, Refuse()), (ErrorClass.MISCONFIGURED, Misconfigured())],
+    [(ErrorClass.REFUSED, Final.REFUSE), (ErrorClass.MISCONFIGURED, Final.MISCONFIGURED)],
 )
 def test_a_refusal_ends_the_start_and_nothing_else(error_class: ErrorClass, at_start: Verdict) -> None:
     """At the start it is said plainly at the first attempt; at run time, or if asked to, it is tried again."""
     assert judged(begin_outage(0.0), error_class, STARTUP) == at_start
     assert isinstance(judged(begin_outage(0.0), error_class, RUNTIME), TryAgain)
-    assert isinstance(judged(begin_outage(0.0), error_class, replace(STARTUP, retry_refused=True)), TryAgain)
+    assert isinstance(judged(begin_outage(0.0), error_class, STARTUP._replace(retry_refused=True)), TryAgain)
 
 
 def test_no_limit_means_for_ever() -> None:
@@ -178,7 +175,7 @@ def test_a_loss_after_a_recovery_goes_on_with_the_same_outage() -> None:
     """Its beginning, its schedule of entries and its counts stay."""
     told = failed(lose(None, 0.0), ErrorClass.ABSENT)
     again = lose(told, 9.0)
-    assert again == replace(told, flaps=1)
+    assert again == told._replace(flaps=1)
 
 
 # Entries

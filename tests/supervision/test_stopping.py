@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,38 +17,38 @@ def test_who_cannot_notice_is_cancelled_at_once() -> None:
 
 def test_database_work_in_flight_is_waited_for() -> None:
     """A database call in flight gets the whole stop timeout, and the cancellation then."""
-    busy = replace(TOLD, in_flight=1)
+    busy = TOLD._replace(in_flight=1)
     assert next_step(busy, now_s=100.0) == WaitUntil(130.0)
     assert next_step(busy, now_s=130.0) == Cancel()
 
 
 def test_who_notices_gets_its_time() -> None:
     """A worker that looks for its stop, or a tick, may finish by itself."""
-    assert next_step(replace(TOLD, notices=True), now_s=100.0) == WaitUntil(130.0)
-    assert next_step(replace(TOLD, notices=True), now_s=130.0) == Cancel()
+    assert next_step(TOLD._replace(notices=True), now_s=100.0) == WaitUntil(130.0)
+    assert next_step(TOLD._replace(notices=True), now_s=130.0) == Cancel()
 
 
 def test_an_early_cancellation_leaves_the_rest_of_the_time() -> None:
     """What was cancelled early may use the whole stop timeout to put things in order."""
-    cancelled = replace(TOLD, cancelled_s=100.0)
+    cancelled = TOLD._replace(cancelled_s=100.0)
     assert next_step(cancelled, now_s=101.0) == WaitUntil(130.0)
     assert next_step(cancelled, now_s=130.0) == Abandon()
 
 
 def test_a_late_cancellation_leaves_a_grace() -> None:
     """What was cancelled at its deadline gets a short grace, then it is left behind."""
-    cancelled = replace(TOLD, cancelled_s=130.0)
+    cancelled = TOLD._replace(cancelled_s=130.0)
     assert next_step(cancelled, now_s=130.0) == WaitUntil(130.0 + GRACE_S)
     assert next_step(cancelled, now_s=130.0 + GRACE_S) == Abandon()
 
 
 def test_hurry_cancels_now() -> None:
     """After a second SIGTERM nothing is waited for, and a swallowed cancellation comes again."""
-    hurried = replace(TOLD, notices=True, in_flight=3, hurried_s=105.0)
+    hurried = TOLD._replace(notices=True, in_flight=3, hurried_s=105.0)
     assert next_step(hurried, now_s=105.0) == Cancel()
-    assert next_step(replace(hurried, cancelled_s=101.0), now_s=105.0) == Cancel()
-    assert next_step(replace(hurried, cancelled_s=105.0), now_s=105.0) == WaitUntil(105.0 + HURRIED_GRACE_S)
-    assert next_step(replace(hurried, cancelled_s=105.0), now_s=106.0) == Abandon()
+    assert next_step(hurried._replace(cancelled_s=101.0), now_s=105.0) == Cancel()
+    assert next_step(hurried._replace(cancelled_s=105.0), now_s=105.0) == WaitUntil(105.0 + HURRIED_GRACE_S)
+    assert next_step(hurried._replace(cancelled_s=105.0), now_s=106.0) == Abandon()
 
 
 @given(st.floats(0, 100), st.booleans(), st.integers(0, 3), st.none() | st.floats(100, 300), st.floats(100, 1000))
@@ -61,13 +59,13 @@ def test_every_stop_ends(
     stop, now_s = Stop(start_s, limit_s, notices, in_flight, None, None), start_s
     for _ in range(10):
         if hurried_s is not None and now_s >= hurried_s:
-            stop = replace(stop, hurried_s=hurried_s)
+            stop = stop._replace(hurried_s=hurried_s)
         match next_step(stop, now_s=now_s):
             case WaitUntil(at_s):
                 assert at_s > now_s
                 now_s = at_s
             case Cancel():
-                stop = replace(stop, cancelled_s=now_s)
+                stop = stop._replace(cancelled_s=now_s)
             case Abandon():
                 break
     else:

@@ -32,7 +32,7 @@ async def test_sleeps_for_its_time() -> None:
     await clock.jump(0.1)
     assert task.done()
     assert stop.is_watched
-    assert stop._notices == ()
+    assert not stop._notices
 
 
 async def test_the_stop_ends_it_early() -> None:
