@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _AGAIN = Backoff(initial_s=0.1, factor=2.0, max_s=5.0)
 _AT_LEAST_S = 0.05
+# An outage would have been found by then, and would have retired the pool.
+_SURELY_NO_OUTAGE_S = 15.0
 # As asyncpg's own pool: an idle connection above pool_min is closed after five minutes.
 _IDLE_LIMIT_S = 300.0
 _LOOK_EVERY_S = 60.0
@@ -70,7 +72,7 @@ class Pool:
         self._waiting: OrderedDict[asyncio.Future[asyncpg.Connection], StopSignal | None] = OrderedDict()
         self._dials: set[asyncio.Task[None]] = set()
         self._failed_dials = 0
-        self._starved_at_s = float("-inf")
+        self._hungry_since_s = self._starved_at_s = float("-inf")
         self._emptied: asyncio.Event | None = None
         self._keeper = tasks.start(self._keep(), name="pool: keep")
         self._grow()
@@ -181,7 +183,7 @@ class Pool:
         # Halved, not forgotten: one lucky dial among refusals does not let loose everybody else's.
         self._failed_dials //= 2
         if began_after == self._starved_at_s:
-            self.starved = None  # not one of several at once, of which others failed
+            self._sated()  # not one of several at once, of which others failed
         self._open.add(connection)
         connection.add_termination_listener(lambda _: self._forget(connection))
         self._hand_on(connection)
@@ -199,14 +201,22 @@ class Pool:
         """
         gate = self._gate
         failure = failure_of(error, address=self.endpoint.address, limit_s=gate.config.connect_timeout_s)
-        is_news = self.starved is None
+        self._starved_at_s = self._clock.now_s()
+        if not self._failed_dials:
+            self._hungry_since_s = self._starved_at_s
         self._failed_dials += 1
-        self._starved_at_s, self.starved = self._clock.now_s(), failure
         if is_suspicious(error):
-            gate.suspect()
-        if is_news:
-            self._on_starved(failure)
+            gate.suspect()  # it finds out whether this is an outage, which would retire the pool
+        if not is_suspicious(error) or self._starved_at_s >= self._hungry_since_s + _SURELY_NO_OUTAGE_S:
+            is_news, self.starved = self.starved is None, failure
+            if is_news:
+                self._on_starved(failure)
         self._turn_all_away()
+
+    def _sated(self) -> None:
+        if self.starved is not None:
+            self.starved = None
+            self._gate.listener.progressed()
 
     def _forget(self, connection: asyncpg.Connection) -> None:
         self._open.discard(connection)
@@ -227,7 +237,7 @@ class Pool:
                     self._idle.remove((connection, since_s))
                     await self._part(connection)
             if now_s - self._starved_at_s >= _LOOK_EVERY_S:
-                self.starved = None
+                self._sated()
 
     # The end
 

@@ -292,3 +292,21 @@ async def test_a_full_server_keeps_what_is_open(postgres: Postgres) -> None:
         assert await working == 1
         await aside(postgres.execute, "alter role app connection limit 2")
         await house.up()
+
+
+async def test_a_pool_that_cannot_dial_while_the_gate_is_up_is_told_in_the_end(
+    shared_postgres: Postgres, proxy: Proxy
+) -> None:
+    """An outage explains failed dials and is told by itself; when there is none, the pool's hunger is."""
+    async with gatehouse(shared_postgres.dsn(port=proxy.port), clock=HurriedClock(), pool_min=0) as house:
+        proxy.accept_then_close()
+        waiting = asyncio.ensure_future(house.view().fetchval("select 1"))
+        starved = await house.entries.wait_for("pool.starved")
+        assert starved.fields["error_class"] == "dropped"
+        assert house.database.is_up
+        assert house.database._pool is not None
+        assert house.database._pool._failed_dials >= 4
+        proxy.forward()
+        assert await asyncio.wait_for(waiting, 10) == 1
+        assert house.database.starved is None
+        assert house.heard == ["back"]
