@@ -8,6 +8,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+_TIMER_STEP_S = 0.001
+
 
 class Clock(Protocol):
     """Time as a role: monotonic seconds for decisions, wall time for people and cron."""
@@ -40,14 +42,13 @@ class SystemClock:
     async def sleep(self, delay_s: float) -> None:
         """Return when `delay_s` seconds have passed.
 
-        uvloop's timers have millisecond resolution and can fire early (uvloop #739), hence the loop.
+        uvloop's timers have millisecond resolution and can fire early (uvloop #739), hence the loop; the rest
+        of a millisecond is rounded up, or it would turn hot until the time is over.
         """
         deadline_s = self.now_s() + delay_s
-        while True:
-            await asyncio.sleep(max(0.0, delay_s))  # noqa: TID251 - the one place
-            delay_s = deadline_s - self.now_s()
-            if delay_s <= 0:
-                return
+        await asyncio.sleep(max(0.0, delay_s))  # noqa: TID251 - the one place
+        while (rest_s := deadline_s - self.now_s()) > 0:  # noqa: ASYNC110 - time is what is waited for
+            await asyncio.sleep(max(_TIMER_STEP_S, rest_s))  # noqa: TID251
 
 
 async def ends_within(future: asyncio.Future[Any], limit_s: float, *, clock: Clock) -> bool:

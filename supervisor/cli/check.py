@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.cli.output import complain, show
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
     from supervisor.config.model import Config
 
 _CONFIG = 78
+# Where the shipped units' LoadCredential= finds the connection string.
+_CREDENTIALS = Path("/etc/credstore")
 
 
 def check(config_path: str | None, *, connect: bool) -> int:
     """Print every fault, or what was found to be right, and return 78 or 0."""
     try:
         path = find_config(config_path, os.environ)
-        config = read_config(path, os.environ)
+        config = _read(path)
     except ConfigError as error:
         complain(str(error))
         return _CONFIG
@@ -36,6 +39,17 @@ def check(config_path: str | None, *, connect: bool) -> int:
     count = len(config.workers)
     show(f"{path} is right: {count} worker{'' if count == 1 else 's'}{remark}")
     return 0
+
+
+def _read(path: Path) -> Config:
+    """Read the configuration as its unit does: a shell has no credential, but root can read its file."""
+    try:
+        return read_config(path, os.environ)
+    except ConfigError:
+        credential = _CREDENTIALS / f"pgsupervisor.{path.stem}.dsn"
+        if "CREDENTIALS_DIRECTORY" in os.environ or not os.access(credential, os.R_OK):
+            raise
+        return read_config(path, {**os.environ, "PGSUPERVISOR__DATABASE__DSN_FILE": str(credential)})
 
 
 async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:
@@ -73,4 +87,4 @@ async def _connect(server: Server, config: Config, clock: SystemClock) -> None:
     failure = await gate.connect_once()
     gate.close()
     if failure is not None:
-        raise ConfigError(Fault(server.came_from, "database.dsn", failure.reason))
+        raise ConfigError(Fault(str(config.path), "database.dsn", failure.reason))

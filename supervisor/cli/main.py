@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import argparse
+import gc
 import signal
-import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-import supervisor
 from supervisor.cli.output import flush
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
-_USAGE = 64
 # What a shell says of a command that Ctrl-C ended.
 _INTERRUPTED = 130
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse with the exit status that sysexits.h gives a wrong command line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what was wrong and exit with 64."""
-        self.print_usage(sys.stderr)
-        self.exit(_USAGE, f"{self.prog}: {message}\n")
-
-
 def run(arguments: Sequence[str]) -> int:
     """Carry out one command and return its exit status."""
+    if (plain := _plain_run(arguments)) is not None:
+        return _run(*plain)
+    from supervisor.cli.parser import parser_of_commands  # noqa: PLC0415 - systemd's own command line needs none
+
     try:
-        options = _parser().parse_args(arguments)
+        options = parser_of_commands().parse_args(arguments)
     except SystemExit:
         flush()
         raise
     if options.command == "run":
-        return _run(options)
+        return _run(options.config)
     try:
         return _carry_out(options)
     except KeyboardInterrupt:
@@ -55,46 +48,26 @@ def _carry_out(options: argparse.Namespace) -> int:
         return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="pgsupervisor", description="Keeps asyncio workers running on PostgreSQL, under systemd.")
-    parser.add_argument("--version", action="version", version=f"pgsupervisor {supervisor.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    _add(commands, "run", "run the daemon in the foreground")
-    check = _add(commands, "check", "read the configuration and import every worker; print every fault")
-    check.add_argument("--connect", action="store_true", help="connect to the database too")
-    status = _add(commands, "status", "show what the running daemon does", control=True)
-    status.add_argument("--json", action="store_true", help="as JSON")
-    status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
-    reload = _add(commands, "reload", "make the running daemon read its configuration anew", control=True)
-    reload.add_argument("--dry-run", action="store_true", help="only print what would change")
-    for name, what in (
-        ("pause", "let a worker end what it does, and not run again"),
-        ("resume", "let a paused worker run again"),
-        ("restart", "stop a worker and start it anew, also an exhausted one"),
-    ):
-        _add(commands, name, what, control=True).add_argument("worker", metavar="WORKER", help="its name")
-    _add(commands, "unit", "print a hardened systemd unit for this configuration")
-    return parser
+def _plain_run(arguments: Sequence[str]) -> tuple[str | None] | None:
+    """Return what `-c` says of a command line that is `run` and no more, else None.
+
+    The daemon's start need not wait for a parser of eight commands.
+    """
+    match list(arguments):
+        case ["run"]:
+            return (None,)
+        case ["run", "-c" | "--config", path] if not path.startswith("-"):
+            return (path,)
+        case _:
+            return None
 
 
-def _add(
-    commands: argparse._SubParsersAction[Parser], name: str, what: str, *, control: bool = False
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
-    command.add_argument(
-        "-c", "--config", metavar="FILE",
-        help="the configuration (default: $PGSUPERVISOR_CONFIG, ./pgsupervisor.toml, "
-        "/etc/pgsupervisor/pgsupervisor.toml)",
-    )  # fmt: skip
-    if control:
-        command.add_argument("--control", metavar="PATH", help="the running daemon's control socket")
-    return command
-
-
-def _run(options: argparse.Namespace) -> int:
+def _run(config: str | None) -> int:
+    # A start makes much and leaves nothing to collect; the daemon turns it on again before it first waits.
+    gc.disable()
     from supervisor.daemon.process import run as run_daemon  # noqa: PLC0415 - only what the command needs
 
-    return run_daemon(options.config)
+    return run_daemon(config)
 
 
 def _check(options: argparse.Namespace) -> int:

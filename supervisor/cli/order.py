@@ -19,7 +19,8 @@ def reload(control: str | None, config: str | None, *, dry_run: bool) -> int:
     if answer["ok"]:
         show("\n".join(answer.get("lines", ())))
         return 0
-    complain(f"Refused, the old configuration runs on:\n{answer['error']}")
+    outcome = "Would be refused" if dry_run else "Refused, the old configuration runs on"
+    complain(f"{outcome}:\n{answer['error']}")
     return 1
 
 

@@ -17,13 +17,18 @@ _CLEAR = "\x1b[H\x1b[2J"
 
 
 def show_status(control: str | None, config: str | None, *, as_json: bool, watch: bool) -> int:
-    """Print the status, once or every second, and return 69 when no daemon answers."""
+    """Print the status and return 0, or 69 when no daemon answers; or watch it until Ctrl-C."""
+    was_there = False
     while True:
         try:
             status = ask(control, config, {"command": "status"}, limit_s=_LIMIT_S)["status"]
         except NoDaemon as error:
             complain(str(error))
-            return UNAVAILABLE
+            if not was_there:
+                return UNAVAILABLE
+            time.sleep(1.0)  # it may be restarting: that is what one watches for
+            continue
+        was_there = watch
         text = json.dumps(status, indent=None if watch else 2) if as_json else table(status)
         is_read = show(f"{_CLEAR}{text}" if watch and not as_json and _is_terminal() else text)
         if not watch or not is_read:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import tomllib
 from typing import TYPE_CHECKING
 
+from supervisor.cli.output import complain, show
 from supervisor.config.finding import find_config
 from supervisor.config.location import absolute
 from supervisor.config.model import EmbeddedStore
@@ -30,14 +30,14 @@ def print_unit(config_path: str | None) -> int:
     try:
         config = _read(find_config(config_path, os.environ))
     except ConfigError as error:
-        print("\n".join(str(fault) for fault in error.faults), file=sys.stderr)
+        complain(str(error))
         return _CONFIG
     installation = _installation(config)
-    print(render_unit(installation), end="")
+    show(render_unit(installation).rstrip("\n"))
     name = unit_name(config.name)
-    print(f"# Put this into /etc/systemd/system/{name}, then: systemctl daemon-reload", file=sys.stderr)
+    complain(f"# Put this into /etc/systemd/system/{name}, then: systemctl daemon-reload")
     for hindrance in hindrances(installation.everything_read):
-        print(f"# It cannot work yet: {hindrance}", file=sys.stderr)
+        complain(f"# It cannot work yet: {hindrance}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 import threading
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from supervisor.journal import tell
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable, Container
     from types import FrameType
 
     from supervisor.clock import Clock
@@ -27,7 +28,10 @@ class BlockedLoop:
     stopped; then it comes late itself, and says so instead of accusing whoever runs by then.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, limit_s: float, clock: Clock) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, limit_s: float, workers: Callable[[], Container[str]], clock: Clock
+    ) -> None:
+        self._workers = workers
         self._limit_s = limit_s
         self._loop = loop
         self._clock = clock
@@ -95,7 +99,13 @@ class BlockedLoop:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - documented, in spite of its name
         stack = "".join(traceback.format_stack(frame)[-_DEEPEST:]).rstrip() if frame is not None else ""
         # The place keeps the blocks of two workers apart when equal entries are folded.
-        tell("loop.blocked", blocked_s=round(blocked_s, 2), stack=stack, place=_place(frame))
+        tell("loop.blocked", blocked_s=round(blocked_s, 2), stack=stack, place=_place(frame), worker=self._worker())
+
+    def _worker(self) -> str | None:
+        """Return the worker whose run holds the loop; its task bears its name."""
+        task = asyncio.current_task(self._loop)
+        name = task.get_name().partition("/")[0] if task is not None else ""
+        return name if name in self._workers() else None
 
 
 def _place(frame: FrameType | None) -> str | None:

@@ -16,7 +16,7 @@ import signal
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import supervisor
-from supervisor.daemon import exit_guard
+from supervisor.daemon import exit_guard, signals
 from supervisor.daemon.blocked_loop import BlockedLoop
 from supervisor.daemon.exit_status import ExitStatus
 from supervisor.daemon.pulse import Pulse
@@ -151,7 +151,12 @@ class Daemon:
         loop.install(self.on_signal)
         self._loop = loop
         tell("daemon.starting", version=supervisor.__version__, config=str(self.config.path))
-        self.blocked_loop = BlockedLoop(loop, limit_s=self.config.daemon.stall_warning_s, clock=self.clock)
+        self.blocked_loop = BlockedLoop(
+            loop,
+            limit_s=self.config.daemon.stall_warning_s,
+            workers=lambda: self.config.workers,
+            clock=self.clock,
+        )
         self.blocked_loop.start()
         self.tasks.start(self.pulse.run(), name="pulse")
         self.tasks.start(self.reloader.run(), name="reload")
@@ -172,12 +177,13 @@ class Daemon:
 
     def on_signal(self, number: signal.Signals) -> None:
         """Hear of a signal, on the loop."""
-        if number is signal.SIGHUP:
+        if number is signal.SIGHUP and not signals.terminal_is_gone():
             self.reloader.signalled()
             return
         self._stop_signals += 1
         if self._stop_signals == 1:
-            self.end(ExitStatus.OK, f"asked by {number.name}")
+            why = "the terminal was closed" if number is signal.SIGHUP else f"asked by {number.name}"
+            self.end(ExitStatus.OK, why)
         elif self._stop_signals > 2:
             self._leave()
         elif self.supervisor is not None:
@@ -234,6 +240,11 @@ class Daemon:
         if line != self._shown_status:
             self._shown_status = line
             self.notifier.status(line)
+
+    def counts(self) -> dict[str, Any]:
+        """Return how many workers there are, and instances where these are more."""
+        workers, instances = self.supervisor.counts() if self.supervisor else (len(self.config.workers), 0)
+        return {"workers": workers} | ({"instances": instances} if instances > workers else {})
 
     def journal_counts(self) -> dict[str, int]:
         """Return how much was written, folded and dropped."""

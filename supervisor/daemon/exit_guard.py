@@ -20,15 +20,24 @@ if TYPE_CHECKING:
 _FLUSH_S = 1.0
 # For exit handlers of workers that have something to put in order, and for threads that are about to end.
 _LIMIT_S = 1.0
+_decided: list[ExitStatus] = []
 
 
 def close_last(journal: Journal) -> None:
     """Close the journal at exit, after the exit handlers of workers: those are registered later and run earlier."""
-    atexit.register(_close, journal)
+    atexit.register(_end, journal)
+
+
+def _end(journal: Journal) -> None:
+    """Close the journal and end here: taking the interpreter apart takes longer than the whole stop."""
+    _close(journal)
+    if _decided:
+        os._exit(_decided[-1])
 
 
 def guard_exit(status: ExitStatus, journal: Journal) -> None:
-    """Let the interpreter end as it does, but end the process when that takes too long."""
+    """Let the interpreter end as it does, exit handlers and all, but end the process when that takes too long."""
+    _decided.append(status)
 
     def watch() -> None:
         # Nobody sets it: this thread ends with the process.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from supervisor.clock import ends_within
 from supervisor.journal import tell
 
 if TYPE_CHECKING:
@@ -25,6 +27,12 @@ class Pulse:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._was_sound = True
+        self._roused: asyncio.Future[None] | None = None
+
+    def rouse(self) -> None:
+        """Beat soon: something waits to be told again."""
+        if self._roused is not None and not self._roused.done():
+            self._roused.set_result(None)
 
     async def run(self) -> None:
         """Beat for ever."""
@@ -38,7 +46,8 @@ class Pulse:
             if (problem := notifier.take_problem()) is not None:
                 tell("notify.failed", reason=problem)
             every_s = min(_EVERY_S, notifier.watchdog_interval_s or _EVERY_S)
-            await daemon.clock.sleep(_RETRY_S if notifier.has_pending else every_s)
+            self._roused = asyncio.get_running_loop().create_future()
+            await ends_within(self._roused, _RETRY_S if notifier.has_pending else every_s, clock=daemon.clock)
 
     def beat(self) -> None:
         """Tell systemd now; a long step begins with this, since the timeout it extends may be a short one."""

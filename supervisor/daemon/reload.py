@@ -160,6 +160,8 @@ class Reloader:
             if not daemon.is_stopping:
                 daemon.progressed()
                 daemon.notifier.ready(status_line(daemon))
+            if daemon.notifier.has_pending:
+                daemon.pulse.rouse()
         return outcome
 
     async def _prove(self) -> Proven:
@@ -192,7 +194,7 @@ class Reloader:
         gate = database.gate_for(target if isinstance(target, Server) else database.gate.server, config.database)
         failure = await gate.connect_once()
         if failure is not None:
-            raise ConfigError(Fault(gate.server.came_from, "database.dsn", failure.reason))
+            raise ConfigError(Fault(str(config.path), "database.dsn", failure.reason))
         return gate
 
     async def _apply(self, proven: Proven) -> None:
@@ -200,7 +202,6 @@ class Reloader:
         daemon, config, change = self._daemon, proven.config, proven.change
         database, supervisor = daemon.database, daemon.supervisor
         assert database is not None  # noqa: S101 - reloads begin after the start
-        assert supervisor is not None  # noqa: S101 - the same
         database.gate.config = config.database
         if proven.gate is not None:
             await database.switch(proven.gate, limit_s=config.daemon.stop_timeout_s)
@@ -211,7 +212,8 @@ class Reloader:
         if daemon.blocked_loop is not None:
             daemon.blocked_loop.set_limit(config.daemon.stall_warning_s)
         daemon.config, daemon.functions = config, proven.functions
-        await supervisor.apply(change, workers=config.workers, functions=proven.functions)
+        if supervisor is not None:  # None while a daemon with ready = "started" still connects
+            await supervisor.apply(change, workers=config.workers, functions=proven.functions)
 
     def _accept(self, change: Difference, took_s: float) -> Outcome:
         said = {"added": change.added, "changed": change.changed, "removed": change.removed}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
@@ -62,6 +65,22 @@ class GuardedLoop(uvloop.Loop):
 
     def _is_ours(self, sig: int) -> bool:
         return self._ours is not None and sig in HANDLED
+
+
+def terminal_is_gone() -> bool:
+    """Whether a SIGHUP is what it was made for: the terminal that the daemon was started from has hung up."""
+    return any(_has_hung_up(descriptor) for descriptor in (0, 1, 2))
+
+
+def _has_hung_up(descriptor: int) -> bool:
+    try:
+        if not stat.S_ISCHR(os.fstat(descriptor).st_mode):
+            return False
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        return any(happened & select.POLLHUP for _, happened in poll.poll(0))
+    except OSError:
+        return False
 
 
 def _caught() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from supervisor.config.model import EmbeddedStore, Server
@@ -35,6 +36,7 @@ class Start:
             source=str(config.path),
             clock=daemon.clock,
         )
+        gc.enable()  # put off by the command line
         server = await self._server()
         daemon.control = ControlServer(config.daemon.control, lambda request: answer(daemon, request))
         await daemon.control.open()
@@ -44,7 +46,7 @@ class Start:
         await self._connect(server)
         self._enter("Starting the workers")
         self._start_workers()
-        self._finish()
+        await self._finish()
 
     async def _server(self) -> Server:
         target = self._daemon.config.database.target
@@ -64,6 +66,8 @@ class Start:
         )  # fmt: skip
         daemon.database = database
         daemon.run_gate(database.gate)
+        if daemon.config.daemon.ready == "started":
+            daemon.reloader.begin()  # a wrong dsn can be mended without a restart
         await database.wait_until_up()
 
     def _start_workers(self) -> None:
@@ -79,8 +83,11 @@ class Start:
         )
         daemon.supervisor.start(daemon.config.workers.values(), daemon.functions)
 
-    def _finish(self) -> None:
+    async def _finish(self) -> None:
         daemon = self._daemon
+        await daemon.clock.sleep(0)  # the workers begin
+        # What stands now stands for good: the collector need not look at it again, ten thousand workers of it.
+        gc.freeze()
         daemon.is_ready = True
         if daemon.config.daemon.ready == "connected":
             self._say_ready()
@@ -91,9 +98,10 @@ class Start:
         daemon = self._daemon
         daemon.retake_signals()
         daemon.notifier.ready(status_line(daemon))
-        tell(
-            "daemon.ready", workers=len(daemon.config.workers), took_s=round(daemon.clock.now_s() - daemon.started_s, 3)
-        )
+        if daemon.notifier.has_pending:
+            daemon.pulse.rouse()
+        took_s = round(daemon.clock.now_s() - daemon.started_s, 3)
+        tell("daemon.ready", took_s=took_s, **daemon.counts())
 
     def _enter(self, phase: str) -> None:
         self._daemon.phase = phase

@@ -30,7 +30,7 @@ def _database_line(daemon: Daemon, database: Database) -> str:
         case GateState.UP if not daemon.is_ready:
             return f"{daemon.phase}; the database is there ({gate.address})"
         case GateState.UP:
-            return f"{_workers_line(daemon)} on {gate.address}"
+            return f"{_workers_line(daemon)} on {gate.address}{_hunger(database)}"
         case GateState.CONNECTING:
             return f"Connecting to {gate.address}{_why(daemon, database)}"
         case GateState.DOWN:
@@ -46,16 +46,27 @@ def _why(daemon: Daemon, database: Database) -> str:
     attempts = sum(gate.outage.failures.values()) if gate.outage else 0
     line = f": attempt {attempts}: {gate.failure.reason}"
     if gate.next_try_at_s is not None:
+        # "Within": between two tries it is looked every probe_interval whether anything listens again.
         line += f"; next try within {format_duration(max(0.0, gate.next_try_at_s - daemon.clock.now_s()))}"
     return line
 
 
+def _hunger(database: Database) -> str:
+    starved = database.starved
+    return f"; the pool gets no further connection: {starved.reason}" if starved is not None else ""
+
+
 def _workers_line(daemon: Daemon) -> str:
-    census = daemon.supervisor.census() if daemon.supervisor else {}
-    ill = sum(census.get(state, 0) for state in ("exhausted", "failed", "abandoned"))
-    total = sum(census.values())
-    noun = "worker" if total == 1 else "workers"
-    return f"Degraded: {ill} of {total} {noun} ended for good" if ill else f"Running {total} {noun}"
+    counts = daemon.counts()
+    noun = "worker" if counts["workers"] == 1 else "workers"
+    many = f" ({counts['instances']} instances)" if "instances" in counts else ""
+    ill = daemon.supervisor.ill() if daemon.supervisor else {}
+    if not ill:
+        return f"Running {counts['workers']} {noun}{many}"
+    first = [f"{name}: {state}" for name, state in list(ill.items())[:3]]
+    more = ["…"] if len(ill) > len(first) else []
+    is_are = "is" if len(ill) == 1 else "are"
+    return f"Degraded: {len(ill)} of {counts['workers']} {noun} {is_are} down ({', '.join(first + more)})"
 
 
 def status_of(daemon: Daemon) -> dict[str, Any]:
@@ -84,7 +95,8 @@ def _state(daemon: Daemon) -> str:
         return "starting"
     if daemon.database is not None and not daemon.database.is_up:
         return "database-down"
-    return "degraded" if "Degraded" in _workers_line(daemon) else "running"
+    is_starved = daemon.database is not None and daemon.database.starved is not None
+    return "degraded" if is_starved or "Degraded" in _workers_line(daemon) else "running"
 
 
 def _database(daemon: Daemon, now_s: float) -> dict[str, Any]:

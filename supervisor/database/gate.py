@@ -172,10 +172,10 @@ class Gate:
                 gate_entries.tell_gave_up(outage, failure)
                 raise DatabaseGaveUp(f"gave up after {outage.attempts} attempts: {failure.reason}") from failure.error
             case Final.REFUSE:
-                gate_entries.tell_gave_up(outage, failure)
+                gate_entries.tell_refused(failure)
                 raise DatabaseRefused(failure.reason) from failure.error
             case Final.MISCONFIGURED:
-                raise ConfigError(Fault(self.server.came_from, "database.dsn", failure.reason)) from failure.error
+                raise ConfigError(Fault(self.server.came_from, "", failure.reason)) from failure.error
 
     def _remind(self, outage: Outage, failure: Failure, delay_s: float, *, is_first: bool) -> None:
         now_s = self._clock.now_s()

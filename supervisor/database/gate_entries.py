@@ -61,6 +61,11 @@ def tell_gave_up(outage: Outage, failure: Failure) -> None:
     tell("database.gave_up", attempts=outage.attempts, **_cause(failure))
 
 
+def tell_refused(failure: Failure) -> None:
+    """Say that the start ends here because the server will not have us, however often it is asked."""
+    tell("database.gave_up", **_cause(failure))
+
+
 def _cause(failure: Failure) -> dict[str, Any]:
     cause = {
         "reason": failure.reason,

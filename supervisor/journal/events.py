@@ -248,7 +248,7 @@ _TABLE = (
         "signal.displaced",
         "38d98361bc088101c0d9b858caa95397",
         WARNING,
-        "Something that a worker imports took {signal} away from the daemon; it was taken back.",
+        "A worker, or something it imports, took {signal} away from the daemon; it was taken back.",
     ),
     (
         "stop.overdue",

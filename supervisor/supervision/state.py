@@ -72,6 +72,8 @@ _SOURCES: dict[Move, tuple[frozenset[State], State]] = {
 
 # Nothing moves these on but a new instance in their place.
 FINAL = frozenset({_S.FINISHED, _S.FAILED, _S.EXHAUSTED})
+# Where somebody has to look at it.
+ILL = frozenset({_S.FAILED, _S.EXHAUSTED, _S.ABANDONED})
 
 
 def moved(state: State, move: Move) -> State:

@@ -16,7 +16,7 @@ from supervisor.supervision.floor import Floor
 from supervisor.supervision.report import Report
 from supervisor.supervision.runner import Runner
 from supervisor.supervision.soundness import Soundness
-from supervisor.supervision.state import FINAL, State, Wanted
+from supervisor.supervision.state import FINAL, ILL, State, Wanted
 from supervisor.supervision.status import census_of, kind_of, row_of
 from supervisor.supervision.stopping import GRACE_S
 from supervisor.tasks import Tasks
@@ -199,6 +199,15 @@ class Supervisor:
     def census(self) -> dict[str, int]:
         """Return how many instances are in each state."""
         return census_of(self._runners())
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many workers there are, and how many instances of them."""
+        return len(self._crews), sum(len(crew.runners) for crew in self._crews.values())
+
+    def ill(self) -> dict[str, str]:
+        """Return the workers that do not run although they should, with their state."""
+        states = ((crew.spec.name, runner.state) for crew in self._crews.values() for runner in crew.runners)
+        return {name: state.value for name, state in states if state in ILL}
 
     def status(self) -> list[dict[str, Any]]:
         """Return one row for each worker, of values for JSON."""

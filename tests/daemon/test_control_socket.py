@@ -229,7 +229,10 @@ def test_restart_revives_an_exhausted_worker(launch: Launcher, database: str) ->
     daemon = launch(config(database, workers=text), work)
     daemon.wait_for("worker.exhausted")
     now = status(daemon)
-    assert (now["state"], now["status"].split(" on ")[0]) == ("degraded", "Degraded: 1 of 1 worker ended for good")
+    assert (now["state"], now["status"].split(" on ")[0]) == (
+        "degraded",
+        "Degraded: 1 of 1 worker is down (main: exhausted)",
+    )
     assert now["workers"][0]["last_error"] == "ValueError: not mended"
     (daemon.folder / "mended").touch()
     assert daemon.run_command("restart", "main").stdout == "main: restarted\n"
