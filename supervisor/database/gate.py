@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 5.0
 # A thousand workers that fail in one second cause ten questions, not a thousand.
 _BETWEEN_CHECKS_S = 0.1
-# A time-out that comes later than this was not kept by the event loop.
-_LOOP_STOOD_STILL_S = 0.5
 # A demoted primary keeps its connections, a frozen peer does too: statements there would fail or hang.
 _USELESS = {ErrorClass.READ_ONLY, ErrorClass.TIMED_OUT}
 
@@ -258,14 +256,7 @@ class Gate:
         if self.link is None or self.link.connection.is_closed():
             reason = f"{self.address} dropped the connection"
             return Failure(ErrorClass.DROPPED, reason, self.address, None, ConnectionResetError(reason))
-        connection, endpoint = self.link.connection, self.link.endpoint
-        sent_s = self._clock.now_s()
-        failure = await check(connection, endpoint, self.dialer)
-        late_s = self._clock.now_s() - sent_s - self.dialer.connect_timeout_s
-        if failure is not None and failure.error_class is ErrorClass.TIMED_OUT and late_s > _LOOP_STOOD_STILL_S:
-            # Not the server was late but the daemon's own loop: the answer may have lain there unread.
-            return await check(connection, endpoint, self.dialer)
-        return failure
+        return await check(self.link.connection, self.link.endpoint, self.dialer)
 
     # Moves
 

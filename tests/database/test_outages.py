@@ -121,7 +121,7 @@ async def test_a_frozen_peer_is_noticed(postgres: Postgres, how: str) -> None:
             await aside(postgres.freeze if how == "server" else proxy.freeze)
             with pytest.raises(LOST) as caught:
                 await asyncio.wait_for(working, 15)
-            assert await house.database.explains(caught.value)
+            assert await asyncio.wait_for(house.database.explains(caught.value), 10)  # while it is being found out
             await house.down()
             waiting = asyncio.ensure_future(house.view().fetchval("select 1"))
             await aside(postgres.thaw if how == "server" else proxy.thaw)
@@ -140,6 +140,19 @@ async def test_a_frozen_session_costs_every_connection_of_the_pool(shared_postgr
         assert await house.database.explains(caught.value)
         assert await asyncio.wait_for(house.view().fetchval("select 1"), 15) == 1
         assert house.heard == ["back"]
+
+
+async def test_an_outage_ends_the_statements_in_flight(postgres: Postgres) -> None:
+    """The gate's session is gone and no other can be made: nobody waits on a connection of before."""
+    with Proxy(postgres.port) as proxy:
+        async with gatehouse(postgres.dsn(port=proxy.port), command_timeout_s=0.0) as house:
+            working = await sleeping(house, postgres)
+            proxy.refuse()
+            await aside(postgres.terminate, f"pid = {house.backend()}")
+            await house.down()
+            with pytest.raises(LOST) as caught:
+                await asyncio.wait_for(working, 10)
+            assert await house.database.explains(caught.value)
 
 
 # A primary that is none any more
