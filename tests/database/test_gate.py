@@ -17,6 +17,7 @@ from support.proxy import Proxy
 from support.stand_in import http_server, refusing_postgres
 
 from supervisor.config.model import Backoff
+from supervisor.database.error_class import ErrorClass
 from supervisor.errors import ConfigError, DatabaseGaveUp, DatabaseRefused
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ async def test_a_server_that_is_coming_uses_up_no_attempts(postgres: Postgres) -
             await house.until(lambda: stand_in.attempts > 12)
             assert not house.database.is_up
             proxy.refuse()
-            await house.until(lambda: house.gate.outage.attempts)  # this one counts, and is the first that does
+            await house.until(lambda: ErrorClass.ABSENT in house.gate.outage.failures)  # the first that counts
             proxy.aim(postgres.port)
             proxy.forward()
             await house.up()

@@ -178,7 +178,9 @@ async def test_who_waits_does_not_wait_for_the_borrowers_of_a_retired_pool(postg
         async with house.view().acquire() as held:
             waiting = asyncio.ensure_future(house.view().fetchval("select 1"))
             await settle()
-            await aside(postgres.restart, "immediate")
+            await aside(postgres.stop, "immediate")
+            await house.down()
+            await aside(postgres.start)
             assert await asyncio.wait_for(waiting, 20) == 1
             assert held.is_closed()
         assert await house.view().fetchval("select 2") == 2
