@@ -39,6 +39,8 @@ class Endpoint(NamedTuple):
         if self.service is not None:
             return f"service {self.service}"
         host, port = self.probes[-1] if self.host is None else self.probes[0]
+        if host.startswith("/"):
+            return host if ".s.PGSQL." in host else f"{host}/.s.PGSQL.{port}"
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property

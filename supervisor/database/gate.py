@@ -128,7 +128,7 @@ class Gate:
         try:
             if self.link is None:
                 gate_entries.tell_connecting(self.address, str(self.server.dsn))
-                self.outage = gate_state.begin_outage(self._clock.now_s())
+                self.outage = gate_state.begin_start(self._clock.now_s())
                 await self._campaign(self.config.startup)
             while True:
                 lost = await self._hold()
@@ -156,7 +156,6 @@ class Gate:
         return most_hopeful(outcome)
 
     async def _obey(self, failure: Failure, policy: ConnectPolicy) -> None:
-        is_first = self.failure is None
         outage = gate_state.count_failure(self.outage or gate_state.begin_outage(self._clock.now_s()), failure)
         self.outage, self.failure = outage, failure
         verdict = gate_state.judge_failure(
@@ -164,7 +163,7 @@ class Gate:
         )
         match verdict:
             case TryAgain(delay_s):
-                self._remind(outage, failure, delay_s, is_first=is_first)
+                self._remind(outage, failure, delay_s)
                 await self._pause(delay_s)
             case Final.GIVE_UP:
                 gate_entries.tell_gave_up(outage, failure)
@@ -175,11 +174,11 @@ class Gate:
             case Final.MISCONFIGURED:
                 raise ConfigError(Fault(self.server.came_from, "", failure.reason)) from failure.error
 
-    def _remind(self, outage: Outage, failure: Failure, delay_s: float, *, is_first: bool) -> None:
+    def _remind(self, outage: Outage, failure: Failure, delay_s: float) -> None:
         now_s = self._clock.now_s()
         due = gate_state.remind(outage, now_s)
         self.outage = due or outage
-        if self.state is GateState.CONNECTING and (due or is_first):
+        if due and self.state is GateState.CONNECTING:
             gate_entries.tell_still_connecting(outage, failure, now_s=now_s, next_try_s=delay_s)
         elif due:
             gate_entries.tell_still_down(outage, failure, now_s=now_s, next_try_s=delay_s)

@@ -43,6 +43,7 @@ class GateState(Enum):
 
 
 FIRST_TOLD_AFTER_S = 15.0
+START_TOLD_AFTER_S = 1.0
 PROVEN_AFTER_S = 10.0
 PROVEN_WITHOUT_WORK_AFTER_S = 60.0
 DROPPED_MAX_S = 5.0
@@ -79,6 +80,14 @@ class Outage(NamedTuple):
 def begin_outage(now_s: float) -> Outage:
     """Return an outage that begins now; its first reminder is due after a while."""
     return Outage(since_s=now_s, tell_at_s=now_s + FIRST_TOLD_AFTER_S)
+
+
+def begin_start(now_s: float) -> Outage:
+    """Return the time before the first connection, as an outage whose cause is told after a second.
+
+    A start that has to wait is watched by somebody; one that begins a moment before its server is not.
+    """
+    return begin_outage(now_s)._replace(tell_at_s=now_s + START_TOLD_AFTER_S, tell_step_s=FIRST_TOLD_AFTER_S / 2)
 
 
 def lose(outage: Outage | None, now_s: float) -> Outage:

@@ -90,7 +90,7 @@ def test_which_server_is_wanted(dsn: str, environ: dict[str, str], wanted: str, 
     [
         (Endpoint("db", 5432, (("db", 5432),)), "db:5432"),
         (Endpoint("::1", 5432, (("::1", 5432),)), "[::1]:5432"),
-        (Endpoint("/run/pg", 5433, (("/run/pg", 5433),)), "/run/pg:5433"),
+        (Endpoint("/run/pg", 5433, (("/run/pg", 5433),)), "/run/pg/.s.PGSQL.5433"),
     ],
 )
 def test_an_address_as_people_write_it(endpoint: Endpoint, address: str) -> None:
@@ -118,4 +118,4 @@ async def test_what_listens_is_found_cheaply(tmp_path: Path) -> None:
             f"postgresql:///app?host=127.0.0.1,127.0.0.1,{tmp_path},{tmp_path}/none&port={port},{closed},5432,5432", {}
         )
         found = await listening(route.endpoints, limit_s=5.0)
-    assert found == {f"127.0.0.1:{port}", f"{tmp_path}:5432"}
+    assert found == {f"127.0.0.1:{port}", f"{tmp_path}/.s.PGSQL.5432"}
