@@ -2,7 +2,8 @@
 
 It listens on a unix socket alone, inside a folder that only its user enters. The caller holds the lock of
 `lock_folder()` before it starts one. Death of the daemon, however sudden, shuts the server down by the kernel's
-hand (SIGINT as parent-death signal); whatever escapes that is ended by the next start.
+hand (SIGINT as parent-death signal); whatever escapes that is ended by the next start, or waited for where it is out
+of reach.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from supervisor.clock import ends_within
 from supervisor.config.model import Backoff, Dsn
-from supervisor.database import store_folder
+from supervisor.database import server_lock, store_folder
 from supervisor.database.backoff import delay_s
 from supervisor.database.ephemeral import EphemeralFolder
-from supervisor.database.orphan import end_orphans, processes_of
+from supervisor.database.orphan import end_orphans, processes_of, remove_pid_files
 from supervisor.database.server_program import choose_identity, find_programs, spawn
 from supervisor.errors import StoreFailed, SupervisorError
 
@@ -63,7 +64,7 @@ class EmbeddedServer:
             state_dir: The daemon's state directory.
             clock: For waiting.
             max_connections: What the daemon's pool and sessions need, and a few more.
-            limit_s: How long an orphan of a killed daemon may take to end.
+            limit_s: How long an orphan of a killed daemon may take to end; as long again where it is out of reach.
         """
         self.path = spec.path or state_dir / "postgres"
         self.starts = 0
@@ -193,25 +194,36 @@ class EmbeddedServer:
         return identity
 
     async def _run(self, programs: Path, identity: Identity) -> None:
+        lock = await server_lock.take(self.path, clock=self._clock, limit_s=self._limit_s)
+        try:
+            remove_pid_files(self.path / "data")
+            self._process, said_before = await self._spawn(programs, identity, lock)
+        finally:
+            os.close(lock)  # the server alone holds it from now on
+        self._ended = asyncio.ensure_future(self._process.wait())  # noqa: TID251 - ends with the process, which stop() ends
+        while not self._accepts():
+            if self._ended.done():
+                raise StoreFailed(f"the embedded server did not start: {self._last_words(said_before)}")
+            await self._clock.sleep(_POLL_S)
+
+    async def _spawn(self, programs: Path, identity: Identity, lock: int) -> tuple[Process, int]:
+        """Start the postmaster, and say how long its log was before."""
+        arguments = ("-D", str(self.path / "data"), *_options(self._max_connections, durable=self._ephemeral is None))
         try:
             log = self._open_log()
         except OSError as error:
             raise store_folder.failure("write its log", error) from error
         with log:
             said_before = os.fstat(log.fileno()).st_size
-            arguments = (
-                "-D",
-                str(self.path / "data"),
-                *_options(self._max_connections, durable=self._ephemeral is None),
+            process = await spawn(
+                identity,
+                programs / "postgres",
+                *arguments,
+                output=log,
+                death_signal=signal.SIGINT,
+                inherited=lock,
             )
-            self._process = await spawn(
-                identity, programs / "postgres", *arguments, output=log, death_signal=signal.SIGINT
-            )
-        self._ended = asyncio.ensure_future(self._process.wait())  # noqa: TID251 - ends with the process, which stop() ends
-        while not self._accepts():
-            if self._ended.done():
-                raise StoreFailed(f"the embedded server did not start: {self._last_words(said_before)}")
-            await self._clock.sleep(_POLL_S)
+        return process, said_before
 
     def _accepts(self) -> bool:
         # The eighth line says "ready" once connections are accepted; pg_ctl looks for the same.

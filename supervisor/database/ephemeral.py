@@ -6,10 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
-from supervisor.database.orphan import processes_of
+from supervisor.database import server_lock
 from supervisor.database.state_lock import StateLock
 from supervisor.database.store_folder import failure, make_parents
-from supervisor.errors import StoreUnusable
+from supervisor.errors import StoreFailed, StoreUnusable
 
 _PREFIX = "pgsupervisor-ephemeral"
 
@@ -67,9 +67,9 @@ def _clear(leftover: Path) -> None:
     lock = StateLock(leftover)
     try:
         # A server that is still shutting down for its dead daemon keeps its folder until the next start.
-        if lock.try_acquire() is None and not processes_of(leftover / "store" / "data"):
+        if lock.try_acquire() is None and not server_lock.is_held(leftover / "store"):
             shutil.rmtree(leftover, ignore_errors=True)
-    except StoreUnusable:
+    except (StoreFailed, StoreUnusable):
         return
     finally:
         lock.release()

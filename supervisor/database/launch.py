@@ -1,6 +1,7 @@
 """Becomes one of PostgreSQL's programs, with nothing of the daemon left on it. A script for a fresh interpreter.
 
-`launch.py PARENT DEATH_SIGNAL WAY REACH PROGRAM [ARGUMENT …]`, with WAY one of `self`, `user:UID:GID` and `map:ID`.
+`launch.py PARENT DEATH_SIGNAL WAY REACH KEPT PROGRAM [ARGUMENT …]`, with WAY one of `self`, `user:UID:GID` and
+`map:ID`, and KEPT the descriptor that the program inherits, 0 for none but the standard ones.
 
 A script rather than `preexec_fn`, because Python code between fork and exec can deadlock in a process with threads, and
 uvloop knows neither `user` nor `umask`. It costs some 15 ms a start.
@@ -23,13 +24,13 @@ OUT_OF_REACH = 126
 
 def main(arguments: list[str]) -> None:
     """Shed what the daemon had, become the user, and execute the program."""
-    parent, death_signal, way, reach, program, *rest = arguments
+    parent, death_signal, way, reach, kept, program, *rest = arguments
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         # Handlers end with the exec, but what is ignored (SIGPIPE by Python, SIGHUP by nohup) would stay ignored.
         signal.signal(number, signal.SIG_DFL)
     os.umask(0o077)
-    os.closerange(3, 65536)
+    close_all_but(int(kept))
     os.setsid()
     libc = _load_libc()  # while Python's own files, which may be root's alone, are within reach
     become(way, libc)
@@ -41,6 +42,12 @@ def main(arguments: list[str]) -> None:
     if libc is not None:
         die_with(int(parent), int(death_signal), libc)
     os.execv(program, [program, *rest])  # noqa: S606 - that is the purpose
+
+
+def close_all_but(kept: int) -> None:
+    """Close every descriptor but the standard ones and `kept`."""
+    os.closerange(3, max(3, kept))
+    os.closerange(max(3, kept + 1), 65536)
 
 
 def become(way: str, libc: Any) -> None:

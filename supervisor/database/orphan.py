@@ -20,8 +20,7 @@ _POLL_S = 0.02
 async def end_orphans(data: Path, *, clock: Clock, limit_s: float = 30.0) -> int:
     """End the PostgreSQL processes of the data directory, and say how many there were.
 
-    A postmaster is asked for a fast shutdown, for most of the limit; whatever lives then is killed. Pid files that
-    nobody stands behind are removed, since PostgreSQL would take any process with a reused number for its owner.
+    A postmaster is asked for a fast shutdown, for most of the limit; whatever lives then is killed.
 
     Raises:
         StoreFailed: Some process cannot be ended.
@@ -29,11 +28,18 @@ async def end_orphans(data: Path, *, clock: Clock, limit_s: float = 30.0) -> int
     count = len(processes_of(data))
     for number, share in ((signal.SIGINT, 0.7), (signal.SIGQUIT, 0.2), (signal.SIGKILL, 0.1)):
         if await _end(data, number, limit_s * share, clock=clock):
-            for stale in (data / "postmaster.pid", data.parent / ".s.PGSQL.5432.lock"):
-                stale.unlink(missing_ok=True)
             return count
     survivors = ", ".join(map(str, processes_of(data)))
     raise StoreFailed(f"processes {survivors} of an earlier embedded server in {data} cannot be ended")
+
+
+def remove_pid_files(data: Path) -> None:
+    """Remove the pid files that nobody stands behind: PostgreSQL takes any process with a reused number for the owner.
+
+    Only who holds the server's lock knows that nobody does.
+    """
+    for stale in (data / "postmaster.pid", data.parent / ".s.PGSQL.5432.lock"):
+        stale.unlink(missing_ok=True)
 
 
 def processes_of(data: Path) -> tuple[int, ...]:

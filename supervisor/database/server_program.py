@@ -123,12 +123,13 @@ async def spawn(
     reach: Path | str = "/",
     output: int | IO[bytes],
     death_signal: signal.Signals = signal.SIGKILL,
+    inherited: int | None = None,
 ) -> Process:
-    """Start one of PostgreSQL's programs; it gets `death_signal` when the daemon dies.
+    """Start one of PostgreSQL's programs; it gets `death_signal` when the daemon dies, and one descriptor if need be.
 
     The kernel ties that signal to the thread that forks, so this belongs on the main thread's loop.
     """
-    head = [str(os.getpid()), str(int(death_signal)), identity.way, str(reach), str(program)]
+    head = [str(os.getpid()), str(int(death_signal)), identity.way, str(reach), str(inherited or 0), str(program)]
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {"LC_ALL": "C"}
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -141,6 +142,7 @@ async def spawn(
         stdout=output,
         stderr=output,
         env=environment,
+        pass_fds=() if inherited is None else (inherited,),
     )
 
 

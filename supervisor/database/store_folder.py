@@ -4,6 +4,7 @@
     ├── data/           PostgreSQL's data directory
     ├── data.new/       while it is built; renamed when complete, thrown away after a failure
     ├── server.log      what the server said, cut when it has grown
+    ├── server.lock     held by every process of a running server
     ├── .s.PGSQL.5432   the unix socket
     └── lock            of a store with a path of its own
 
@@ -25,7 +26,7 @@ from supervisor.errors import StoreFailed, StoreUnusable
 if TYPE_CHECKING:
     from pathlib import Path
 
-_OURS = {"data", "data.new", "server.log", "lock", "lost+found", ".s.PGSQL.5432", ".s.PGSQL.5432.lock"}
+_OURS = {"data", "data.new", "server.log", "server.lock", "lock", "lost+found", ".s.PGSQL.5432", ".s.PGSQL.5432.lock"}
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _SETTINGS = {
     # Small, and silent while nobody asks for anything.
