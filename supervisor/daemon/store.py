@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.config.model import Server
 from supervisor.database.embedded import EmbeddedServer, lock_folder
+from supervisor.database.revival import keep_running
 from supervisor.database.state_lock import GIVE_UP_S, StateLock
 from supervisor.journal import tell
 
@@ -39,7 +40,7 @@ async def open_store(daemon: Daemon, target: EmbeddedStore, enter: Callable[[str
     daemon.store = store
     await store.start()
     tell("store.started", path=str(store.path), took_s=round(daemon.clock.now_s() - began_s, 3))
-    daemon.tasks.start(store.keep_running(), name="embedded PostgreSQL")
+    daemon.tasks.start(keep_running(store, clock=daemon.clock), name="embedded PostgreSQL")
     return Server(store.dsn, came_from="the embedded store")
 
 

@@ -15,18 +15,16 @@ import signal
 from typing import TYPE_CHECKING
 
 from supervisor.clock import ends_within
-from supervisor.config.model import Backoff, Dsn
-from supervisor.database import server_lock, store_folder
-from supervisor.database.backoff import delay_s
+from supervisor.config.model import Dsn
+from supervisor.database import server_lock, server_log, store_folder
 from supervisor.database.ephemeral import EphemeralFolder
 from supervisor.database.orphan import end_orphans, processes_of, remove_pid_files
 from supervisor.database.server_program import choose_identity, find_programs, spawn
-from supervisor.errors import StoreFailed, SupervisorError
+from supervisor.errors import StoreFailed
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from pathlib import Path
-    from typing import BinaryIO
 
     from supervisor.clock import Clock
     from supervisor.config.model import EmbeddedStore
@@ -34,11 +32,8 @@ if TYPE_CHECKING:
 
 _PORT = 5432  # of the socket's name alone
 _LONGEST_SOCKET_PATH = 107
-_LOG_LIMIT_BYTES = 8 * 2**20
 _POLL_S = 0.005
 _IMMEDIATE_S = 3.0
-_RESTARTS = Backoff(initial_s=0.1, factor=2.0, max_s=30.0, jitter="none")
-_STEADY_S = 60.0
 
 
 def lock_folder(spec: EmbeddedStore, state_dir: Path) -> Path:
@@ -52,6 +47,8 @@ class EmbeddedServer:
     Attributes:
         path: The store's folder; an ephemeral one is known from the first start on.
         starts: How often it has been started.
+        ended: Done when the server that was started last has ended, with its exit status, negative for a signal.
+        is_stopping: Whether its end is wanted.
     """
 
     def __init__(
@@ -71,9 +68,9 @@ class EmbeddedServer:
         self._ephemeral = EphemeralFolder(state_dir) if spec.ephemeral else None
         self._max_connections, self._limit_s, self._clock = max_connections, limit_s, clock
         self._process: Process | None = None
-        self._ended: asyncio.Future[int] | None = None
+        self.ended: asyncio.Future[int] | None = None
         self._folder_fd: int | None = None
-        self._stopping = False
+        self.is_stopping = False
 
     @property
     def dsn(self) -> Dsn:
@@ -105,7 +102,7 @@ class EmbeddedServer:
         is_new = self._folder_fd is None  # a restart keeps the folder, and with it the address
         if self._ephemeral is not None and is_new:
             self.path = self._ephemeral.make()
-        self._stopping = False
+        self.is_stopping = False
         try:
             await self._run(programs, await self._settle(programs))
         except BaseException:
@@ -117,12 +114,12 @@ class EmbeddedServer:
 
     async def stop(self, limit_s: float = 10.0) -> None:
         """Shut the server down and return when it has ended: kindly for `limit_s`, then hard, a few seconds at most."""
-        self._stopping = True
+        self.is_stopping = True
         for number, patience_s in ((signal.SIGINT, limit_s), (signal.SIGQUIT, _IMMEDIATE_S)):
-            if self._ended is None or self._ended.done():
+            if self.ended is None or self.ended.done():
                 break
             self._signal(number)
-            await ends_within(self._ended, patience_s, clock=self._clock)
+            await ends_within(self.ended, patience_s, clock=self._clock)
         await self._kill()
         self._let_go()
 
@@ -132,48 +129,6 @@ class EmbeddedServer:
             self._folder_fd = None
         if self._ephemeral is not None:
             self._ephemeral.remove()
-
-    async def died(self) -> int:
-        """Wait until the server has ended and return its exit status, negative for a signal."""
-        if self._ended is None:
-            raise StoreFailed("the embedded server was never started")
-        return await asyncio.shield(self._ended)
-
-    async def keep_running(self) -> None:
-        """Start the server again, with backoff, whenever it ends by itself; return when it was stopped.
-
-        Tells `store.failed` and `store.started`. Keeps the server's log from growing without end.
-        """
-        attempt = 0
-        while True:
-            attempt = 0 if await self._lasts() else attempt
-            if self._stopping:
-                return
-            _tell("store.failed", reason=self._describe_end(), path=str(self.path))
-            attempt = await self._revive(attempt)
-
-    async def _revive(self, attempt: int) -> int:
-        while True:
-            await self._clock.sleep(delay_s(_RESTARTS, attempt, 0.0))
-            attempt += 1
-            began_s = self._clock.now_s()
-            try:
-                await self.start()
-            except SupervisorError as error:
-                _tell("store.failed", reason=str(error), path=str(self.path))
-            else:
-                _tell("store.started", path=str(self.path), took_s=self._clock.now_s() - began_s)
-                return attempt
-
-    async def _lasts(self) -> bool:
-        """Wait for the server's end, cutting its log each minute, and say whether it had been steady."""
-        assert self._ended is not None  # noqa: S101 - keep_running() follows start()
-        lasted = False
-        while not await ends_within(self._ended, _STEADY_S, clock=self._clock):
-            lasted = True
-            with contextlib.suppress(OSError):
-                self._open_log().close()
-        return lasted
 
     async def _settle(self, programs: Path) -> Identity:
         """Make everything ready for the server: its user, its folder, its data, and nobody else in there."""
@@ -200,20 +155,16 @@ class EmbeddedServer:
             self._process, said_before = await self._spawn(programs, identity, lock)
         finally:
             os.close(lock)  # the server alone holds it from now on
-        self._ended = asyncio.ensure_future(self._process.wait())  # noqa: TID251 - ends with the process, which stop() ends
+        self.ended = asyncio.ensure_future(self._process.wait())  # noqa: TID251 - ends with the process, which stop() ends
         while not self._accepts():
-            if self._ended.done():
-                raise StoreFailed(f"the embedded server did not start: {self._last_words(said_before)}")
+            if self.ended.done():
+                raise StoreFailed(f"the embedded server did not start: {server_log.last_words(self.path, said_before)}")
             await self._clock.sleep(_POLL_S)
 
     async def _spawn(self, programs: Path, identity: Identity, lock: int) -> tuple[Process, int]:
         """Start the postmaster, and say how long its log was before."""
         arguments = ("-D", str(self.path / "data"), *_options(self._max_connections, durable=self._ephemeral is None))
-        try:
-            log = self._open_log()
-        except OSError as error:
-            raise store_folder.failure("write its log", error) from error
-        with log:
+        with server_log.open_log(self.path) as log:
             said_before = os.fstat(log.fileno()).st_size
             process = await spawn(
                 identity,
@@ -233,25 +184,6 @@ class EmbeddedServer:
             return False
         return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
-    def _last_words(self, since_bytes: int) -> str:
-        said = (self.path / "server.log").read_bytes()[since_bytes:].decode(errors="replace").splitlines()
-        # What went wrong comes last, often as LOG before the FATAL; time and process are of no interest here.
-        return "; ".join(line.partition("] ")[2] or line for line in said[-4:]) or f"see {self.path / 'server.log'}"
-
-    def _describe_end(self) -> str:
-        status = self._ended.result() if self._ended is not None else 0
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
-        return f"the server {how}, its log is {self.path / 'server.log'}"
-
-    def _open_log(self) -> BinaryIO:
-        """Open the server's log, emptied if it has grown long; the server appends, so it goes on at the new end."""
-        # Root does not follow a link that the server's user may have laid there.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self.path / "server.log", flags, 0o600)
-        if os.fstat(descriptor).st_size > _LOG_LIMIT_BYTES:
-            os.ftruncate(descriptor, 0)
-        return os.fdopen(descriptor, "ab")
-
     def _signal(self, number: signal.Signals) -> None:
         if (pid := self.pid) is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -259,9 +191,9 @@ class EmbeddedServer:
 
     async def _kill(self) -> None:
         """End at once whatever is left, children that have lost their postmaster too."""
-        if self._ended is not None and not self._ended.done():
+        if self.ended is not None and not self.ended.done():
             self._signal(signal.SIGKILL)
-            await asyncio.shield(self._ended)
+            await asyncio.shield(self.ended)
         if self._process is not None and self._process.returncode != 0:
             for pid in processes_of(self.path / "data"):
                 with contextlib.suppress(ProcessLookupError):
@@ -287,9 +219,3 @@ def _options(max_connections: int, *, durable: bool) -> list[str]:
     if not durable:
         settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
     return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-
-
-def _tell(event: str, **fields: str | float) -> None:
-    from supervisor.journal import tell  # noqa: PLC0415 - a store that runs says nothing
-
-    tell(event, exc=None, level=None, **fields)

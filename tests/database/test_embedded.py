@@ -17,10 +17,11 @@ from support.store import REPOSITORY, StoreDaemon, ask, is_alive, kill_all_below
 
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore
-from supervisor.database import embedded
+from supervisor.database import server_log
 from supervisor.database.embedded import EmbeddedServer, lock_folder
 from supervisor.database.ephemeral import EphemeralFolder
 from supervisor.database.orphan import processes_of
+from supervisor.database.revival import keep_running
 from supervisor.database.server_program import NOBODY, Identity, candidates, run_program
 from supervisor.errors import StoreFailed, StoreUnusable
 from supervisor.journal import observe
@@ -235,7 +236,7 @@ async def test_runs_again_after_it_died(home: Path) -> None:
     server = EmbeddedServer(EmbeddedStore(), home / "state", clock=clock)
     await server.start()
     unobserve = observe(lambda event, _level, fields: told.append((event, fields)))
-    keeping = asyncio.ensure_future(server.keep_running())
+    keeping = asyncio.ensure_future(keep_running(server, clock=clock))
     try:
         for times in (2, 3, 4):
             assert server.pid is not None
@@ -260,7 +261,7 @@ async def test_goes_on_trying(home: Path) -> None:
     server = EmbeddedServer(EmbeddedStore(), home / "state", clock=clock)
     await server.start()
     unobserve = observe(lambda event, _level, fields: told.append((event, fields)))
-    keeping = asyncio.ensure_future(server.keep_running())
+    keeping = asyncio.ensure_future(keep_running(server, clock=clock))
     conf = server.path / "data" / "postgresql.conf"
     good = conf.read_text()
     try:
@@ -405,7 +406,7 @@ async def test_log_stays_bounded(home: Path) -> None:
     """The server's log is cut at a start once it is long."""
     async with running(home / "state") as server:
         with (server.path / "server.log").open("ab") as log:
-            log.truncate(embedded._LOG_LIMIT_BYTES + 1)
+            log.truncate(server_log.LIMIT_BYTES + 1)
     async with running(home / "state") as server:
         assert (server.path / "server.log").stat().st_size < 10_000
 
