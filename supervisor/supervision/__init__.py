@@ -6,6 +6,8 @@ Each instance of a worker has a `Runner`, a task that carries out what pure modu
 - `stopping`: how long a run that was told to stop is waited for;
 - `state`: the moves that exist.
 
+While a run is under way its `Attendance` stands by it; an outage parks and lets go through `Parking`.
+
 The worker's own coroutine runs in a second task (`run`), inside of which whatever it raises becomes a
 value: a worker's SystemExit ends the worker and neither its siblings nor the event loop.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.errors import WorkerExhausted
 from supervisor.supervision import restart as policy
+from supervisor.supervision.attendance import Attendance, Stalled
 from supervisor.supervision.attention import Attention
 from supervisor.supervision.drain import Drain
 from supervisor.supervision.record import Record
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from supervisor.supervision.floor import Floor
     from supervisor.supervision.report import Report
     from supervisor.supervision.work import Work
-
-
-class Stalled(Exception):
-    """A tick took longer than its worker's `stall_timeout`."""
 
 
 class Runner:
@@ -35,18 +32,20 @@ class Runner:
         wanted: What is wanted of it.
         record: What has happened to it.
         attention: What it waits with.
+        drain: How it brings a run to its end.
+        floor: What it shares with the others.
         left_behind: Runs that did not end when told to, and still live.
         run: The run under way.
     """
 
     __slots__ = (
-        "_drain",
-        "_floor",
         "_history",
         "_not_before_s",
         "_owes_run",
         "_resume_delay_s",
         "attention",
+        "drain",
+        "floor",
         "left_behind",
         "record",
         "report",
@@ -67,9 +66,9 @@ class Runner:
         self.attention = Attention(floor.alarm)
         self.left_behind: list[Run] = []
         self.run: Run | None = None
-        self._floor = floor
+        self.floor = floor
         self._history = policy.History()
-        self._drain = Drain(self.attention, clock=floor.clock)
+        self.drain = Drain(self.attention, clock=floor.clock)
         self._not_before_s = float("-inf")
         self._resume_delay_s = 0.0
         # An outage ended a tick: it is run again whatever the timetable says.
@@ -83,8 +82,19 @@ class Runner:
     def inherit(self, predecessor: Runner) -> None:
         """Take over the runs that another instance could not end."""
         for run in predecessor.left_behind:
-            self.left_behind.append(run)
-            run.when_done(self.attention.wake)
+            self.leave_behind(run)
+
+    def leave_behind(self, run: Run) -> None:
+        """Go on without a run that does not end when told to, and hear of its end."""
+        self.left_behind.append(run)
+        run.when_done(self.attention.wake)
+
+    def note_failure(self, error: BaseException, *, is_outage: bool) -> None:
+        """Tell what a run raised, and count it unless an outage did it."""
+        if not is_outage:
+            self.record.note_failure(error, now_s=self.floor.clock.now_s())
+        if not isinstance(error, Stalled):
+            self.report.failed(error, is_outage=is_outage)
 
     def order(self, wanted: Wanted, *, reason: str | None = None, is_quiet: bool = False) -> None:
         """Say what is wanted from now on; `reason` and `is_quiet` shape the entry that tells it.
@@ -103,14 +113,13 @@ class Runner:
 
     def hurry(self) -> None:
         """Cancel at once what has been told to stop."""
-        self._drain.hurry()
+        self.drain.hurry()
 
     def recover(self) -> None:
         """Put things in order after `live()` itself has failed, so that it can be called again."""
         if self.run is not None and not self.run.is_done:
             self.run.cancel()
-            self.left_behind.append(self.run)
-            self.run.when_done(self.attention.wake)
+            self.leave_behind(self.run)
         self.run = None
         self.state = State.STOPPED
 
@@ -130,21 +139,21 @@ class Runner:
             else:
                 await self._approach_run()
         if self.state not in FINAL and self.state is not State.ABANDONED:
-            self._move(Move.REST)
+            self.move(Move.REST)
 
     async def _pause(self) -> None:
         if not self._has_left_behind():
-            self._move(Move.REST)
-            self._move(Move.PAUSE)
+            self.move(Move.REST)
+            self.move(Move.PAUSE)
         self.report.paused()
         while self.wanted is Wanted.PAUSED:
             await self.attention.wait()
             if self.state is State.ABANDONED and not self._has_left_behind():
-                self._move(Move.REST)
-                self._move(Move.PAUSE)
+                self.move(Move.REST)
+                self.move(Move.PAUSE)
         if self.wanted is Wanted.RUNNING:
             if self.state is State.PAUSED:
-                self._move(Move.REST)
+                self.move(Move.REST)
             if self.work.timetable is not None:
                 self.work.timetable.skip_missed()
             self._owes_run = False
@@ -152,34 +161,34 @@ class Runner:
 
     async def _approach_run(self) -> None:
         """Take one step towards the next run: a wait for what is in its way, or the run itself."""
-        now_s = self._floor.clock.now_s()
+        now_s = self.floor.clock.now_s()
         timetable = self.work.timetable
         if timetable is not None and self._has_left_behind():
             # Ticks never overlap: the one that would not end comes first.
             if self.state is not State.ABANDONED:
-                self._move(Move.ABANDON)
+                self.move(Move.ABANDON)
             await self.attention.wait()
-        elif self.state is State.PARKED and not self._floor.outages.is_up:
+        elif self.state is State.PARKED and not self.floor.outages.is_up:
             await self.attention.wait()
         elif self._resume_delay_s > 0:
             self._not_before_s, self._resume_delay_s = now_s + self._resume_delay_s, 0.0
         elif self._not_before_s > now_s:
             if self.state not in (State.WAITING, State.PARKED):
-                self._move(Move.REST)
-                self._move(Move.BACK_OFF)
+                self.move(Move.REST)
+                self.move(Move.BACK_OFF)
             await self.attention.wait(self._not_before_s)
         elif timetable is not None and not self._owes_run and (delay_s := timetable.delay_s()) > 0:
-            self._move(Move.SCHEDULE)
+            self.move(Move.SCHEDULE)
             await self.attention.wait(now_s + delay_s)
-        elif timetable is not None and not self._floor.outages.is_up:
-            self._move(Move.PARK)
-            self._floor.on_parked()
+        elif timetable is not None and not self.floor.outages.is_up:
+            self.move(Move.PARK)
+            self.floor.on_parked()
         else:
             await self._do_run()
 
     async def _do_run(self) -> None:
-        clock = self._floor.clock
-        self._move(Move.BEGIN)
+        clock = self.floor.clock
+        self.move(Move.BEGIN)
         self._owes_run = False
         if self.work.timetable is not None:
             self.work.timetable.begin()
@@ -189,104 +198,20 @@ class Runner:
         now_s = clock.now_s()
         self._history = policy.begun(self.spec, self._history, now_s=now_s)
         self.run = run = Run(
-            self.work, tasks=self._floor.tasks, name=self.report.name, began_s=now_s, on_end=self.attention.wake
+            self.work, tasks=self.floor.tasks, name=self.report.name, began_s=now_s, on_end=self.attention.wake
         )
-        await self._attend(run)
+        ended = await Attendance(self, run).until_end()
         self.run = None
-
-    async def _attend(self, run: Run) -> None:
-        while not run.is_done:
-            if self.wanted is not Wanted.RUNNING:
-                return await self._stop(run)
-            stall_at_s = self._stall_at_s(run)
-            if stall_at_s is not None and self._floor.clock.now_s() >= stall_at_s:
-                return await self._stall(run)
-            await self.attention.wait(stall_at_s)
-        return await self._judge(run)
-
-    def _stall_at_s(self, run: Run) -> float | None:
-        limit_s = self.spec.stall_timeout_s
-        if self.work.timetable is None or limit_s <= 0:
-            return None
-        if not self._floor.outages.is_up:
-            # A call may wait as long as an outage takes; its time counts from the database's return.
-            return self._floor.clock.now_s() + limit_s
-        return max(run.began_s, self._floor.up_since_s()) + limit_s
-
-    async def _stall(self, run: Run) -> None:
-        self.report.stalled(self.spec.stall_timeout_s, run.stack())
-        self._move(Move.TELL_STOP)
-        run.tell_stop()
-        is_gone = await self._bring_to_end(run, limit_s=0.0)
-        stalled = Stalled(f"took longer than {self.spec.stall_timeout_s:g} s")
-        if self.wanted is Wanted.RUNNING:
-            self._decide(policy.Ending.FAILED, stalled)
-        elif is_gone:
-            self._note_stopped(stalled)
-            self._move(Move.REST)
-
-    async def _stop(self, run: Run) -> None:
-        self._move(Move.TELL_STOP)
-        run.tell_stop()
-        if await self._bring_to_end(run, limit_s=self.spec.stop_timeout_s):
-            self._note_stopped(run.take_error(), cut_off_after_s=self._drain.cut_off_after_s)
-            self._move(Move.REST)
-
-    def _note_stopped(self, error: BaseException | None, *, cut_off_after_s: float | None = None) -> None:
-        self.record.last_ended = self._floor.clock.wall()
-        if error is not None:
-            self._note_failure(error, is_outage=not self._floor.outages.is_up)
-        self.report.stopped(cut_off_after_s=cut_off_after_s)
-
-    def _note_failure(self, error: BaseException, *, is_outage: bool) -> None:
-        if not is_outage:
-            self.record.note_failure(error, now_s=self._floor.clock.now_s())
-        if not isinstance(error, Stalled):
-            self.report.failed(error, is_outage=is_outage)
-
-    async def _bring_to_end(self, run: Run, *, limit_s: float) -> bool:
-        """Wait for a run that was told to stop; leave it behind if it does not end in time."""
-        began_s = self._floor.clock.now_s()
-        is_work = self.work.timetable is not None
-        if await self._drain.wait_for(run, limit_s=limit_s, is_work=is_work):
-            return True
-        self.left_behind.append(run)
-        run.when_done(self.attention.wake)
-        self._move(Move.ABANDON)
-        self.report.abandoned(self._floor.clock.now_s() - began_s, run.stack())
-        return False
-
-    async def _judge(self, run: Run) -> None:
-        error = run.take_error()
-        ending = policy.Ending.RETURNED
-        if error is not None:
-            ending = policy.Ending.OUTAGE if await self._is_outage(error) else policy.Ending.FAILED
-        if self.wanted is Wanted.RUNNING:
-            self.record.last_ended = self._floor.clock.wall()
-            self._decide(ending, error)
-        else:
-            self._note_stopped(error)
-            self._move(Move.REST)
-
-    async def _is_outage(self, error: BaseException) -> bool:
-        """Ask whether an outage explains an error; an order ends the wait for the answer."""
-        floor = self._floor
-        asking = floor.tasks.start(floor.outages.explains(error), name=f"outage? {self.report.name}")
-        asking.add_done_callback(lambda _: self.attention.wake())
-        while not asking.done():
-            if self.wanted is not Wanted.RUNNING:
-                asking.cancel()
-                return not floor.outages.is_up
-            await self.attention.wait()
-        return not asking.cancelled() and asking.exception() is None and asking.result()
+        if ended is not None:
+            self._decide(*ended)
 
     def _decide(self, ending: policy.Ending, error: BaseException | None) -> None:
-        now_s = self._floor.clock.now_s()
+        now_s = self.floor.clock.now_s()
         decision, self._history = policy.judge(
-            self.spec, self._history, ending, now_s=now_s, sample=self._floor.rng.random()
+            self.spec, self._history, ending, now_s=now_s, sample=self.floor.rng.random()
         )
         if error is not None:
-            self._note_failure(error, is_outage=ending is policy.Ending.OUTAGE)
+            self.note_failure(error, is_outage=ending is policy.Ending.OUTAGE)
         self._carry_out(decision, ending, now_s)
 
     def _carry_out(self, decision: policy.Decision, ending: policy.Ending, now_s: float) -> None:
@@ -298,22 +223,22 @@ class Runner:
                 self._not_before_s = now_s + delay_s
                 self.report.restarting(delay_s, restarts)
                 if self.state is not State.ABANDONED:
-                    self._move(Move.BACK_OFF)
+                    self.move(Move.BACK_OFF)
             case policy.RunAgain(delay_s):
                 self._owes_run = True
                 self._resume_delay_s = delay_s
-                self._move(Move.PARK)
-                self._floor.on_parked()
+                self.move(Move.PARK)
+                self.floor.on_parked()
             case policy.NextTick():
-                self._move(Move.REST)
+                self.move(Move.REST)
             case policy.Finished(is_failure):
-                self._move(Move.FAIL if is_failure else Move.FINISH)
+                self.move(Move.FAIL if is_failure else Move.FINISH)
                 self.report.finished(is_failure=is_failure)
             case policy.Exhausted(restarts):
-                self._move(Move.EXHAUST)
+                self.move(Move.EXHAUST)
                 self.report.exhausted(restarts, self.spec.window_s)
                 if self.spec.exhausted == "exit":
-                    self._floor.on_exhausted(WorkerExhausted(self._exhaustion(restarts)))
+                    self.floor.on_exhausted(WorkerExhausted(self._exhaustion(restarts)))
 
     def _exhaustion(self, restarts: int) -> str:
         return f"worker {self.spec.name} failed again after {restarts} restarts within {self.spec.window_s:g} s"
@@ -322,5 +247,6 @@ class Runner:
         self.left_behind[:] = [run for run in self.left_behind if not run.is_done]
         return bool(self.left_behind)
 
-    def _move(self, move: Move) -> None:
+    def move(self, move: Move) -> None:
+        """Pass into the state that the move leads to."""
         self.state = moved(self.state, move)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import ends_within
@@ -13,11 +12,12 @@ from supervisor.journal import tell
 from supervisor.supervision.alarm import Alarm
 from supervisor.supervision.crew import Crew
 from supervisor.supervision.floor import Floor
+from supervisor.supervision.parking import Parking
 from supervisor.supervision.report import Report
 from supervisor.supervision.runner import Runner
 from supervisor.supervision.soundness import Soundness
-from supervisor.supervision.state import FINAL, ILL, State, Wanted
-from supervisor.supervision.status import census_of, kind_of, row_of
+from supervisor.supervision.state import ILL, Wanted
+from supervisor.supervision.status import census_of, row_of
 from supervisor.supervision.stopping import GRACE_S
 from supervisor.tasks import Tasks
 
@@ -72,22 +72,21 @@ class Supervisor:
         self._clock = clock
         self._tasks = Tasks(self._crashed)
         self._alarm = Alarm(clock=clock, tasks=self._tasks)
+        self._parking = Parking(self._runners, outages=outages, clock=clock, tasks=self._tasks)
         self._floor = Floor(
             clock=clock,
             rng=rng,
             tasks=self._tasks,
             alarm=self._alarm,
             outages=outages,
-            up_since_s=lambda: self._up_since_s,
-            on_parked=self._watch_outage,
+            up_since_s=lambda: self._parking.up_since_s,
+            on_parked=self._parking.watch,
             on_exhausted=on_exhausted,
         )
         self._crews: dict[str, Crew] = {}
         # Instances of workers that were removed, whose runs would not end.
         self._ghosts: dict[str, list[Runner]] = {}
         self._soundness = Soundness()
-        self._up_since_s = float("-inf")
-        self._outage: asyncio.Task[None] | None = None
         self._is_stopping = False
 
     # The life of all
@@ -181,14 +180,13 @@ class Supervisor:
 
     def database_went_down(self) -> None:
         """Tell, in one entry for all, that the workers wait for the database."""
-        self._tell_all("workers.parked")
+        self._parking.tell("workers.parked")
 
     def database_came_back(self, *, told: bool = True) -> None:
         """Let the workers go on, and tell it in one entry for all unless the outage itself was not told."""
-        self._up_since_s = self._clock.now_s()
         if told:
-            self._tell_all("workers.resumed")
-        self._wake_parked()
+            self._parking.tell("workers.resumed")
+        self._parking.let_go()
 
     # What goes on
 
@@ -288,29 +286,6 @@ class Supervisor:
     def _crashed(self, task: str, error: BaseException) -> None:
         tell("daemon.failed", exc=error, task=task)
         self._soundness.lose()
-
-    def _watch_outage(self) -> None:
-        if self._outage is None or self._outage.done():
-            self._outage = self._tasks.start(self._wait_for_database(), name="workers wait for the database")
-
-    async def _wait_for_database(self) -> None:
-        await self._outages.wait_until_up()
-        self._up_since_s = self._clock.now_s()
-        self._wake_parked()
-
-    def _wake_parked(self) -> None:
-        for runner in self._runners():
-            if runner.state is State.PARKED:
-                runner.attention.wake()
-
-    def _tell_all(self, event: str) -> None:
-        concerned = [r for r in self._runners() if r.wanted is Wanted.RUNNING and r.state not in FINAL]
-        kinds = {runner.spec.name: kind_of(runner.spec) for runner in concerned}
-        counts: dict[str, Any] = dict(Counter(kinds.values()))
-        if len(concerned) > len(kinds):
-            counts["instances"] = len(concerned)
-        if concerned:
-            tell(event, workers=len(kinds), **counts)
 
 
 async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
