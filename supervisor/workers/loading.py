@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
 
 LIMIT_S = 30.0
+_INSTALLED = ("site-packages", "dist-packages")
 
 
 async def load(
@@ -36,7 +37,7 @@ async def load(
 
     Args:
         specs: The workers.
-        python_path: Folders to import from, after everything that is installed.
+        python_path: Folders to import from, after the standard library and before what is installed.
         source: The configuration's file, for the faults.
         clock: Time.
         limit_s: How long all imports together may take.
@@ -58,14 +59,16 @@ async def load(
 
 
 def _extend_path(folders: Iterable[Path]) -> None:
-    """Add folders to the end of `sys.path`, once.
+    """Add folders to `sys.path`, once and in their order: behind the standard library, before what is installed.
 
-    At the end, because the daemon itself goes on importing: a worker's own `queue.py` or `select.py`
-    in front would take the standard library's place in every room of the house.
+    Behind, because the daemon itself goes on importing: a worker's own `queue.py` or `select.py` in front
+    would take the standard library's place in every room of the house. Before, because a package that
+    happens to be installed must not take the place of a user's own module.
     """
-    for folder in map(str, folders):
-        if folder not in sys.path:
-            sys.path.append(folder)
+    ours = [*dict.fromkeys(map(str, folders))]
+    installed = (n for n, entry in enumerate(sys.path) if entry.endswith(_INSTALLED) and entry not in ours)
+    place = next(installed, len(sys.path))
+    sys.path[place:place] = [folder for folder in ours if folder not in sys.path]
 
 
 class _Import:

@@ -76,11 +76,38 @@ async def test_what_can_be_a_worker(folder: Path) -> None:
     names = ["work", "optional", "partial", "instance", "instance.method", "decorated"]
     specs = [service(f"w{n}") for n, _ in enumerate(names)]
     specs = [type(s)(name=s.name, run=f"{module}:{name}", kind=s.kind) for s, name in zip(specs, names, strict=True)]
-    functions = await load(specs, python_path=[folder, folder], source="app.toml", clock=SystemClock())
+    functions = await load(specs, python_path=[folder], source="app.toml", clock=SystemClock())
     assert [*functions] == [spec.name for spec in specs]
     assert functions["w0"] is sys.modules[module].work
-    assert sys.path.count(str(folder)) == 1
-    assert sys.path[-1] == str(folder)
+
+
+async def test_where_workers_are_imported_from(folder: Path) -> None:
+    """The folders come after the standard library and before what is installed, each once and in their order."""
+    own = [folder / "a", folder / "site-packages", folder / "c"]
+    before = [*sys.path]
+    for python_path in (own[:2], own[:1] * 2, own):  # a reload may add some
+        await load([], python_path=python_path, source="app.toml", clock=SystemClock())
+    first = next(n for n, entry in enumerate(before) if entry.endswith("site-packages"))
+    assert sys.path == [*before[:first], *map(str, (own[0], own[1], own[2])), *before[first:]]
+
+
+async def test_where_workers_are_imported_from_without_packages(folder: Path) -> None:
+    """Where nothing is installed the folders come last."""
+    sys.path[:] = bare = [entry for entry in sys.path if not entry.endswith("packages")]
+    await load([], python_path=[folder], source="app.toml", clock=SystemClock())
+    assert sys.path == [*bare, str(folder)]
+
+
+async def test_a_module_of_ones_own_comes_before_an_installed_one(folder: Path) -> None:
+    """An installed package of the same name does not take the place of a worker's module; one of Python's does."""
+    for name in ("iniconfig", "sched"):
+        write(folder, name, "async def work(ctx): ...\n")
+        sys.modules.pop(name, None)
+    spec = type(service())(name="w", run="iniconfig:work", kind=service().kind)
+    functions = await load([spec], python_path=[folder], source="app.toml", clock=SystemClock())
+    assert functions["w"].__code__.co_filename == str(folder / "iniconfig.py")
+    (problem,) = await problems(folder, "sched:work")
+    assert "sched.py has no 'work'" in problem
 
 
 @pytest.mark.parametrize(
