@@ -177,6 +177,8 @@ class Gate:
     def _remind(self, outage: Outage, failure: Failure, delay_s: float) -> None:
         now_s = self._clock.now_s()
         due = gate_state.remind(outage, now_s)
+        if due is None and outage.is_told and gate_state.has_new_cause(outage, failure.error_class):
+            due = outage  # a different error is never swallowed by the one before
         self.outage = due or outage
         if due and self.state is GateState.CONNECTING:
             gate_entries.tell_still_connecting(outage, failure, now_s=now_s, next_try_s=delay_s)
@@ -290,7 +292,8 @@ class Gate:
         self.state, self.since_s, self.failure = GateState.DOWN, now_s, failure
         self.disturbed_at_s = now_s
         self._up.clear()
-        self.outage = gate_state.lose(self.outage, now_s)
+        up_for_s = now_s - self.up_since_s
+        self.outage = gate_state.lose(self.outage, now_s, up_for_s=up_for_s, cause=failure.error_class)
         is_news = self.outage.flaps == 0
         if is_news:
             gate_entries.tell_lost(failure)

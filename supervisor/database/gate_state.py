@@ -51,6 +51,10 @@ FIRST_CHECK_AFTER_S = 0.1
 FIRST_ASKED_AGAIN_S = 0.15
 CHECKS_PER_ELAPSED = 0.4
 SOON = 1.5
+# A recovery that held for this long was one, and its end is news; of a server that flaps for hours, only at first.
+CALM_S = 3.0
+MOST_TOLD_RELAPSES = 3
+NEEDS_A_PERSON = (ErrorClass.REFUSED, ErrorClass.CROWDED, ErrorClass.UNUSABLE, ErrorClass.MISCONFIGURED)
 
 
 class Outage(NamedTuple):
@@ -62,6 +66,7 @@ class Outage(NamedTuple):
         failures: Failed attempts by class; each class grows its own delays.
         flaps: Recoveries that did not last.
         wariness: Failed attempts just before, of a start that has not proven itself: delays go on from there.
+        relapses: Outages just before, each told, whose recoveries did not prove themselves.
         is_told: Whether the journal knows of it.
         tell_at_s: When the journal hears of it again.
         tell_step_s: How long the silence before that was; it doubles.
@@ -72,6 +77,7 @@ class Outage(NamedTuple):
     failures: Mapping[ErrorClass, int] = MappingProxyType({})
     flaps: int = 0
     wariness: int = 0
+    relapses: int = 0
     is_told: bool = False
     tell_at_s: float = 0.0
     tell_step_s: float = FIRST_TOLD_AFTER_S
@@ -90,15 +96,30 @@ def begin_start(now_s: float) -> Outage:
     return begin_outage(now_s)._replace(tell_at_s=now_s + START_TOLD_AFTER_S, tell_step_s=FIRST_TOLD_AFTER_S / 2)
 
 
-def lose(outage: Outage | None, now_s: float) -> Outage:
-    """Return the outage that a loss begins or, after a recovery that did not last, goes on with."""
+def lose(outage: Outage | None, now_s: float, *, up_for_s: float, cause: ErrorClass) -> Outage:
+    """Return the outage that a loss begins or, after a recovery that did not last, goes on with.
+
+    Args:
+        outage: The one before, until its recovery has proven itself.
+        now_s: When the loss was found.
+        up_for_s: How long the recovery lasted.
+        cause: What the loss is put down to.
+    """
     if outage is None:
         return begin_outage(now_s)._replace(is_told=True)
-    if not outage.is_told:
-        # Wary of it, but it was up: the time, the attempts and the entries of this outage begin now.
-        wariness = outage.wariness + sum(outage.failures.values())
-        return begin_outage(now_s)._replace(is_told=True, wariness=wariness)
-    return outage._replace(flaps=outage.flaps + 1)
+    is_new_cause = cause in NEEDS_A_PERSON and cause not in outage.failures
+    is_news = outage.relapses < MOST_TOLD_RELAPSES and (up_for_s >= CALM_S or is_new_cause)
+    if outage.is_told and not is_news:
+        return outage._replace(flaps=outage.flaps + 1)
+    # Wary of it, but it was up: the time, the attempts and the entries of this outage begin now.
+    wariness = outage.wariness + sum(outage.failures.values())
+    relapses = outage.relapses + (1 if outage.is_told else 0)
+    return begin_outage(now_s)._replace(is_told=True, wariness=wariness, relapses=relapses)
+
+
+def has_new_cause(outage: Outage, cause: ErrorClass) -> bool:
+    """Whether the last failed attempt, which is counted already, is the first of a kind that a person must mend."""
+    return cause in NEEDS_A_PERSON and outage.failures.get(cause) == 1 and sum(outage.failures.values()) > 1
 
 
 class TryAgain(NamedTuple):

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from supervisor.config.model import Backoff, ConnectPolicy
 from supervisor.database.error_class import ErrorClass, Failure
 from supervisor.database.gate_state import (
+    CALM_S,
     DROPPED_MAX_S,
+    MOST_TOLD_RELAPSES,
     Final,
     Outage,
     TryAgain,
@@ -21,6 +23,7 @@ from supervisor.database.gate_state import (
     begin_outage,
     check_delay,
     count_failure,
+    has_new_cause,
     is_proven,
     judge_failure,
     lose,
@@ -113,11 +116,11 @@ def test_each_class_grows_its_own_delays() -> None:
 
 def test_flapping_keeps_the_grown_delays() -> None:
     """Each recovery that did not last grows the delays as a failure does; none resets them."""
-    outage = lose(None, 0.0)
+    outage = lost(None, 0.0)
     delays = []
     for turn in range(8):
         delays.append(delay(outage, ErrorClass.DROPPED))
-        outage = lose(outage, float(turn))
+        outage = lost(outage, float(turn))
     assert delays == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
 
 
@@ -162,10 +165,16 @@ def test_no_limit_means_for_ever() -> None:
 # Losing again
 
 
+def lost(
+    outage: Outage | None, now_s: float, *, up_for_s: float = 0.5, cause: ErrorClass = ErrorClass.DROPPED
+) -> Outage:
+    return lose(outage, now_s, up_for_s=up_for_s, cause=cause)
+
+
 def test_the_outage_after_a_rough_start_counts_from_its_own_beginning() -> None:
     """A start that had failures makes the next outage wary, but adds neither time nor attempts to it."""
     rough = failed(begin_outage(0.0), *[ErrorClass.ABSENT] * 4)
-    outage = lose(rough, 50.0)
+    outage = lost(rough, 50.0)
     assert (outage.since_s, outage.attempts, outage.flaps, outage.is_told) == (50.0, 0, 0, True)
     assert remind(outage, 64.0) is None
     assert delay(outage, ErrorClass.ABSENT) == 4.0
@@ -173,9 +182,28 @@ def test_the_outage_after_a_rough_start_counts_from_its_own_beginning() -> None:
 
 def test_a_loss_after_a_recovery_goes_on_with_the_same_outage() -> None:
     """Its beginning, its schedule of entries and its counts stay."""
-    told = failed(lose(None, 0.0), ErrorClass.ABSENT)
-    again = lose(told, 9.0)
+    told = failed(lost(None, 0.0), ErrorClass.ABSENT)
+    again = lost(told, 9.0, up_for_s=2.9)
     assert again == told._replace(flaps=1)
+
+
+def test_a_recovery_that_held_for_a_while_ends_as_news() -> None:
+    """The next loss is an outage of its own, with the delays of the one before; of many such, only the first ones."""
+    outage = failed(lost(None, 0.0), ErrorClass.ABSENT, ErrorClass.ABSENT)
+    for number in range(1, MOST_TOLD_RELAPSES + 1):
+        outage = lost(outage, number * 10.0, up_for_s=CALM_S)
+        assert (outage.since_s, outage.flaps, outage.relapses) == (number * 10.0, 0, number)
+        assert delay(outage, ErrorClass.ABSENT) == 1.0
+    assert lost(outage, 90.0, up_for_s=CALM_S).flaps == 1
+
+
+@pytest.mark.parametrize(("cause", "is_news"), [(ErrorClass.REFUSED, True), (ErrorClass.DROPPED, False)])
+def test_a_cause_that_a_person_must_mend_is_news_at_once(cause: ErrorClass, is_news: bool) -> None:
+    """A changed password right after a recovery is told, a further drop is not."""
+    outage = failed(lost(None, 0.0), ErrorClass.ABSENT)
+    assert (lost(outage, 1.0, up_for_s=0.1, cause=cause).flaps == 0) is is_news
+    assert has_new_cause(failed(outage, cause), cause) is is_news
+    assert not has_new_cause(failed(outage, cause, cause), cause)
 
 
 # Entries
@@ -249,7 +277,7 @@ class Seen(NamedTuple):
 def simulate(error_class: ErrorClass, length_s: float, seed: int) -> Seen:
     """Live through an outage as the gate does, on a clock of numbers."""
     sample: Callable[[], float] = Random(seed).random
-    outage, now_s, seen = lose(None, 0.0), 0.0, Seen(0, 0, 0, 0.0)
+    outage, now_s, seen = lost(None, 0.0), 0.0, Seen(0, 0, 0, 0.0)
     policy = ConnectPolicy(backoff=Backoff(initial_s=0.25, max_s=30.0))
     while now_s < length_s:
         outage = failed(outage, error_class)
