@@ -99,6 +99,13 @@ def problems_of(dsn: str) -> list[str]:
     return [*_problems_of_hosts(parts), *_problems_of_options(parts)]
 
 
+def service_of(dsn: str) -> str | None:
+    """Return libpq's service that a connection string names, the last one as the driver does; None: none."""
+    parts = _take_apart(dsn)
+    named = [value for name, value in parts.options if name == "service" and value] if parts else []
+    return unquote_plus(named[-1]) if named else None
+
+
 def _wrong_form(dsn: str) -> str | None:
     if not dsn.strip():
         return "is empty"

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from supervisor.config.dsn import problems_of, redact
+from supervisor.config.dsn import problems_of, redact, service_of
 from supervisor.config.location import absolute
 from supervisor.config.model import Dsn, EmbeddedStore, Server
+from supervisor.config.service_file import problem_of_service
 from supervisor.config.toml_file import cannot_be_read, read_text
 
 if TYPE_CHECKING:
@@ -49,10 +50,26 @@ def read_target(
         # The environment comes before the file, whichever of the two keys it uses.
         dsn, dsn_file = (dsn, None) if faults.variable_of(_DSN) else (None, dsn_file)
     if dsn is not None:
-        return _judge(dsn, faults.variable_of(_DSN) or "database.dsn", base, _DSN, faults)
+        target = _judge(dsn, faults.variable_of(_DSN) or "database.dsn", base, _DSN, faults)
+        return _with_service(target, _DSN, environ, faults)
     if dsn_file is not None:
-        return _from_file(absolute(dsn_file, base), base, _DSN_FILE, faults)
-    return _from_surroundings(base, environ, faults)
+        target = _from_file(absolute(dsn_file, base), base, _DSN_FILE, faults)
+        return _with_service(target, _DSN_FILE, environ, faults)
+    return _with_service(_from_surroundings(base, environ, faults), None, environ, faults)
+
+
+def _with_service(
+    target: Server | EmbeddedStore | None, where: tuple[str, ...] | None, environ: Mapping[str, str], faults: Faults
+) -> Server | EmbeddedStore | None:
+    """Return the target unless it names a service that is not defined: the driver would connect elsewhere."""
+    service = service_of(target.dsn.reveal()) if isinstance(target, Server) else None
+    problem = problem_of_service(service, environ) if service else None
+    if not isinstance(target, Server) or problem is None:
+        return target
+    # What libpq's variables give comes from several; the one to blame is this.
+    source = "PGSERVICE" if target.came_from.startswith("PG") and where is None else target.came_from
+    _report(where, None if where == _DSN else source, problem, faults)
+    return None
 
 
 def _from_surroundings(base: Path, environ: Mapping[str, str], faults: Faults) -> Server | EmbeddedStore | None:

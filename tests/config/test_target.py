@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from support.config_file import DSN, WORKER, config_of, faults_of
@@ -51,7 +52,57 @@ def test_libpqs_variables_are_the_last_resort(tmp_path: Path) -> None:
     """With PGHOST and its kin an empty connection string leaves everything to them; a service is named in it."""
     server = _server(tmp_path, WORKER, PGHOST="h", PGUSER="u")
     assert (server.dsn.reveal(), server.came_from, str(server.dsn)) == ("", "PGHOST, PGUSER", "libpq's variables")
-    assert _server(tmp_path, WORKER, PGSERVICE="my app").dsn.reveal() == "postgresql://?service=my%20app"
+    (tmp_path / "services").write_text("[my app]\nhost = h\n")
+    server = _server(tmp_path, WORKER, PGSERVICE="my app", PGSERVICEFILE=str(tmp_path / "services"))
+    assert server.dsn.reveal() == "postgresql://?service=my%20app"
+
+
+def _service_faults(folder: Path, *, file: str | None, service: str = "shop", **more: str) -> list[list[str]]:
+    """Return the faults of a service that is named in the dsn, and in PGSERVICE."""
+    if file is not None:
+        (folder / "services").write_text(file)
+    environ = {"PGSERVICEFILE": str(folder / "services"), **more}
+    named = f'[database]\ndsn = "postgresql://u@/?service={quote(service)}"\n{WORKER}'
+    faults = [faults_of(folder, named, environ), faults_of(folder, WORKER, {**environ, "PGSERVICE": service})]
+    return [[one.replace(str(folder), "DIR") for one in some] for some in faults]
+
+
+def test_a_service_that_is_defined_nowhere_is_a_fault(tmp_path: Path) -> None:
+    """The driver would go elsewhere without a word; the fault names the service and the file and what to do."""
+    missing = (
+        'names the service "shop", but the service file DIR/services does not exist;'
+        " write it, or set PGSERVICEFILE to the file that has a section [shop]"
+    )
+    assert _service_faults(tmp_path, file=None) == [[f"FILE: database.dsn: {missing}"], [f"PGSERVICE: {missing}"]]
+    undefined = (
+        'names the service "shop", but the service file DIR/services has no section [shop];'
+        " add it, or set PGSERVICEFILE to the file that has it"
+    )
+    text = f"[shopping]\nhost = h\npassword = {SECRET}\n[DEFAULT]\nhost = h\n"
+    assert _service_faults(tmp_path, file=text) == [[f"FILE: database.dsn: {undefined}"], [f"PGSERVICE: {undefined}"]]
+    for there in ("shopping", "shop%20ping"):
+        text = f"[{there.replace('%20', ' ')}]\nhost = h\n"
+        assert _service_faults(tmp_path, file=text, service=there.replace("%20", " ")) == [[], []]
+
+
+@pytest.mark.parametrize("text", [f"{SECRET}\n[shop]\n", f"[shop]\n{SECRET}\n", f"[shop]\npassword = {SECRET}%\n"])
+def test_a_service_that_cannot_be_understood_is_a_fault_without_its_text(tmp_path: Path, text: str) -> None:
+    """What the driver would fail over is said before, and nothing of the file is repeated."""
+    for faults in _service_faults(tmp_path, file=text):
+        (fault,) = faults
+        assert "DIR/services" in fault
+        assert SECRET not in fault
+
+
+def test_the_service_file_is_the_home_folders_unless_said(tmp_path: Path) -> None:
+    """Without PGSERVICEFILE it is ~/.pg_service.conf, as for the driver; of several services the last one counts."""
+    (tmp_path / ".pg_service.conf").write_text("[shop]\nhost = h\n")
+    assert faults_of(tmp_path, WORKER, {"PGSERVICE": "shop", "HOME": str(tmp_path)}) == []
+    (fault,) = faults_of(tmp_path, WORKER, {"PGSERVICE": "ship", "HOME": str(tmp_path)})
+    assert f"{tmp_path}/.pg_service.conf has no section [ship]" in fault
+    (tmp_path / "dsn").write_text("postgresql://?service=shop&service=ship")
+    (fault,) = faults_of(tmp_path, WORKER, {"CREDENTIALS_DIRECTORY": str(tmp_path), "HOME": str(tmp_path)})
+    assert fault.startswith(f'{tmp_path}/dsn: names the service "ship"')
 
 
 STORES = [
