@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from supervisor.cli.output import complain, show
 from supervisor.clock import SystemClock
 from supervisor.config.finding import find_config
+from supervisor.config.location import from_here
 from supervisor.config.model import EmbeddedStore, Server
 from supervisor.config.reading import read_config
+from supervisor.config.salvage import readable_workers
 from supervisor.errors import ConfigError, Fault, SupervisorError
 from supervisor.workers.loading import load
 
@@ -28,9 +30,14 @@ def check(config_path: str | None, *, connect: bool) -> int:
     """Print every fault, or what was found to be right, and return 78 or 0."""
     try:
         path = find_config(config_path, os.environ)
-        config = _read(path)
     except ConfigError as error:
         complain(str(error))
+        return _CONFIG
+    try:
+        config = _read(path)
+    except ConfigError as error:
+        unloadable = asyncio.run(_try_what_is_readable(path))
+        complain("\n".join(dict.fromkeys(map(str, (*error.faults, *unloadable)))))
         return _CONFIG
     faults, remark = asyncio.run(_try(config, connect=connect))
     if faults:
@@ -50,6 +57,16 @@ def _read(path: Path) -> Config:
         if "CREDENTIALS_DIRECTORY" in os.environ or not os.access(credential, os.R_OK):
             raise
         return read_config(path, {**os.environ, "PGSUPERVISOR__DATABASE__DSN_FILE": str(credential)})
+
+
+async def _try_what_is_readable(path: Path) -> tuple[Fault, ...]:
+    """Return the faults of the imports, as far as a wrong configuration says what to import."""
+    specs, python_path = readable_workers(path, os.environ)
+    try:
+        await load(specs, python_path=python_path, source=str(from_here(path)), clock=SystemClock())
+    except ConfigError as error:
+        return error.faults
+    return ()
 
 
 async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:

@@ -75,6 +75,46 @@ def test_prints_every_worker_that_cannot_be_loaded_and_the_database_too(launch: 
     assert "Traceback" not in done.stderr
 
 
+def test_imports_the_workers_of_a_wrong_file_too(launch: Launcher) -> None:
+    """One look shows the file's faults and every worker that cannot be imported, each once."""
+    text = """
+        [supervisor]
+        stop_timout = "3s"
+        [database]
+        dsn = 7
+        [workers.bad]
+        run = "no colon"
+        kind = "periodic"
+        [workers.kindless]
+        run = "absent:work"
+        kind = "nonsense"
+        [workers.good]
+        run = "things:work"
+        restart = "sometimes"
+        [workers.gone]
+        run = "things:gone"
+    """
+    daemon = launch.prepare(text)
+    # Found by python_path alone.
+    (daemon.folder / "things.py").write_text("async def work(ctx): ...\n")
+    done = daemon.run_command("check")
+    assert done.returncode == 78
+    faults = [line.removeprefix(f"{daemon.config}: ").partition(":")[0] for line in done.stderr.splitlines()]
+    assert faults == [
+        "supervisor.stop_timout", "database.dsn", "workers.bad.run", "workers.bad", "workers.kindless.kind",
+        "workers.good.restart", "workers.kindless.run", "workers.gone.run",
+    ], done.stderr  # fmt: skip
+
+
+def test_imports_nothing_when_the_file_is_no_toml(launch: Launcher) -> None:
+    """A file that cannot be taken apart is the one fault there is."""
+    daemon = launch.prepare('[workers.main]\nrun = "workers:work"\n[', 'raise RuntimeError("imported")\n')
+    done = daemon.run_command("check")
+    assert done.returncode == 78
+    assert len(done.stderr.splitlines()) == 1
+    assert "is not valid TOML" in done.stderr
+
+
 @pytest.mark.parametrize("kind", ["nothing listens", "no PostgreSQL", "wrong password", "absent database"])
 def test_connect_says_why_not(launch: Launcher, shared_postgres: Postgres, kind: str) -> None:
     """`--connect` names what is wrong with the connection, ends with 78 and shows no password."""
