@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import socket
 from typing import TYPE_CHECKING
 
 from supervisor.journal.events import CRITICAL, DEBUG, ERROR, INFO, WARNING
 from supervisor.journal.printable import printable
 from supervisor.journal.sentence import as_text
+from supervisor.journal.value import journald_name
 
 if TYPE_CHECKING:
     from supervisor.journal.entry import Rendered
 
 SOCKET_PATH = "/run/systemd/journal/socket"
 _PRIORITIES = {DEBUG: b"7", INFO: b"6", WARNING: b"4", ERROR: b"3", CRITICAL: b"2"}
-_NOT_IN_NAMES = re.compile(r"[^A-Z0-9_]")
 _LONGEST_NAME = 64
 
 
@@ -44,7 +43,7 @@ def _field(name: str, text: str) -> bytes:
 
 def _field_name(name: str) -> str:
     """Return the name as journald takes it; it drops fields with any other letter without a word."""
-    plain = _NOT_IN_NAMES.sub("_", name.upper()).lstrip("_")
+    plain = journald_name(name)
     if not plain or plain[0].isdigit():
         plain = f"FIELD_{plain}"
     return plain[:_LONGEST_NAME]

@@ -6,6 +6,8 @@ does when it is looked at, nothing is raised; whatever its size, at most `LIMIT`
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from reprlib import Repr
 from typing import TypeAlias
 
@@ -16,6 +18,7 @@ LIMIT = 48 * 1024
 OVERLAP = 1024
 _MOST_ITEMS = 100
 _MOST_FIELDS = 64
+_NOT_IN_NAMES = re.compile(r"[^A-Z0-9_]")
 
 _bounded = Repr()
 _bounded.maxlevel = 4
@@ -33,6 +36,13 @@ def safe_fields(fields: dict[str, object]) -> dict[str, Value]:
             break
         safe[name if type(name) is str else safe_text(name, 64)] = safe_value(value)
     return safe
+
+
+@lru_cache(maxsize=1024)
+def journald_name(name: str) -> str:
+    """Return a name as journald takes it, not yet cut: it drops fields with other letters without a word."""
+    # Lower first, as JSON writes it: a few letters are ASCII in only one of the two cases.
+    return _NOT_IN_NAMES.sub("_", name.lower().upper()).lstrip("_")
 
 
 def safe_value(value: object, *, depth: int = 0) -> Value:

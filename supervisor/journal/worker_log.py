@@ -9,7 +9,7 @@ import structlog
 
 from supervisor.journal.events import CRITICAL, DEBUG, ERROR, INFO, LEVELS, WARNING
 from supervisor.journal.journal import say
-from supervisor.journal.value import LIMIT, safe_text, safe_value
+from supervisor.journal.value import LIMIT, journald_name, safe_text, safe_value
 
 # Names that an entry has of its own; a worker's field of that name gets a `_` behind it.
 _RESERVED = frozenset({
@@ -142,10 +142,15 @@ def _text(event: object, args: tuple[object, ...]) -> str:
 
 
 def _renamed(fields: dict[Any, Any], worker: str | None, *, failed: bool) -> dict[Any, object]:
-    own = {
-        f"{name}_" if name in _RESERVED or (failed and name in _OF_FAILURE) else name: value
-        for name, value in fields.items()
-    }
+    own = {_own_name(name, failed=failed): value for name, value in fields.items()}
     if worker is not None and own.get("worker") != worker:
         own["worker_"], own["worker"] = own["worker"], worker
     return own
+
+
+def _own_name(name: object, *, failed: bool) -> str:
+    """Return the name that a worker's field gets: compared as it will be written, whatever its case."""
+    text = name if type(name) is str else safe_text(name, 64)
+    plain = journald_name(text[:64]).lower()
+    is_taken = plain in _RESERVED or (failed and plain in _OF_FAILURE) or (plain == "worker" and text != plain)
+    return f"{plain}_" if is_taken else text

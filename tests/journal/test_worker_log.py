@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -20,6 +20,9 @@ from supervisor.journal.lines import encode_line
 from supervisor.journal.native import encode_native
 from supervisor.journal.terminal import encode_coloured
 from supervisor.journal.value import LIMIT, OVERLAP, safe_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Hostile:
@@ -106,6 +109,33 @@ def test_names_that_an_entry_has_of_its_own() -> None:
     assert entries.all[0].fields == {
         "level_": "x", "message_": "y", "worker": "mail", "worker_": "z", "priority_": 1, "event_": 2, "n": 3,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["{}", "_{}", "__{}"])
+@pytest.mark.parametrize("change", [str.upper, str.capitalize, str.lower])
+def test_no_spelling_of_a_name_takes_the_place_of_the_daemons_own(change: Callable[[str], str], form: str) -> None:
+    """Journald and JSON fold case and underscores, so a name is compared as they will write it."""
+    own = ("message", "priority", "event", "message_id", "syslog_identifier", "level", "ts")
+    with Entries() as entries:
+        worker_logger("mail").info("sent", **{form.format(change(name)): "forged" for name in (*own, "worker")})
+    fields = entries.all[0].fields
+    assert fields == {**{f"{name}_": "forged" for name in (*own, "worker")}, "worker": "mail"}
+    entry = render(Entry("sent", INFO, FakeClock().wall(), fields, None))
+    names = [line.partition(b"=")[0] for line in encode_native(entry).splitlines()]
+    assert len(names) == len(set(names))
+    line = json.loads(encode_line(entry))
+    assert (line["event"], line["level"], line["worker"]) == ("sent", "info", "mail")
+    assert "forged" not in line["message"].partition(" ")[0]
+
+
+def test_no_spelling_of_a_name_hides_the_error() -> None:
+    """Beside an exception its own fields win over a worker's, however these are written."""
+    with Entries() as entries:
+        worker_logger("mail").error("oh", exc_info=KeyError("k"), ERROR="x", Sqlstate="y", _error_type="z")
+    fields = entries.all[0].fields
+    assert (fields["error_"], fields["sqlstate_"], fields["error_type_"]) == ("x", "y", "z")
+    assert (fields["error"], fields["error_type"]) == ("'k'", "KeyError")
+    assert not {"ERROR", "Sqlstate", "_error_type"} & set(fields)
 
 
 def test_names_of_any_type() -> None:
