@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from supervisor.config.model import Server
 from supervisor.database.embedded import EmbeddedServer, lock_folder
 from supervisor.database.revival import keep_running
+from supervisor.database.server_program import find_programs
 from supervisor.database.state_lock import GIVE_UP_S, StateLock
+from supervisor.errors import ConfigError, Fault, StoreUnusable
 from supervisor.journal import tell
 
 if TYPE_CHECKING:
@@ -25,9 +27,21 @@ async def open_store(daemon: Daemon, target: EmbeddedStore, enter: Callable[[str
     """Take the store's lock, start its PostgreSQL and return where it is.
 
     Raises:
+        ConfigError: It cannot work until a person changes something.
         StoreLocked: Another process kept it.
-        SupervisorError: It cannot be started; the message says what to do.
+        StoreFailed: It cannot be started at the moment; the message says why.
     """
+    key = "database.dsn"
+    try:
+        find_programs()
+        if target.path is None:
+            key = "supervisor.state_dir"  # what the dsn does not place lies there
+        return await _open(daemon, target, enter)
+    except StoreUnusable as error:
+        raise ConfigError(Fault(str(daemon.config.path), key, str(error))) from error
+
+
+async def _open(daemon: Daemon, target: EmbeddedStore, enter: Callable[[str], None]) -> Server:
     config = daemon.config
     state_dir = config.daemon.state_dir
     await _take_lock(daemon, StateLock(lock_folder(target, state_dir)), enter)

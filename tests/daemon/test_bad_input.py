@@ -91,7 +91,9 @@ def test_a_state_directory_that_is_a_file(launch: Launcher) -> None:
     daemon = launch.prepare(EMBEDDED)
     (daemon.folder / "state").write_text("precious")
     assert daemon.start().wait() == 78
-    assert str(daemon.folder / "state") in daemon.transcript()
+    (told,) = daemon.said("config.invalid")
+    assert told["faults"].startswith(f"{daemon.config}: supervisor.state_dir: ")
+    assert str(daemon.folder / "state") in told["faults"]
     assert not daemon.said("daemon.failed")
     assert (daemon.folder / "state").read_text() == "precious"
 
@@ -142,6 +144,8 @@ def test_a_read_only_state_directory(launch: Launcher, tmp_path: Path) -> None:
         daemon = launch(EMBEDDED.replace('"embedded:"', f'"embedded:{folder}/store"'), folder="other")
         assert daemon.wait(60) == 78
         assert "ead-only" in daemon.said("daemon.stopping")[0]["reason"]
+        (told,) = daemon.said("config.invalid")
+        assert told["faults"].startswith(f"{daemon.config}: database.dsn: ")
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
@@ -166,6 +170,8 @@ def test_without_the_extra_an_embedded_store_says_how_to_get_it(launch: Launcher
     assert "pgsupervisor[embedded]" in outcome.stderr
     assert daemon.start().wait() == 78
     assert "pgsupervisor[embedded]" in daemon.said("daemon.stopping")[0]["reason"]
+    (told,) = daemon.said("config.invalid")
+    assert told["faults"].startswith(f"{daemon.config}: database.dsn: ")
 
 
 def test_a_faulty_stdout_does_not_change_the_exit_status(launch: Launcher, database: str) -> None:
