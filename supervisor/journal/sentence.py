@@ -26,7 +26,9 @@ def render_sentence(template: str, fields: Mapping[str, Value]) -> str:
     """Return the sentence of an event of the table for these fields."""
 
     def fill(match: re.Match[str]) -> str:
-        return _said(match[1], match[2], fields)
+        said = _said(match[1], match[2], fields)
+        # Many a reason is a sentence of its own; the template has the full stop.
+        return said.removesuffix(".") if match.string.startswith(".", match.end()) else said
 
     def fill_optional(match: re.Match[str]) -> str:
         names = (field[1] for field in _FIELD.finditer(match[1]))

@@ -184,9 +184,7 @@ def _one_line(text: str) -> str:
 
 def _sentence(address: str, error: OSError) -> str:
     reason = "its queue is full" if isinstance(error, BlockingIOError) else error.strerror or str(error)
-    return (
-        f"systemd cannot be told anything through {_one_line(address)}: {reason}; the daemon works on and keeps trying"
-    )
+    return f"nothing gets through {_one_line(address)} ({reason}); it is tried again and again"
 
 
 def _watchdog_limit_s(taken: dict[str, str]) -> float | None:

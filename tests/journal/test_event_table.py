@@ -63,6 +63,14 @@ def test_sentences_read_well() -> None:
     )
 
 
+def test_a_reason_that_is_a_sentence_ends_with_one_full_stop() -> None:
+    """The full stop of a value and that of the sentence are one."""
+    stopping = EVENTS["daemon.stopping"].sentence
+    assert render_sentence(stopping, {"reason": "It is full."}) == "Stopping: It is full."
+    assert render_sentence(stopping, {"reason": "asked by SIGTERM"}) == "Stopping: asked by SIGTERM."
+    assert render_sentence("{reason}, at last", {"reason": "It is full."}) == "It is full., at last"
+
+
 def test_an_own_event_says_its_fields() -> None:
     """A worker's own event reads as its text and its fields, long ones shortened."""
     message = render_own("mail sent", {"to": "a b", "n": 3, "empty": "", "long": "x" * 500})
