@@ -38,6 +38,8 @@ class ControlServer:
         self._answer = answer
         self._server: asyncio.Server | None = None
         self._lock: int | None = None
+        self._inode = 0
+        self._is_broken = False
 
     async def open(self) -> None:
         """Begin to listen.
@@ -51,6 +53,29 @@ class ControlServer:
         except OSError as error:
             raise self._explain(error) from error
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_LINE_LIMIT)
+        self._inode = self._path.stat().st_ino
+
+    async def mend(self) -> None:
+        """Make the socket anew when something has removed it: without it no command reaches the daemon."""
+        if self._inode and self._inode == self._inode_now():
+            return
+        if not self._is_broken:
+            tell("control.failed", path=str(self._path), reason="the socket was removed; it is made again")
+        self.close()
+        try:
+            await self.open()
+        except (SupervisorError, OSError) as error:
+            if not self._is_broken:
+                tell("control.failed", path=str(self._path), reason=str(error))
+            self._is_broken, self._inode = True, 0
+        else:
+            self._is_broken = False
+
+    def _inode_now(self) -> int:
+        try:
+            return self._path.stat().st_ino
+        except OSError:
+            return 0
 
     def close(self) -> None:
         """Stop listening, remove the socket and free the path for a successor."""
@@ -58,7 +83,8 @@ class ControlServer:
             self._server.close()
             self._server = None
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                if self._inode_now() == self._inode:
+                    self._path.unlink()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

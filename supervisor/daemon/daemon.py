@@ -121,7 +121,6 @@ class Daemon:
         self.pulse = Pulse(self)
         self.blocked_loop: BlockedLoop | None = None
         self._loop: GuardedLoop | None = None
-        self._gate: asyncio.Task[Any] | None = None
         self._ends = asyncio.Event()
         self._stop_signals = 0
         self._shown_status = ""
@@ -139,12 +138,20 @@ class Daemon:
     async def run(self, loop: GuardedLoop) -> ExitStatus:
         """Live on `loop`, and return the exit status."""
         self._begin(loop)
-        self.tasks.start(Start(self).run(), name="start")
-        await self._ends.wait()
-        ending = self.ending
-        assert ending is not None  # noqa: S101 - set before the event
+        self.tasks.start(Start(self).run(), name="start", is_vital=True)
+        ending = await self._end()
         await stop(self)
         return ending.status
+
+    async def _end(self) -> Ending:
+        """Wait for the end to begin."""
+        while self.ending is None:
+            try:
+                await self._ends.wait()
+            except asyncio.CancelledError as error:
+                # Nobody of ours cancels the life itself: a worker has cancelled every task of the loop.
+                self._on_crash("daemon", error)
+        return self.ending
 
     def _begin(self, loop: GuardedLoop) -> None:
         loop.set_exception_handler(journal_asyncio_exception)
@@ -158,16 +165,15 @@ class Daemon:
             clock=self.clock,
         )
         self.blocked_loop.start()
-        self.tasks.start(self.pulse.run(), name="pulse")
-        self.tasks.start(self.reloader.run(), name="reload")
+        self.tasks.start(self.pulse.run(), name="pulse", is_vital=True)
+        self.tasks.start(self.reloader.run(), name="reload", is_vital=True)
 
     # What happens
 
     def run_gate(self, gate: Gate) -> None:
         """Put a gate in force; the one before it ends."""
-        if self._gate is not None:
-            self._gate.cancel()
-        self._gate = self.tasks.start(gate.run(), name="gate")
+        self.tasks.cancel("gate")
+        self.tasks.start(gate.run(), name="gate", is_vital=True)
 
     def end(self, status: ExitStatus, reason: str) -> None:
         """Begin the end of the process; only the first call counts."""
@@ -201,6 +207,10 @@ class Daemon:
         exit_guard.exit_now(status, self.journal)
 
     def _on_crash(self, name: str, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            tell("daemon.failed", error=f"something cancelled its task {name!r}, most likely a worker", task=name)
+            self.end(ExitStatus.SOFTWARE, f"something cancelled the daemon's own task {name!r}, most likely a worker")
+            return
         status = next((known for kind, known in _STATUS_OF.items() if isinstance(error, kind)), None)
         if status is None:
             tell("daemon.failed", exc=error, task=name)

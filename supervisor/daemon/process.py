@@ -90,6 +90,8 @@ def _run_until_done(loop: asyncio.AbstractEventLoop, life: asyncio.Future[Any]) 
             loop.run_until_complete(_end_of(life))
         except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
             tell("loop.interrupted", exc=error)
+        except asyncio.CancelledError:
+            continue  # a worker cancelled every task of the loop, this wait among them; `life` hears of it itself
 
 
 async def _end_of(life: Awaitable[object]) -> None:

@@ -41,6 +41,8 @@ class Pulse:
         while True:
             self.beat()
             daemon.retake_signals()
+            if daemon.control is not None and not daemon.is_stopping:
+                await daemon.control.mend()
             if notifier.has_pending:
                 notifier.retry()
             if (problem := notifier.take_problem()) is not None:

@@ -43,6 +43,10 @@ class GuardedLoop(uvloop.Loop):
 
         The kernel knows what C code did: `SigCgt` in `/proc/self/status`.
         """
+        if blocked := signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(HANDLED):
+            for number in sorted(blocked):
+                tell("signal.displaced", signal=signal.Signals(number).name)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
         caught = _caught()
         for number in HANDLED:
             if not caught >> (number - 1) & 1 or signal.getsignal(number) != self._ours:

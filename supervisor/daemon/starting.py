@@ -38,8 +38,9 @@ class Start:
         )
         gc.enable()  # put off by the command line
         server = await self._server()
-        daemon.control = ControlServer(config.daemon.control, lambda request: answer(daemon, request))
-        await daemon.control.open()
+        control = ControlServer(config.daemon.control, lambda request: answer(daemon, request))
+        await control.open()
+        daemon.control = control
         self._enter("Connecting")
         if config.daemon.ready == "started":
             self._say_ready()

@@ -53,7 +53,7 @@ def _why(daemon: Daemon, database: Database) -> str:
 
 def _hunger(database: Database) -> str:
     starved = database.starved
-    return f"; the pool gets no further connection: {starved.reason}" if starved is not None else ""
+    return f"; the pool has no connection left to give: {starved.reason}" if starved is not None else ""
 
 
 def _workers_line(daemon: Daemon) -> str:
@@ -62,7 +62,9 @@ def _workers_line(daemon: Daemon) -> str:
     many = f" ({counts['instances']} instances)" if "instances" in counts else ""
     ill = daemon.supervisor.ill() if daemon.supervisor else {}
     if not ill:
-        return f"Running {counts['workers']} {noun}{many}"
+        paused = daemon.supervisor.paused() if daemon.supervisor else 0
+        rest = f", {paused} of them paused" if paused else ""
+        return f"Running {counts['workers']} {noun}{many}{rest}"
     first = [f"{name}: {state}" for name, state in list(ill.items())[:3]]
     more = ["…"] if len(ill) > len(first) else []
     is_are = "is" if len(ill) == 1 else "are"

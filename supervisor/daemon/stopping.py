@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Connections are idle by then; a farewell takes a millisecond unless the peer hangs.
 _POOL_LIMIT_S = 1.0
-_STORE_LIMIT_S = 20.0
+_STORE_LIMIT_S = 10.0
 _TASKS_LIMIT_S = 1.0
 # Above every deadline of the parts themselves: the net under them.
 _NET_S = 10.0

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from supervisor.config.model import Backoff
 from supervisor.database.backoff import delay_s
-from supervisor.database.error_class import failure_of, is_suspicious
+from supervisor.database.error_class import ErrorClass, Failure, failure_of, is_suspicious
 from supervisor.database.lent_connection import Siblings, lend, take_back
 from supervisor.errors import DatabaseUnavailable, SupervisorError
+from supervisor.journal import current_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
     from supervisor.clock import Clock
-    from supervisor.database.error_class import Failure
     from supervisor.database.gate import Gate
     from supervisor.database.stop import StopSignal
     from supervisor.tasks import Tasks
@@ -31,7 +31,10 @@ _AT_LEAST_S = 0.05
 _SURELY_NO_OUTAGE_S = 15.0
 # As asyncpg's own pool: an idle connection above pool_min is closed after five minutes.
 _IDLE_LIMIT_S = 300.0
-_LOOK_EVERY_S = 60.0
+_LOOK_EVERY_S = 10.0
+_FORGOTTEN_AFTER_S = 60.0
+# Statements may be long; that nobody at all gives a connection back for so long is a leak, or looks like one.
+_HOARDED_AFTER_S = 15.0
 _LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -74,6 +77,10 @@ class Pool:
         self._failed_dials = 0
         self._hungry_since_s = self._starved_at_s = float("-inf")
         self._emptied: asyncio.Event | None = None
+        # Who has each lent connection, by the name of the worker.
+        self._borrowers: dict[asyncpg.Connection, str] = {}
+        self._handed_s = clock.now_s()
+        self._is_hoarded = False
         self._keeper = tasks.start(self._keep(), name="pool: keep")
         self._grow()
 
@@ -89,12 +96,15 @@ class Pool:
         while not self.is_retired:
             connection = self._idle.pop()[0] if self._idle else await self._wait(stop)
             if not connection.is_closed():
+                self._borrowers[connection] = current_worker.get() or "another task"
                 return lend(connection, self._siblings)
         raise PoolRetired
 
     async def release(self, lent: Any, *, limit_s: float) -> None:
         """Take a connection back; what goes wrong with it then costs the connection and no more."""
         connection = take_back(lent)
+        if connection is not None:
+            self._borrowers.pop(connection, None)
         if connection is None or connection.is_closed():
             return
         if self.is_retired:
@@ -137,6 +147,10 @@ class Pool:
         if self.is_retired:
             connection.terminate()
             return
+        self._handed_s = self._clock.now_s()
+        if self._is_hoarded:
+            self._is_hoarded = False
+            self._sated()
         while self._waiting:
             waiter, _ = self._waiting.popitem(last=False)
             if not waiter.done():
@@ -220,6 +234,7 @@ class Pool:
 
     def _forget(self, connection: asyncpg.Connection) -> None:
         self._open.discard(connection)
+        self._borrowers.pop(connection, None)
         self._idle = [(other, since_s) for other, since_s in self._idle if other is not connection]
         if self._emptied is not None and not self._open:
             self._emptied.set()
@@ -236,8 +251,25 @@ class Pool:
                 if now_s - since_s >= _IDLE_LIMIT_S:
                     self._idle.remove((connection, since_s))
                     await self._part(connection)
-            if now_s - self._starved_at_s >= _LOOK_EVERY_S:
+            if self._is_hoarded or self._notice_hoard(now_s):
+                continue
+            if now_s - self._starved_at_s >= _FORGOTTEN_AFTER_S:
                 self._sated()
+
+    def _notice_hoard(self, now_s: float) -> bool:
+        """Notice that those who wait get nothing because nobody gives a connection back, and say who has them."""
+        still_s = now_s - self._handed_s
+        if not self._waiting or len(self._borrowers) < self._gate.config.pool_max or still_s < _HOARDED_AFTER_S:
+            return False
+        worker, count = Counter(self._borrowers.values()).most_common(1)[0]
+        reason = (
+            f"none of its {len(self._borrowers)} connections has been given back for {still_s:.0f}s; "
+            f"{worker} has {count} of them"
+        )
+        self._is_hoarded = True
+        self.starved = Failure(ErrorClass.CROWDED, reason, self.endpoint.address, None, TimeoutError(reason))
+        self._on_starved(self.starved)
+        return True
 
     # The end
 

@@ -242,7 +242,7 @@ _TABLE = (
         "pool.starved",
         "d8f942b06a44edc9968b0c9b274c25f7",
         WARNING,
-        "The pool gets no further connection: {reason}. Who waits for one is served as soon as there is one.",
+        "The pool has no connection left to give: {reason}. Who waits for one is served as soon as there is one.",
     ),
     (
         "signal.displaced",

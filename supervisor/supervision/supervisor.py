@@ -202,6 +202,10 @@ class Supervisor:
         """Return how many workers there are, and how many instances of them."""
         return len(self._crews), sum(len(crew.runners) for crew in self._crews.values())
 
+    def paused(self) -> int:
+        """Return how many workers are paused, or about to be."""
+        return sum(crew.wanted is Wanted.PAUSED for crew in self._crews.values())
+
     def ill(self) -> dict[str, str]:
         """Return the workers that do not run although they should, with their state."""
         states = ((crew.spec.name, runner.state) for crew in self._crews.values() for runner in crew.runners)

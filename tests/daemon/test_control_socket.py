@@ -237,3 +237,15 @@ def test_restart_revives_an_exhausted_worker(launch: Launcher, database: str) ->
     (daemon.folder / "mended").touch()
     assert daemon.run_command("restart", "main").stdout == "main: restarted\n"
     assert status(daemon)["state"] == "running"
+
+
+def test_a_removed_socket_is_made_again(launch: Launcher, database: str) -> None:
+    """Something cleared the folder away: the daemon listens again, and says that it had to."""
+    daemon = launch.ready(config(database))
+    socket_path = daemon.folder / "state" / "control.sock"
+    socket_path.unlink()
+    daemon.wait_for("control.failed")
+    daemon.wait_until(socket_path.exists, "socket")
+    assert daemon.status()["ready"]
+    assert daemon.stop() == 0
+    assert not socket_path.exists()

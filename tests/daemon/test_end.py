@@ -204,6 +204,38 @@ def test_exit_handlers_run_although_workers_used_threads(launch: Launcher, datab
     assert not daemon.said("stop.overdue")
 
 
+def test_exit_handlers_run_and_keep_the_exit_status(launch: Launcher, database: str) -> None:
+    """An end with an error runs the workers' exit handlers too, in their order, and ends with its own status."""
+    work = """
+        import atexit, pathlib
+        order = pathlib.Path(__file__).with_name("order")
+        def note(what):
+            with order.open("a") as file:
+                file.write(what)
+        atexit.register(note, "first registered, ")
+        async def work(ctx):
+            atexit.register(note, "last registered, ")
+            raise ValueError("broken")
+    """
+    workers = '[workers.main]\nrun = "workers:work"\nexhausted = "exit"\nmax_restarts = 0\n'
+    daemon = launch(config(database, workers=workers), work)
+    assert daemon.wait() == 70
+    assert (daemon.folder / "order").read_text() == "last registered, first registered, "
+    assert not daemon.said("stop.overdue")
+
+
+def test_garbage_is_collected_again_after_the_start(launch: Launcher, database: str) -> None:
+    """The collector, put off while the daemon starts, works when the workers do."""
+    work = """
+        import gc
+        async def work(ctx):
+            ctx.log.info("collector", enabled=gc.isenabled())
+            await ctx.sleep(3600)
+    """
+    daemon = launch(config(database), work)
+    assert daemon.wait_for("collector")["enabled"] in {True, "True"}
+
+
 _INTERRUPTS = {
     "SystemExit": "raise SystemExit(3)",
     "KeyboardInterrupt": "raise KeyboardInterrupt",
@@ -303,3 +335,19 @@ def test_a_refused_login_ends_with_77(launch: Launcher, shared_postgres: Postgre
     assert daemon.wait() == 77
     assert len(daemon.said("database.gave_up")) == 1
     assert "wrong-secret" not in daemon.transcript()
+
+
+def test_a_worker_that_cancels_every_task_ends_the_daemon_in_order(launch: Launcher, database: str) -> None:
+    """Code that cancels all tasks of the loop hits the daemon's own: it says so, stops in order and exits with 70."""
+    work = """
+        import asyncio
+        async def work(ctx):
+            for task in asyncio.all_tasks():
+                if task is not asyncio.current_task():
+                    task.cancel()
+            await ctx.sleep(3600)
+    """
+    daemon = launch(config(database), work)
+    assert daemon.wait() == 70
+    assert "cancelled" in daemon.said("daemon.failed")[0]["error"]
+    assert daemon.said("daemon.stopped")[0]["status"] == 70

@@ -177,7 +177,7 @@ def test_a_starving_pool_is_not_called_healthy(launch: Launcher, postgres: Postg
     daemon.wait_for("pool.starved", error_class="crowded")
     starving = status(daemon)
     assert starving["state"] == "degraded"
-    assert "gets no further connection" in starving["status"]
+    assert "has no connection left to give" in starving["status"]
     assert starving["database"]["state"] == "up"
     assert unharmed(daemon)
     postgres.execute("alter role app connection limit 20")

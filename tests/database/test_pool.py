@@ -12,6 +12,7 @@ from support.gatehouse import HurriedClock, aside, gatehouse, server, sleeping
 from support.proxy import Proxy
 
 from supervisor.database.pool import PoolRetired
+from supervisor.journal import current_worker
 
 if TYPE_CHECKING:
     from support.postgres import Postgres
@@ -50,6 +51,21 @@ async def test_never_has_more_than_pool_max(database: str) -> None:
         await asyncio.gather(*map(ask, range(50)))
         assert order == sorted(order)
         assert house.database.pool_counts() == {"size": 3, "idle": 3, "max": 3, "waiting": 0, "starved": None}
+
+
+async def test_who_keeps_every_connection_is_named(database: str) -> None:
+    """When nobody gives a connection back and others wait, the worker that has the most is told, once."""
+    async with gatehouse(database, clock=HurriedClock(), pool_min=0, pool_max=2) as house:
+        current_worker.set("leaky")
+        kept = [await house.view().acquire(), await house.view().acquire()]
+        hungry = asyncio.ensure_future(house.view().fetchval("select 1"))
+        told = await house.entries.wait_for("pool.starved")
+        assert "leaky has 2 of them" in str(told.fields["reason"])
+        assert house.database.pool_counts()["starved"] == told.fields["reason"]
+        kept[0].terminate()
+        assert await hungry == 1
+        assert house.database.pool_counts()["starved"] is None
+        assert len(house.entries.of("pool.starved")) == 1
 
 
 async def test_closes_what_has_been_idle_for_long(database: str) -> None:
