@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 from support.launching import config, request
@@ -62,7 +62,19 @@ def test_every_command_has_help(command: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("explode",), ("run", "--fast"), ("run", "surplus"), ("pause",), ("status", "--control"), ("reload", "-c")],
+    [
+        (),
+        ("explode",),
+        ("run", "--fast"),
+        ("run", "surplus"),
+        ("pause",),
+        ("status", "--control"),
+        ("reload", "-c"),
+        ("status", "--js"),
+        ("reload", "--dry"),
+        ("--vers",),
+        ("check", "--conn"),
+    ],
     ids=" ".join,
 )
 def test_a_wrong_command_line_ends_with_64(arguments: tuple[str, ...]) -> None:
@@ -142,6 +154,20 @@ def test_reload_prints_what_changed(launch: Launcher, database: str) -> None:
     assert (done.returncode, done.stdout) == (0, "added: next\nremoved: main\n")
 
 
+def test_a_dry_run_says_what_would_be_refused(launch: Launcher, database: str) -> None:
+    """`reload --dry-run` of a wrong file ends with 1 and the reason, and has not asked for a reload."""
+    daemon = launch.ready(config(database))
+    daemon.write(config(database, database="pol_max = 3"))
+    done = daemon.run_command("reload", "--dry-run")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Would be refused:\n")
+    assert "pool_max" in done.stderr
+    daemon.write(config(database))
+    done = daemon.run_command("reload", "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not daemon.said("reload.started")
+
+
 STATUS_KEYS = {
     "name", "version", "pid", "config", "state", "status", "uptime_s", "ready", "database", "workers", "reload",
     "journal",
@@ -192,14 +218,32 @@ def test_watch_shows_frames_until_ctrl_c(launch: Launcher, database: str) -> Non
         assert watch.stdout is not None
         assert watch.stderr is not None
         for _ in range(2):
-            while not watch.stdout.readline().startswith("app: Running"):
-                pass
+            _read_until(watch.stdout, "app: Running")
         request(daemon, "pause", worker="main")
-        while "paused" not in watch.stdout.readline():
-            pass
+        _read_until(watch.stdout, "paused")
         watch.send_signal(signal.SIGINT)
         assert watch.wait(20) == 130
         assert watch.stderr.read() == ""
+
+
+def test_watch_goes_on_over_a_restart_of_the_daemon(launch: Launcher, database: str) -> None:
+    """A daemon that goes away is said, and shown again when it is back: that is what one watches for."""
+    daemon = launch.ready(config(database))
+    with _watching(daemon.folder, str(daemon.config)) as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        _read_until(watch.stdout, f"pid {daemon.pid}")
+        assert daemon.stop() == 0
+        assert "No running daemon was found" in watch.stderr.readline()
+        successor = launch.ready(config(database))
+        _read_until(watch.stdout, f"pid {successor.pid}")
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(20) == 130
+
+
+def _read_until(stream: IO[str], text: str) -> None:
+    """Read lines until one says this; a command that ended before never will."""
+    assert any(text in line for line in iter(stream.readline, "")), text
 
 
 def _watching(folder: Path, path: str) -> subprocess.Popen[str]:

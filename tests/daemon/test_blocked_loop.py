@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support.launching import IDLE, config, status
+from support.launching import IDLE, ONE_WORKER, config, status
 
 if TYPE_CHECKING:
     from support.launching import Launcher
@@ -47,6 +47,27 @@ def test_two_blocks_at_different_places_are_both_told(launch: Launcher, database
     """
     daemon = launch(config(database, supervisor=_FAST), work)
     daemon.wait_until(lambda: len({entry["place"] for entry in _blocks(daemon.entries)}) == 2, "two places")
+
+
+def test_the_worker_that_blocks_is_named(launch: Launcher, database: str) -> None:
+    """The entry bears the name of the worker whose run it is, replicas too; a callback of nobody's run has none."""
+    work = """
+        import asyncio, time
+        async def work(ctx):
+            time.sleep(0.4)
+            await ctx.sleep(3600)
+        async def calls(ctx):
+            await ctx.sleep(1.5)
+            asyncio.get_running_loop().call_soon(time.sleep, 0.5)
+            await ctx.sleep(3600)
+    """
+    workers = (
+        ONE_WORKER + '[workers.twins]\nrun = "workers:calls"\nreplicas = 2\n[workers.idle]\nrun = "workers:work"\n'
+    )
+    daemon = launch(config(database, supervisor=_FAST, workers=workers), work)
+    names = {"main", "idle", None}
+    daemon.wait_until(lambda: {entry.get("worker") for entry in _blocks(daemon.entries)} == names, f"blocks of {names}")
+    assert daemon.stop() == 0
 
 
 def _blocks(entries: list[dict[str, str]]) -> list[dict[str, str]]:

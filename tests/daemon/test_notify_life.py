@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.launching import IDLE, ONE_WORKER, config, request
-from support.notify_socket import NotifySocket
+from support.notify_socket import NotifySocket, full_socket
 from support.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -180,24 +179,6 @@ def test_the_watchdog_is_not_fed_by_a_blocked_loop(launch: Launcher, database: s
     assert max(later - earlier for earlier, later in pairwise(feedings)) > 0.8
 
 
-def _full(path: Path) -> socket.socket:
-    reader = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    reader.bind(str(path))
-    while _fill(path):  # a sender's own buffer is smaller than the reader's queue
-        pass
-    return reader
-
-
-def _fill(path: Path) -> int:
-    sent = 0
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, contextlib.suppress(BlockingIOError):
-        sender.setblocking(False)
-        sender.connect(str(path))
-        while sender.send(b"FILLER=1"):
-            sent += 1
-    return sent
-
-
 @pytest.mark.parametrize("kind", ["missing", "a file", "a stream", "full", "removed", "no address"])
 def test_a_notify_socket_that_fails_is_told_once(launch: Launcher, database: str, tmp_path: Path, kind: str) -> None:
     """Whatever is wrong with NOTIFY_SOCKET, the journal says it once and everything else works."""
@@ -211,7 +192,7 @@ def test_a_notify_socket_that_fails_is_told_once(launch: Launcher, database: str
             reader = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             reader.bind(address)
         case "full":
-            reader = _full(path)
+            reader = full_socket(path)
         case "removed":
             reader = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             reader.bind(address)
@@ -236,7 +217,7 @@ def test_a_notify_socket_that_fails_is_told_once(launch: Launcher, database: str
 
 def test_ready_is_not_lost_to_a_full_socket(launch: Launcher, database: str, tmp_path: Path) -> None:
     """READY that met a full socket arrives as soon as somebody reads."""
-    reader = _full(tmp_path / "notify")
+    reader = full_socket(tmp_path / "notify")
     with reader:
         # The watchdog makes it try again often.
         environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.launching import config
+from support.launching import config, worker_row
 from support.notify_socket import NotifySocket
 from support.proxy import Proxy
 from support.stand_in import refusing_postgres
@@ -72,6 +72,21 @@ def test_sigterm_during_an_attempt_ends_at_once(launch: Launcher, shared_postgre
         assert daemon.stop() == 0
     (stopped,) = daemon.said("daemon.stopped")
     assert stopped["took_s"] < 1.0
+
+
+def test_a_dsn_is_mended_by_a_reload_while_it_connects(launch: Launcher, database: str) -> None:
+    """With `ready = "started"` a daemon that still connects takes over a mended dsn and starts its workers."""
+    supervisor = 'ready = "started"'
+    startup = "startup = { attempts = 0 }"
+    daemon = launch.ready(config("postgresql://x@127.0.0.1:1/x", supervisor=supervisor, database=startup))
+    daemon.wait_for("database.connecting")
+    daemon.write(config(database, supervisor=supervisor, database=startup))
+    done = daemon.run_command("reload")
+    assert (done.returncode, done.stdout) == (0, "changed: the database connection\n")
+    daemon.wait_for("worker.started", worker="main")
+    assert worker_row(daemon)["state"] == "running"
+    assert daemon.stop() == 0
+    assert not daemon.said("database.gave_up")
 
 
 def test_a_hung_first_host_is_passed_over(launch: Launcher, shared_postgres: Postgres) -> None:

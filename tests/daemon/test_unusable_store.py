@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from support.clock import FakeClock, settle
 from support.daemon import running
+from support.entries import Entries
+from support.inner_daemon import inner_daemon
+
+from supervisor.daemon.exit_status import ExitStatus
+from supervisor.daemon.starting import Start
+from supervisor.database.state_lock import StateLock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +27,28 @@ WORKERS = """
     async def idle(ctx):
         await ctx.sleep(3600)
 """
+
+
+async def test_a_store_that_stays_locked_ends_with_75(tmp_path: Path) -> None:
+    """Whoever holds it is given twice the stop_timeout to drain, two minutes at least; then systemd tries again."""
+    clock = FakeClock()
+    text = (
+        '[supervisor]\nstop_timeout = "90s"\n[database]\ndsn = "embedded:store"\n[workers.idle]\nrun = "asyncio:wait"\n'
+    )
+    holder = StateLock(tmp_path / "store")
+    assert holder.try_acquire() is None
+    with Entries() as entries, inner_daemon(tmp_path, text, clock=clock) as daemon:
+        start = daemon.tasks.start(Start(daemon).run(), name="start")
+        await entries.wait_for("store.locked")
+        await clock.jump(179.0)
+        assert not daemon.is_stopping
+        await clock.jump(2.0)
+        assert start.done()
+        assert daemon.ending is not None
+        assert daemon.ending.status is ExitStatus.TEMPFAIL
+        assert "gave up after 180 s" in daemon.ending.reason
+    holder.release()
+    await settle()
 
 
 def test_a_folder_that_holds_something_else_is_a_fault_of_the_configuration(tmp_path: Path) -> None:

@@ -92,3 +92,22 @@ class NotifySocket:
                 assert left > 0, f"no {what} among {self.messages}"
                 self._grown.wait(left)
             return found
+
+
+def full_socket(path: Path) -> socket.socket:
+    """Return a bound socket that takes no more until somebody reads from it."""
+    reader = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    reader.bind(str(path))
+    while _fill(path):  # a sender's own buffer is smaller than the reader's queue
+        pass
+    return reader
+
+
+def _fill(path: Path) -> int:
+    sent = 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, contextlib.suppress(BlockingIOError):
+        sender.setblocking(False)
+        sender.connect(str(path))
+        while sender.send(b"FILLER=1"):
+            sent += 1
+    return sent

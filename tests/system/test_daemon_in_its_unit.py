@@ -76,6 +76,21 @@ def test_works_hardened_on_a_server(box: Box, postgres: Postgres) -> None:
     assert int(postgres.execute("select count(*) from beat")) >= 1
 
 
+def test_check_finds_the_credential_of_the_unit(box: Box) -> None:
+    """In root's shell `check` reads the unit's credential; another user hears that there is no dsn."""
+    _install(box, dsn="postgresql://app:hidden@127.0.0.1:1/app")
+    done = box.run(COMMAND, "check", "-c", CONFIG)
+    assert "is right: 1 worker" in done.stdout
+    done = box.run(COMMAND, "check", "--connect", "-c", CONFIG, check=False)
+    assert done.returncode == 78
+    assert "127.0.0.1:1 refuses connections" in done.stderr
+    assert "hidden" not in done.stderr
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    done = box.run(*nobody, COMMAND, "check", "-c", CONFIG, check=False)
+    assert done.returncode == 78
+    assert "there is no dsn" in done.stderr
+
+
 @pytest.mark.parametrize("embedded", [True, False])
 def test_works_under_notify_reload(trixie_box: Box, postgres: Postgres, *, embedded: bool) -> None:
     """The same with Debian 13 and the drop-in: one reload for the client and the SIGHUP, and a refused one fails."""
