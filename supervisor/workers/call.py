@@ -1,4 +1,4 @@
-"""One call of a user's function, whatever it turns out to be."""
+"""One call of a user's function, whatever it turns out to be: a run of a service, a tick of a periodic worker."""
 
 from __future__ import annotations
 
@@ -6,11 +6,45 @@ from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any
 
 from supervisor.journal import current_worker
+from supervisor.workers.context import Context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supervisor.workers.context import Context
+    from supervisor.clock import Clock
+    from supervisor.config.model import WorkerSpec
+    from supervisor.database.stop import StopSignal
+    from supervisor.supervision.outage import Outages
+    from supervisor.supervision.work import Timetable
+
+
+class CallWork:
+    """The work of an instance each run of which is one call with a new context.
+
+    Attributes:
+        timetable: When the calls are due; None: one follows the other.
+    """
+
+    __slots__ = ("_clock", "_function", "_outages", "_spec", "timetable")
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        function: Callable[[Context], Any],
+        timetable: Timetable | None,
+        *,
+        clock: Clock,
+        outages: Outages,
+    ) -> None:
+        self.timetable = timetable
+        self._spec = spec
+        self._function = function
+        self._clock = clock
+        self._outages = outages
+
+    async def run(self, stop: StopSignal) -> None:
+        """Do one run."""
+        await call(self._function, Context(self._spec, stop=stop, outages=self._outages, clock=self._clock))
 
 
 async def call(function: Callable[[Context], Any], context: Context) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from supervisor.config.model import Periodic, Service
-from supervisor.workers.service import ServiceWork
+from supervisor.workers.call import CallWork
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
@@ -21,10 +21,11 @@ def hiring(*, clock: Clock, outages: Outages) -> Hire:
     def hire(spec: WorkerSpec, function: Any) -> Work:
         match spec.kind:
             case Service():
-                return ServiceWork(spec, function, clock=clock, outages=outages)
+                return CallWork(spec, function, None, clock=clock, outages=outages)
             case Periodic():
-                from supervisor.workers.periodic import PeriodicWork  # noqa: PLC0415 - who has none pays nothing
+                from supervisor.workers.periodic import timetable_of  # noqa: PLC0415 - who has none pays nothing
 
-                return PeriodicWork(spec, spec.kind, function, clock=clock, outages=outages)
+                timetable = timetable_of(spec.kind, clock=clock)
+                return CallWork(spec, function, timetable, clock=clock, outages=outages)
 
     return hire
