@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+from support.entries import Entries
 from support.store import REPOSITORY, StoreDaemon, ask, is_alive, kill_all_below, running, wait_for_end
 
 from supervisor.clock import SystemClock
@@ -24,10 +25,9 @@ from supervisor.database.orphan import processes_of
 from supervisor.database.revival import keep_running
 from supervisor.database.server_program import NOBODY, Identity, candidates, run_program
 from supervisor.errors import StoreFailed, StoreUnusable
-from supervisor.journal import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this")
 
@@ -230,55 +230,49 @@ async def test_stop_is_bounded(home: Path) -> None:
         wait_for_end(pid)
 
 
+@contextlib.asynccontextmanager
+async def kept_running(state_dir: Path, clock: HastyClock) -> AsyncIterator[tuple[EmbeddedServer, Entries]]:
+    """A server that is started again when it ends, and what is told of that."""
+    async with running(state_dir, clock=clock) as server:
+        keeping = asyncio.ensure_future(keep_running(server, clock=clock))
+        try:
+            with Entries() as entries:
+                yield server, entries
+                await server.stop()
+                await asyncio.wait_for(keeping, 5)
+        finally:
+            keeping.cancel()
+
+
 async def test_runs_again_after_it_died(home: Path) -> None:
     """A server that dies is told as failed, started again after a growing delay, and reached at the same address."""
-    clock, told = HastyClock(), []
-    server = EmbeddedServer(EmbeddedStore(), home / "state", clock=clock)
-    await server.start()
-    unobserve = observe(lambda event, _level, fields: told.append((event, fields)))
-    keeping = asyncio.ensure_future(keep_running(server, clock=clock))
-    try:
+    clock = HastyClock()
+    async with kept_running(home / "state", clock) as (server, entries):
         for times in (2, 3, 4):
             assert server.pid is not None
             os.kill(server.pid, signal.SIGKILL)
             await started(server, times)
             assert await ask(server, "select 1") == 1
         assert [delay for delay in clock.asked if delay in {0.1, 0.2, 0.4, 0.8}] == [0.1, 0.2, 0.4]
-        assert [event for event, _ in told] == ["store.failed", "store.started"] * 3
-        assert "SIGKILL" in str(told[0][1]["reason"])
-        await server.stop()
-        await asyncio.wait_for(keeping, 5)
-        assert len(told) == 6
-    finally:
-        unobserve()
-        keeping.cancel()
-        await server.stop()
+    assert entries.events == ["store.failed", "store.started"] * 3  # nothing of the stop
+    assert "SIGKILL" in str(entries.all[0].fields["reason"])
 
 
 async def test_goes_on_trying(home: Path) -> None:
     """A server that cannot be started again is tried until it can."""
-    clock, told = HastyClock(), []
-    server = EmbeddedServer(EmbeddedStore(), home / "state", clock=clock)
-    await server.start()
-    unobserve = observe(lambda event, _level, fields: told.append((event, fields)))
-    keeping = asyncio.ensure_future(keep_running(server, clock=clock))
-    conf = server.path / "data" / "postgresql.conf"
-    good = conf.read_text()
-    try:
+    async with kept_running(home / "state", HastyClock()) as (server, entries):
+        conf = server.path / "data" / "postgresql.conf"
+        good = conf.read_text()
         conf.write_text("no_such_parameter = 1\n")
         assert server.pid is not None
         os.kill(server.pid, signal.SIGQUIT)
         async with asyncio.timeout(10):
-            while len(told) < 4:  # noqa: ASYNC110 - the entries come from no loop
+            while len(entries.all) < 4:  # noqa: ASYNC110 - the entries come from no loop
                 await asyncio.sleep(0.005)
-        assert "no_such_parameter" in str(told[-1][1]["reason"])
+        assert "no_such_parameter" in str(entries.all[-1].fields["reason"])
         conf.write_text(good)
         await started(server, 2)
         assert await ask(server, "select 1") == 1
-    finally:
-        unobserve()
-        keeping.cancel()
-        await server.stop()
 
 
 async def started(server: EmbeddedServer, times: int) -> None:

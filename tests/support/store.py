@@ -109,7 +109,7 @@ class StoreDaemon:
 @contextlib.asynccontextmanager
 async def running(state_dir: Path, spec: EmbeddedStore | None = None, **options: Any) -> AsyncIterator[EmbeddedServer]:
     """Run an embedded server for the length of the block."""
-    server = EmbeddedServer(spec or EmbeddedStore(), state_dir, clock=SystemClock(), **options)
+    server = EmbeddedServer(spec or EmbeddedStore(), state_dir, **{"clock": SystemClock(), **options})
     await server.start()
     try:
         yield server
