@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NoReturn
 
-from supervisor.clock import ends_within
 from supervisor.database import gate_entries, gate_state
 from supervisor.database.connecting import Link, attempt, check, dialer_for
 from supervisor.database.error_class import ErrorClass, Failure, most_hopeful
 from supervisor.database.gate_listener import Unheard
 from supervisor.database.gate_state import Final, GateState, Outage, TryAgain
 from supervisor.database.lookout import Lookout
+from supervisor.database.suspicion import Suspicion
 from supervisor.errors import ConfigError, DatabaseGaveUp, DatabaseRefused, Fault
 from supervisor.journal import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from random import Random
 
     from supervisor.clock import Clock
@@ -68,11 +67,9 @@ class Gate:
         self._clock = clock
         self._rng = rng
         self.since_s = self.turned_at_s = self.up_since_s = clock.now_s()
-        self._suspicion: asyncio.Future[None] | None = None
-        self._is_suspected = False
+        self._suspicion = Suspicion(clock=clock)
         self._up = asyncio.Event()
         self._linked = asyncio.Event()
-        self._waiters: list[asyncio.Future[bool]] = []
         self._lookout = Lookout(self.dialer.route.endpoints)
 
     # What others ask
@@ -87,18 +84,13 @@ class Gate:
 
     def suspect(self) -> None:
         """Have the connection checked soon: somebody saw an error that may mean an outage."""
-        self._is_suspected = True
-        if self._suspicion is not None and not self._suspicion.done():
-            self._suspicion.set_result(None)
+        self._suspicion.rouse()
 
     async def verify(self) -> bool:
         """Return whether the database is up, found out by a statement sent after this call."""
         if self.state is not GateState.UP:
             return False
-        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        self.suspect()
-        return await waiter
+        return await self._suspicion.ask()
 
     def is_overdue(self, now_s: float) -> bool:
         """Whether the gate's loop has not turned for longer than any of its deadlines explains."""
@@ -207,26 +199,21 @@ class Gate:
         """Watch over the connection until the database is found to be away, and return why."""
         while True:
             await self._rest()
-            waiters, self._waiters = self._waiters, []
             failure = await self._lost()
             self.turned_at_s = self._clock.now_s()
             if failure is not None:
                 self._go_down(failure)
-                # Also those who asked while this was being found out: nothing is sent for them any more.
-                late, self._waiters = self._waiters, []
-                _answer([*waiters, *late], is_up=False)
+                self._suspicion.confirm()
                 return failure
-            _answer(waiters, is_up=True)
+            self._suspicion.dispel()
             self._settle()
 
     async def _rest(self) -> None:
         """Wait for the next heartbeat, a suspicion or the end of the connection."""
-        if not self._is_suspected:
-            self._suspicion = asyncio.get_running_loop().create_future()
-            await ends_within(self._suspicion, HEARTBEAT_S, clock=self._clock)
+        await self._suspicion.wait(HEARTBEAT_S)
         if self._clock.now_s() < self.turned_at_s + _BETWEEN_CHECKS_S:
             await self._clock.sleep(_BETWEEN_CHECKS_S)
-        self._is_suspected = False
+        self._suspicion.begin()
 
     async def _lost(self) -> Failure | None:
         """Return why the database is away, or None while it is there.
@@ -321,8 +308,7 @@ class Gate:
         self.state = GateState.CLOSED
         self._up.clear()
         self._hang_up()
-        waiters, self._waiters = self._waiters, []
-        _answer(waiters, is_up=False)
+        self._suspicion.confirm()
 
     @property
     def address(self) -> str:
@@ -330,9 +316,3 @@ class Gate:
         if self.link is not None:
             return self.link.endpoint.address
         return ", ".join(endpoint.address for endpoint in self.dialer.route.endpoints)
-
-
-def _answer(waiters: Sequence[asyncio.Future[bool]], *, is_up: bool) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(is_up)
