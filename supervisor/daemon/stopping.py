@@ -47,7 +47,8 @@ async def stop(daemon: Daemon) -> None:
         # The pulse has ended with the other tasks.
         daemon.notifier.extend(_STORE_LIMIT_S + _NET_S)
         await _bounded(daemon, daemon.store.stop(_STORE_LIMIT_S), _STORE_LIMIT_S + _NET_S, "store")
-        tell("store.stopped", took_s=round(daemon.clock.now_s() - began_s, 3))
+        if daemon.store.starts:
+            tell("store.stopped", took_s=round(daemon.clock.now_s() - began_s, 3))
     if daemon.state_lock is not None:
         daemon.state_lock.release()
     tell("daemon.stopped", status=int(ending.status), took_s=round(daemon.clock.now_s() - ending.at_s, 3))

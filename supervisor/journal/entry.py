@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # In every entry of its own right, or the concern of the traceback below it: not repeated beside a sentence.
 _NOT_BESIDE = frozenset({"traceback", "stack", "error", "error_type", "place", "replica"})
 # To find entries by; the sentence says the same in words.
-_FOR_FILTERS = frozenset({"error_class", "address"})
+_FOR_FILTERS = frozenset({"error_class", "address", "path"})
 
 
 class Entry(NamedTuple):
