@@ -167,7 +167,10 @@ async def _initdb(data: Path, programs: Path, identity: Identity, *, durable: bo
         lines = [line for line in said.splitlines() if "error:" in line or "FATAL" in line or "PANIC" in line]
         why = "; ".join(lines) or said[-500:].strip()
         if builder is not identity:
-            why += f". PostgreSQL's initdb needs a name for user {identity.uid}: an entry in /etc/passwd or, under DynamicUser=, libnss-systemd"
+            why += (
+                f". PostgreSQL's initdb needs a name for user {identity.uid}: an entry in /etc/passwd or, "
+                "under DynamicUser=, libnss-systemd"
+            )
         raise StoreFailed(f"the embedded store cannot be made in {data.parent}: {why}")
 
 
