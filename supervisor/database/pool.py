@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from supervisor.config.model import Backoff
 from supervisor.database.backoff import delay_s
-from supervisor.database.error_class import ErrorClass, Failure, failure_of, is_suspicious
+from supervisor.database.error_class import failure_of, is_suspicious
+from supervisor.database.lending import Lending
 from supervisor.database.lent_connection import Siblings, lend, take_back
 from supervisor.errors import DatabaseUnavailable, SupervisorError
-from supervisor.journal import current_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
     from supervisor.clock import Clock
+    from supervisor.database.error_class import Failure
     from supervisor.database.gate import Gate
     from supervisor.database.stop import StopSignal
     from supervisor.tasks import Tasks
@@ -33,8 +34,6 @@ _SURELY_NO_OUTAGE_S = 15.0
 _IDLE_LIMIT_S = 300.0
 _LOOK_EVERY_S = 10.0
 _FORGOTTEN_AFTER_S = 60.0
-# Statements may be long; that nobody at all gives a connection back for so long is a leak, or looks like one.
-_HOARDED_AFTER_S = 15.0
 _LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -77,10 +76,7 @@ class Pool:
         self._failed_dials = 0
         self._hungry_since_s = self._starved_at_s = float("-inf")
         self._emptied: asyncio.Event | None = None
-        # Who has each lent connection, by the name of the worker.
-        self._borrowers: dict[asyncpg.Connection, str] = {}
-        self._handed_s = clock.now_s()
-        self._is_hoarded = False
+        self._lending = Lending(clock=clock)
         self._keeper = tasks.start(self._keep(), name="pool: keep")
         self._grow()
 
@@ -96,7 +92,7 @@ class Pool:
         while not self.is_retired:
             connection = self._idle.pop()[0] if self._idle else await self._wait(stop)
             if not connection.is_closed():
-                self._borrowers[connection] = current_worker.get() or "another task"
+                self._lending.lent(connection)
                 return lend(connection, self._siblings)
         raise PoolRetired
 
@@ -104,7 +100,7 @@ class Pool:
         """Take a connection back; what goes wrong with it then costs the connection and no more."""
         connection = take_back(lent)
         if connection is not None:
-            self._borrowers.pop(connection, None)
+            self._lending.is_back(connection)
         if connection is None or connection.is_closed():
             return
         if self.is_retired:
@@ -147,9 +143,7 @@ class Pool:
         if self.is_retired:
             connection.terminate()
             return
-        self._handed_s = self._clock.now_s()
-        if self._is_hoarded:
-            self._is_hoarded = False
+        if self._lending.moves():
             self._sated()
         while self._waiting:
             waiter, _ = self._waiting.popitem(last=False)
@@ -234,7 +228,7 @@ class Pool:
 
     def _forget(self, connection: asyncpg.Connection) -> None:
         self._open.discard(connection)
-        self._borrowers.pop(connection, None)
+        self._lending.is_back(connection)
         self._idle = [(other, since_s) for other, since_s in self._idle if other is not connection]
         if self._emptied is not None and not self._open:
             self._emptied.set()
@@ -242,34 +236,36 @@ class Pool:
         self._grow()
 
     async def _keep(self) -> None:
-        """Close what has been idle for long, down to `pool_min`, and forget an old hunger."""
+        """Close what has been idle for long, and look after those who wait in vain."""
         while True:
             await self._clock.sleep(_LOOK_EVERY_S)
-            now_s = self._clock.now_s()
-            spare = len(self._open) - self._gate.config.pool_min
-            for connection, since_s in self._idle[: max(0, spare)]:
-                if now_s - since_s >= _IDLE_LIMIT_S:
-                    self._idle.remove((connection, since_s))
-                    await self._part(connection)
-            if self._is_hoarded or self._notice_hoard(now_s):
-                continue
-            if now_s - self._starved_at_s >= _FORGOTTEN_AFTER_S:
-                self._sated()
+            # One at a time: while a peer takes its farewell, others may be borrowed.
+            while (stale := self._take_stale()) is not None:
+                await self._part(stale)
+                self._forget(stale)  # asyncpg tells of its end only in the loop's next turn
+            self._look_at_hunger()
 
-    def _notice_hoard(self, now_s: float) -> bool:
-        """Notice that those who wait get nothing because nobody gives a connection back, and say who has them."""
-        still_s = now_s - self._handed_s
-        if not self._waiting or len(self._borrowers) < self._gate.config.pool_max or still_s < _HOARDED_AFTER_S:
-            return False
-        worker, count = Counter(self._borrowers.values()).most_common(1)[0]
-        reason = (
-            f"none of its {len(self._borrowers)} connections has been given back for {still_s:.0f}s; "
-            f"{worker} has {count} of them"
-        )
-        self._is_hoarded = True
-        self.starved = Failure(ErrorClass.CROWDED, reason, self.endpoint.address, None, TimeoutError(reason))
-        self._on_starved(self.starved)
-        return True
+    def _take_stale(self) -> asyncpg.Connection | None:
+        """Take out the connection that nobody has used for longest, if that is too long and `pool_min` stay."""
+        if not self._idle or len(self._open) <= self._gate.config.pool_min:
+            return None
+        connection, since_s = self._idle[0]
+        if self._clock.now_s() - since_s < _IDLE_LIMIT_S:
+            return None
+        del self._idle[0]
+        return connection
+
+    def _look_at_hunger(self) -> None:
+        """Notice a hoard, and forget an old hunger."""
+        if self._lending.is_hoarded:
+            return
+        most = self._gate.config.pool_max
+        hoard = self._lending.notice_hoard(most, self.endpoint.address) if self._waiting else None
+        if hoard is not None:
+            self.starved = hoard
+            self._on_starved(hoard)
+        elif self._clock.now_s() - self._starved_at_s >= _FORGOTTEN_AFTER_S:
+            self._sated()
 
     # The end
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -73,8 +75,8 @@ async def test_closes_what_has_been_idle_for_long(database: str) -> None:
     clock = FakeClock()
     async with gatehouse(database, clock=clock, wait=False, pool_min=1, pool_max=4) as house:
         await house.up()
-        async with house.view().acquire(), house.view().acquire(), house.view().acquire():
-            pass
+        async with house.view().acquire() as last, house.view().acquire(), house.view().acquire():
+            stays = last.get_server_pid()
         assert house.count("idle") == 3
         for _ in range(4):
             await clock.jump(60.0)
@@ -83,6 +85,24 @@ async def test_closes_what_has_been_idle_for_long(database: str) -> None:
         for _ in range(2):
             await clock.jump(60.0)
         await house.until(lambda: house.count("size") == 1)
+        assert await house.view().fetchval("select pg_backend_pid()") == stays
+
+
+async def test_a_connection_may_be_taken_while_another_is_closed(postgres: Postgres) -> None:
+    """What a worker takes while a peer is slow to say farewell is not closed under it, and the pool lives on."""
+    clock = FakeClock()
+    async with gatehouse(postgres.dsn(), clock=clock, wait=False, pool_min=0, pool_max=2) as house:
+        await house.up()
+        async with house.view().acquire() as taken, house.view().acquire() as older:
+            slow, other = older.get_server_pid(), taken.get_server_pid()
+        os.kill(slow, signal.SIGSTOP)
+        await clock.jump(310.0)
+        async with house.view().acquire() as connection:
+            assert connection.get_server_pid() == other
+            os.kill(slow, signal.SIGCONT)
+            await house.until(lambda: house.count("size") == 1)
+            assert await connection.fetchval("select 1") == 1
+        assert not house.crashed
 
 
 async def test_the_most_recently_used_connection_is_taken_first(database: str) -> None:
