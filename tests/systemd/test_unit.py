@@ -70,13 +70,13 @@ def test_hides_the_homes_when_nothing_lies_there() -> None:
 
 def test_shows_what_lies_in_the_homes_and_no_more() -> None:
     """Of a Python, a configuration and workers in homes or /tmp, each folder alone is shown, none twice."""
-    reads = (Path("/root/.pyenv/versions/3.11"), Path("/srv/app/.venv"), Path("/tmp/workers"), Path("/home/ann/app/w"))
-    unit = render_unit(Installation("app", ("/srv/app/.venv/bin/pgsupervisor",), Path("/home/ann/app/app.toml"), reads))
+    reads = (Path("/root/.pyenv/versions/3.11"), Path("/srv/app/.venv"), Path("/tmp/workers"), Path("/home/dev/app/w"))
+    unit = render_unit(Installation("app", ("/srv/app/.venv/bin/pgsupervisor",), Path("/home/dev/app/app.toml"), reads))
     assert lines(unit, "ProtectHome") == ["tmpfs"]
-    assert lines(unit, "BindReadOnlyPaths") == ["/home/ann/app", "/root/.pyenv/versions/3.11", "/tmp/workers"]
+    assert lines(unit, "BindReadOnlyPaths") == ["/home/dev/app", "/root/.pyenv/versions/3.11", "/tmp/workers"]
 
 
-@pytest.mark.parametrize("path", ["/root/app.toml", "/home/ann/app.toml", "/tmp/app.toml"])
+@pytest.mark.parametrize("path", ["/root/app.toml", "/home/dev/app.toml", "/tmp/app.toml"])
 def test_never_shows_a_whole_home_for_one_file(path: str) -> None:
     """A configuration that lies directly in a home is shown alone."""
     assert lines(render_unit(Installation("app", COMMAND, Path(path))), "BindReadOnlyPaths") == [path]
