@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,15 +19,13 @@ class StopSignal:
         dismissed: Tasks of the worker that a `ctx.sleep` has cancelled since the stop.
     """
 
-    __slots__ = ("_changed", "_notices", "dismissed", "in_flight", "is_set", "is_watched")
+    __slots__ = ("_notices", "dismissed", "in_flight", "is_set", "is_watched")
 
     def __init__(self) -> None:
         self.is_set = False
         self.is_watched = False
         self.dismissed: tuple[object, ...] = ()
         self.in_flight = 0
-        # Ten thousand workers have one of these each; the event is made when somebody waits.
-        self._changed: asyncio.Event | None = None
         # A worker may have thousands of calls under way, each with a notice; most have none.
         self._notices: dict[Callable[[], object], None] | None = None
 
@@ -61,24 +58,6 @@ class StopSignal:
         if self._notices is not None:
             self._notices.pop(notice, None)
 
-    async def wait(self) -> None:
-        """Return once the worker is to stop."""
-        while not self.is_set:
-            await self._next_change()
-
-    async def wait_idle(self) -> None:
-        """Return once no database work is in flight."""
-        while self.in_flight:
-            await self._next_change()
-
-    async def _next_change(self) -> None:
-        if self._changed is None:
-            self._changed = asyncio.Event()
-        await self._changed.wait()
-
     def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
         for notice in tuple(self._notices or ()):
             notice()
