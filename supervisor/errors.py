@@ -43,12 +43,20 @@ class DatabaseUnavailable(SupervisorError):
     """The database is away and the worker is to stop, so it cannot wait any longer."""
 
 
+class LeaseLost(SupervisorError):
+    """The lease has passed on: what this transaction wrote is rolled back, and the worker is stopped here."""
+
+
 class DatabaseGaveUp(SupervisorError):
     """The start used up its attempts to connect (exit status 69)."""
 
 
 class DatabaseRefused(SupervisorError):
     """The server refused the login, the database or a privilege at the start (exit status 77)."""
+
+
+class SchemaUnusable(SupervisorError):
+    """The SQL schema is older or newer than this daemon can work with (exit status 78)."""
 
 
 class StoreLocked(SupervisorError):

@@ -166,6 +166,34 @@ class Periodic(NamedTuple):
     immediate: bool = True
 
 
+class Projection(NamedTuple):
+    """A worker that is given every event once and in order, in the transaction that moves its checkpoint.
+
+    Attributes:
+        streams: Globs (`*` and `?`) of the streams that it reads; none: all.
+        batch: The most events of one call.
+        shards: How many leases it is split over, by stream.
+        poison: Whether an event that cannot be applied stops it or goes to the dead letters.
+        lag_warning_s: The lag at which the journal says so; 0: never.
+    """
+
+    streams: tuple[str, ...] = ()
+    batch: int = 500
+    shards: int = 1
+    poison: Literal["stop", "dead-letter"] = "stop"
+    lag_warning_s: float = 60.0
+
+
+class EventsConfig(NamedTuple):
+    """`[events]`: the event log.
+
+    Attributes:
+        keep_s: Events older than this, and passed by every projection, are pruned; 0: never.
+    """
+
+    keep_s: float = 0.0
+
+
 class WorkerSpec(NamedTuple):
     """`[workers.NAME]`: one worker.
 
@@ -179,13 +207,14 @@ class WorkerSpec(NamedTuple):
         exhausted: Whether the worker alone stops, or the daemon exits with 70.
         backoff: The delays between restarts.
         stop_timeout_s: How long work in flight may take after the stop.
-        stall_timeout_s: How long one tick may take; 0: for ever.
+        stall_timeout_s: How long one tick or batch may take; 0: for ever.
+        singleton: Whether one holder over all nodes runs it; a projection always is one.
         settings: The worker's own, as `ctx.settings`.
     """
 
     name: str
     run: str
-    kind: Service | Periodic
+    kind: Service | Periodic | Projection
     restart: Literal["always", "on-failure", "never"] = "always"
     max_restarts: int = 10
     window_s: float = 300.0
@@ -193,7 +222,13 @@ class WorkerSpec(NamedTuple):
     backoff: Backoff = Backoff()
     stop_timeout_s: float = 30.0
     stall_timeout_s: float = 0.0
+    singleton: bool = False
     settings: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def needs_lease(self) -> bool:
+        """Whether it runs only where its lease is held."""
+        return self.singleton or isinstance(self.kind, Projection)
 
 
 class Config(NamedTuple):
@@ -211,3 +246,4 @@ class Config(NamedTuple):
     log: LogConfig
     database: DatabaseConfig
     workers: Mapping[str, WorkerSpec]
+    events: EventsConfig = EventsConfig()

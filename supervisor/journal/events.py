@@ -13,7 +13,7 @@ LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR, "cri
 LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 
 # Repeats of these are folded only while they come faster than the first window: each tells a change of state.
-_STATE_CHANGES = ("daemon.", "config.", "database.", "reload.", "workers.", "store.")
+_STATE_CHANGES = ("daemon.", "config.", "database.", "reload.", "workers.", "store.", "lease.", "node.", "schema.")
 
 
 class Kind(NamedTuple):
@@ -249,6 +249,93 @@ _TABLE = (
         "38d98361bc088101c0d9b858caa95397",
         WARNING,
         "A worker, or something it imports, took {signal} away from the daemon; it was taken back.",
+    ),
+    (
+        "lease.acquired",
+        "e506f0473572e49b9d217d2f956e2c92",
+        INFO,
+        "This node holds {leases|lease}[: {lease}][, epoch {epoch}].",
+    ),
+    (
+        "lease.lost",
+        "3d9b5fc8a1c25dd5749d0311e1903f4e",
+        WARNING,
+        "Lost {leases|lease}[: {lease}][, epoch {epoch}]: {reason}. What ran under it was cancelled.",
+    ),
+    (
+        "lease.released",
+        "3234f5c7914b4eed61abe91a3bf78453",
+        INFO,
+        "Gave back {leases|lease}[: {lease}][ ({reason})].",
+    ),
+    (
+        "lease.waiting",
+        "9c8231666b9d6cb7034a996c640afb2e",
+        INFO,
+        (
+            "Standing by for {leases|lease}[: {lease}][, held by {holder}][ on {holder_host}]"
+            "[ (process {holder_pid})][ since {since}]."
+        ),
+    ),
+    (
+        "node.joined",
+        "b331bf85e0e0666db796ece1fda37571",
+        INFO,
+        "Joined as node {node}[ with {nodes|other node}][: {others}].",
+    ),
+    (
+        "node.roster",
+        "3886b427eef918cec77ad1b6a3858d4a",
+        INFO,
+        "{nodes|node} on this database now[; {came} came][; {went} went].",
+    ),
+    (
+        "projection.poison",
+        "01cf4610bdec414a33b5679ce1391347",
+        ERROR,
+        (
+            "Projection {worker}[ (shard {shard})] cannot apply event {position}[ of {stream}][ ({event_type})]"
+            ": {error_type}: {error}[. {consequence}]."
+        ),
+    ),
+    (
+        "projection.lagging",
+        "d6d9020e00b6f099370d4c4eaa794098",
+        WARNING,
+        "Projection {worker}[ (shard {shard})] lags behind[ by {events|event}][, {lag_s}].",
+    ),
+    (
+        "projection.caught_up",
+        "f571360bd699c72f00376188ba1c11ab",
+        INFO,
+        "Projection {worker}[ (shard {shard})] has caught up[ after {took_s}].",
+    ),
+    (
+        "projection.moved",
+        "c4863f5eca1ff0195b3f805f58b8d33d",
+        INFO,
+        (
+            "The checkpoint of projection {worker}[ (shard {shard})] was moved from outside[ to {position}]"
+            "; it goes on from there."
+        ),
+    ),
+    (
+        "projection.laid_out",
+        "419d771f639937a2b93de072c3724146",
+        INFO,
+        "Projection {worker} is laid out over {shards|shard} now.",
+    ),
+    (
+        "schema.applied",
+        "a93f150b9a6ad98cc2125ae04b8af453",
+        INFO,
+        "The SQL schema has version {version} now[, from {former}][ ({took_s})].",
+    ),
+    (
+        "schema.absent",
+        "d718d0e91d5693b367692c6f82a8e31e",
+        INFO,
+        "The SQL schema is not there: {reason}. No worker of this configuration needs it.",
     ),
     (
         "stop.overdue",

@@ -1,0 +1,259 @@
+-- Events, projections and their checkpoints.
+--
+-- Advisory locks live in key spaces of their own, "pgs" and a number as the first of the two keys:
+--   1885827841  a node is alive                 (session, exclusive; key: node.id)
+--   1885827842  a lease is held                 (session, exclusive; key: lease.id)
+--   1885827843  a fenced transaction is open    (transaction, shared; key: lease.id)
+--   1885827844  a transaction has appended      (transaction, shared; key: low 32 bits of a position)
+--   1885827845  the schema is being changed     (transaction, exclusive; key: 0)
+--
+-- A daemon that does not own the schema needs USAGE on it, SELECT on its tables and EXECUTE on its functions,
+-- and nothing else: whatever is written is written by a function here.
+
+-- Drawn once here: a fresh sequence says last_value 1 without having given it, and the first event would be lost.
+CREATE SEQUENCE supervisor.event_position CACHE 1 NO CYCLE;
+SELECT nextval('supervisor.event_position');
+
+CREATE TABLE supervisor.event (
+    position bigint PRIMARY KEY,
+    stream text NOT NULL,
+    type text NOT NULL,
+    data jsonb NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    bucket int NOT NULL
+);
+COMMENT ON COLUMN supervisor.event.bucket IS 'A number made of the stream; shard n of m takes those with bucket % m = n.';
+
+CREATE TABLE supervisor.projection (
+    name text PRIMARY KEY,
+    shards int NOT NULL,
+    laid_out_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE supervisor.checkpoint (
+    projection text NOT NULL REFERENCES supervisor.projection ON DELETE CASCADE,
+    shard int NOT NULL,
+    shards int NOT NULL,
+    position bigint NOT NULL,
+    applied bigint NOT NULL DEFAULT 0,
+    moved_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    layers jsonb NOT NULL DEFAULT '[]',
+    poison bigint,
+    error text,
+    PRIMARY KEY (projection, shard)
+);
+COMMENT ON COLUMN supervisor.checkpoint.position IS 'Every event of the shard up to here has been applied.';
+COMMENT ON COLUMN supervisor.checkpoint.layers IS
+    'What was applied under earlier numbers of shards: an event is applied already when one of them says so.';
+COMMENT ON COLUMN supervisor.checkpoint.poison IS 'The event at which it has stopped.';
+
+CREATE TABLE supervisor.dead_letter (
+    projection text NOT NULL REFERENCES supervisor.projection ON DELETE CASCADE,
+    position bigint NOT NULL,
+    stream text NOT NULL,
+    type text NOT NULL,
+    data jsonb NOT NULL,
+    at timestamptz NOT NULL,
+    error text NOT NULL,
+    died_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (projection, position)
+);
+
+-- Appends an event in the caller's transaction and returns its position.
+--
+-- Once per transaction it takes a shared lock on the low 32 bits of the sequence's last_value, and only then draws
+-- positions, which are therefore larger: a reader that sees the lock knows that something above it may still come.
+-- The setting that remembers it names the transaction, so that a session's SET cannot switch the lock off, and it is
+-- local, so that a savepoint's rollback undoes both.
+CREATE FUNCTION supervisor.append(stream text, type text, data jsonb DEFAULT '{}') RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+    this_transaction text := pg_current_xact_id()::text;
+    hash bytea;
+    drawn bigint;
+BEGIN
+    IF stream IS NULL OR length(stream) NOT BETWEEN 1 AND 500 THEN
+        RAISE EXCEPTION 'a stream''s name has 1 to 500 characters, this one has %', coalesce(length(stream)::text, 'none (it is null)')
+            USING ERRCODE = '22023';
+    END IF;
+    IF type IS NULL OR length(type) NOT BETWEEN 1 AND 500 THEN
+        RAISE EXCEPTION 'an event''s type has 1 to 500 characters, this one has %', coalesce(length(type)::text, 'none (it is null)')
+            USING ERRCODE = '22023';
+    END IF;
+    IF jsonb_typeof(data) IS DISTINCT FROM 'object' THEN
+        RAISE EXCEPTION 'an event''s data is a JSON object, this is %', coalesce(jsonb_typeof(data), 'null')
+            USING ERRCODE = '22023', HINT = 'Wrap it: {"value": ...}.';
+    END IF;
+    IF current_setting('supervisor.appending', true) IS DISTINCT FROM this_transaction THEN
+        PERFORM pg_advisory_xact_lock_shared(1885827844, (s.last_value & 4294967295)::bit(32)::int)
+            FROM supervisor.event_position s;
+        PERFORM set_config('supervisor.appending', this_transaction, true);
+        IF coalesce(current_setting('supervisor.notify', true), '') NOT IN ('off', 'false', '0', 'no') THEN
+            PERFORM pg_notify('supervisor_event', '');
+        END IF;
+    END IF;
+    hash := sha256(convert_to(stream, 'UTF8'));
+    drawn := nextval('supervisor.event_position');
+    INSERT INTO supervisor.event (position, stream, type, data, bucket) VALUES (
+        drawn, stream, type, data,
+        (get_byte(hash, 0) & 127) << 24 | get_byte(hash, 1) << 16 | get_byte(hash, 2) << 8 | get_byte(hash, 3)
+    );
+    RETURN drawn;
+END $$;
+
+-- Returns the position up to which every event is decided: committed and visible to the next statement, or never.
+--
+-- Exact because: an event not above `head` was drawn before `head` was read, so its transaction held its lock when
+-- the locks were read, unless it had ended by then; locks are released after a commit is visible, so a statement with a
+-- later snapshot shows it. Prepared transactions keep their locks (with a null pid) and count.
+CREATE FUNCTION supervisor.horizon() RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    head bigint;
+    oldest bigint;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'the horizon needs READ COMMITTED' USING ERRCODE = '25001';
+    END IF;
+    SELECT s.last_value INTO head FROM supervisor.event_position s;
+    -- A lock names the low 32 bits alone: of all numbers with these, the one nearest to the head is meant.
+    SELECT min(CASE WHEN v - head > 2147483648 THEN v - 4294967296 WHEN head - v > 2147483648 THEN v + 4294967296 ELSE v END)
+        INTO oldest
+        FROM (
+            SELECT (head & ~4294967295::bigint) | objid::bigint AS v FROM pg_locks
+            WHERE locktype = 'advisory' AND classid = 1885827844 AND objsubid = 2 AND granted
+                AND database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+        ) AS locked;
+    RETURN least(head, oldest);
+END $$;
+
+-- The names of the leases of a projection's shards.
+CREATE FUNCTION supervisor.shard_leases(projection text, shards int) RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN shards = 1 THEN ARRAY[projection]
+        ELSE ARRAY(SELECT format('%s/%sof%s', projection, n, shards) FROM generate_series(1, shards) AS n) END
+$$;
+
+-- Lays a projection out over a number of shards. The holders of the former shards are fenced out first (this waits
+-- for their transactions in flight), so that their checkpoints are final when they are read.
+CREATE FUNCTION supervisor.lay_out(projection text, shards int) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+    former int;
+    passed bigint[];
+    earlier jsonb;
+    lowest bigint;
+    total bigint;
+BEGIN
+    INSERT INTO supervisor.projection (name, shards) VALUES (projection, shards) ON CONFLICT DO NOTHING;
+    SELECT p.shards INTO former FROM supervisor.projection p WHERE p.name = projection FOR UPDATE;
+    IF former = shards THEN
+        INSERT INTO supervisor.checkpoint (projection, shard, shards, position)
+            SELECT projection, n, shards, 0 FROM generate_series(0, shards - 1) AS n ON CONFLICT DO NOTHING;
+        RETURN false;
+    END IF;
+    PERFORM FROM supervisor.lease l WHERE l.name = ANY (supervisor.shard_leases(projection, former))
+        ORDER BY l.id FOR UPDATE;
+    UPDATE supervisor.lease l SET epoch = l.epoch + 1, incarnation = NULL, node = NULL, node_id = NULL
+        WHERE l.name = ANY (supervisor.shard_leases(projection, former));
+    SELECT array_agg(c.position ORDER BY c.shard), min(c.position), sum(c.applied) INTO passed, lowest, total
+        FROM supervisor.checkpoint c WHERE c.projection = lay_out.projection;
+    -- A layer that every shard has passed says nothing any more.
+    SELECT coalesce(jsonb_agg(DISTINCT layer), '[]') INTO earlier
+        FROM supervisor.checkpoint c, jsonb_array_elements(c.layers) AS layer
+        WHERE c.projection = lay_out.projection
+            AND (SELECT max(p::bigint) FROM jsonb_array_elements_text(layer -> 'positions') AS p) > lowest;
+    DELETE FROM supervisor.checkpoint c WHERE c.projection = lay_out.projection;
+    INSERT INTO supervisor.checkpoint (projection, shard, shards, position, applied, layers)
+        SELECT projection, n, shards, lowest, CASE n WHEN 0 THEN total ELSE 0 END,
+            earlier || jsonb_build_array(jsonb_build_object('shards', former, 'positions', to_jsonb(passed)))
+        FROM generate_series(0, shards - 1) AS n;
+    UPDATE supervisor.projection p SET shards = lay_out.shards, laid_out_at = clock_timestamp() WHERE p.name = projection;
+    PERFORM pg_notify('supervisor_projection', projection);
+    RETURN true;
+END $$;
+
+-- Moves a checkpoint inside of the fenced transaction `transaction`; false: it was moved by somebody else, or the
+-- transaction is another one by now, and nothing may be committed.
+CREATE FUNCTION supervisor.move_checkpoint(
+    projection text, shard int, shards int, old_position bigint, new_position bigint, events int, transaction xid8
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+BEGIN
+    UPDATE supervisor.checkpoint c
+        SET position = new_position, applied = c.applied + events, moved_at = clock_timestamp(), poison = NULL, error = NULL
+        WHERE c.projection = move_checkpoint.projection AND c.shard = move_checkpoint.shard
+            AND c.shards = move_checkpoint.shards AND c.position = old_position
+            AND pg_current_xact_id() = transaction;
+    RETURN FOUND;
+END $$;
+
+-- Notes the event at which a shard has stopped.
+CREATE FUNCTION supervisor.note_poison(projection text, shard int, poison bigint, error text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE supervisor.checkpoint c SET poison = note_poison.poison, error = note_poison.error
+        WHERE c.projection = note_poison.projection AND c.shard = note_poison.shard
+$$;
+
+-- Puts an event among the dead letters of a projection, in the transaction that moves the checkpoint past it.
+CREATE FUNCTION supervisor.bury(projection text, poison bigint, error text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO supervisor.dead_letter (projection, position, stream, type, data, at, error)
+        SELECT bury.projection, e.position, e.stream, e.type, e.data, e.at, bury.error
+        FROM supervisor.event e WHERE e.position = poison
+        ON CONFLICT (projection, position) DO UPDATE SET error = excluded.error, died_at = excluded.died_at
+$$;
+
+-- Lets a projection begin again from a position; false: there is none of this name.
+CREATE FUNCTION supervisor.reset_projection(projection text, to_position bigint DEFAULT 0) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+BEGIN
+    PERFORM FROM supervisor.projection p WHERE p.name = projection FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE supervisor.checkpoint c SET position = to_position, layers = '[]', applied = 0, poison = NULL, error = NULL,
+        moved_at = clock_timestamp() WHERE c.projection = reset_projection.projection;
+    DELETE FROM supervisor.dead_letter d WHERE d.projection = reset_projection.projection AND d.position > to_position;
+    PERFORM pg_notify('supervisor_projection', projection);
+    RETURN true;
+END $$;
+
+-- Skips the events at which a projection has stopped: they go to its dead letters. Returns their positions.
+CREATE FUNCTION supervisor.skip_poison(projection text) RETURNS SETOF bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+    stopped record;
+BEGIN
+    FOR stopped IN
+        SELECT c.shard, c.poison, c.error FROM supervisor.checkpoint c
+        WHERE c.projection = skip_poison.projection AND c.poison > c.position ORDER BY c.shard FOR UPDATE
+    LOOP
+        PERFORM supervisor.bury(projection, stopped.poison, 'skipped: ' || coalesce(stopped.error, ''));
+        UPDATE supervisor.checkpoint c SET position = stopped.poison, poison = NULL, error = NULL,
+            moved_at = clock_timestamp() WHERE c.projection = skip_poison.projection AND c.shard = stopped.shard;
+        RETURN NEXT stopped.poison;
+    END LOOP;
+    PERFORM pg_notify('supervisor_projection', projection);
+END $$;
+
+-- Deletes events that are older than `keep` and passed by every projection; returns how many.
+CREATE FUNCTION supervisor.prune_events(keep interval, at_most int DEFAULT 10000) RETURNS int
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH gone AS (
+        DELETE FROM supervisor.event WHERE position IN (
+            SELECT e.position FROM supervisor.event e
+            WHERE e.at < clock_timestamp() - keep
+                AND e.position <= (SELECT min(c.position) FROM supervisor.checkpoint c)
+            ORDER BY e.position LIMIT at_most FOR UPDATE SKIP LOCKED
+        ) RETURNING 1
+    )
+    SELECT count(*)::int FROM gone
+$$;
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA supervisor FROM PUBLIC;

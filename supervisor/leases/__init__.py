@@ -1,0 +1,1 @@
+"""Leases: who may run what, over all nodes, and fenced."""

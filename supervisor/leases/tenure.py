@@ -1,0 +1,48 @@
+"""What a worker's runner knows of its lease: whether it may run here now."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from supervisor.leases.lease import Lease
+
+
+class Standing(Enum):
+    """How a node stands to a lease, as far as the worker is concerned."""
+
+    ABSENT = "not held here: nothing may run"
+    HELD = "held and trusted: the worker runs"
+    RECALLED = "to be given back: the worker ends as it does at a stop, then the lease goes"
+    LOST = "gone, or no longer to be trusted: the worker is cancelled now"
+
+
+class Tenure(Protocol):
+    """One lease, as one runner sees it."""
+
+    @property
+    def name(self) -> str:
+        """The lease's name."""
+
+    @property
+    def standing(self) -> Standing:
+        """How this node stands to it now."""
+
+    @property
+    def lease(self) -> Lease | None:
+        """The lease under which the worker runs or ends; None: there is none any more."""
+
+    def heed(self, notice: Callable[[], object] | None) -> None:
+        """Call `notice` at each change of `standing`; there is one runner to a lease, and the newest counts."""
+
+    def offer(self) -> None:
+        """Say that this node is ready to run the worker."""
+
+    def decline(self) -> None:
+        """Say that it is not any more (paused, exhausted, removed): the lease goes once nothing runs."""
+
+    def vacate(self) -> None:
+        """Say that nothing of the worker runs: after RECALLED or LOST, and before that without effect."""
