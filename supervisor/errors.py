@@ -47,6 +47,10 @@ class LeaseLost(SupervisorError):
     """The lease has passed on: what this transaction wrote is rolled back, and the worker is stopped here."""
 
 
+class Poisoned(SupervisorError):
+    """An event cannot be applied: the projection stands still at it until a person has acted."""
+
+
 class DatabaseGaveUp(SupervisorError):
     """The start used up its attempts to connect (exit status 69)."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from supervisor.config.difference import difference, is_same_target, name_of_target
-from supervisor.config.model import Cron, EmbeddedStore, Periodic
-from supervisor.config.schema import BACKOFF, COMMON, CONNECT, DATABASE, LOG, SUPERVISOR
+from supervisor.config.model import Cron, EmbeddedStore, Periodic, Projection, Service
+from supervisor.config.schema import BACKOFF, COMMON, CONNECT, DATABASE, EVENTS, LOG, PROJECTION, SUPERVISOR
 from supervisor.durations import format_duration
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def _changes_of_daemon(old: Config, new: Config) -> Iterator[str]:
             yield from _change(f"supervisor.{name}", key, old.daemon, new.daemon)
     for name, key in LOG.items():
         yield from _change(f"log.{name}", key, old.log, new.log)
+    yield from _changes("events.", EVENTS, old.events, new.events)
     yield from _change_of_dsn(old.database.target, new.database.target)
     yield from _changes("database.", DATABASE, old.database, new.database)
     for policy in ("startup", "runtime"):
@@ -61,8 +62,12 @@ def _change_of_dsn(old: Server | EmbeddedStore, new: Server | EmbeddedStore) -> 
 
 
 def _changes_of_worker(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
-    if old.kind != new.kind:
+    if isinstance(old.kind, Projection) and isinstance(new.kind, Projection):
+        yield from _changes("", PROJECTION, old.kind, new.kind)
+    elif old.kind != new.kind:
         yield f"{_kind(old)} -> {_kind(new)}"
+    else:
+        yield from _change("singleton", COMMON["singleton"], old, new)
     yield from _changes("", COMMON, old, new)
     yield from _changes("backoff.", BACKOFF, old.backoff, new.backoff)
     # Only the names: a worker's settings may well be secrets.
@@ -95,15 +100,23 @@ def _shown(key: Key, value: Any) -> str:
 
 
 def _kind(spec: WorkerSpec) -> str:
-    if not isinstance(spec.kind, Periodic):
-        return "service" if spec.kind.replicas == 1 else f"service with {spec.kind.replicas} replicas"
-    schedule = spec.kind.schedule
+    match spec.kind:
+        case Service(replicas):
+            kind = "service" if replicas == 1 else f"service with {replicas} replicas"
+        case Periodic():
+            kind = _periodic(spec.kind)
+        case Projection(streams, shards=shards):
+            split = f", {shards} shards" if shards > 1 else ""
+            return f"projection of {', '.join(streams) or 'all streams'}{split}"
+    return f"{kind}, singleton" if spec.singleton else kind
+
+
+def _periodic(kind: Periodic) -> str:
+    schedule = kind.schedule
     when = (
         f'cron "{schedule.expression}"'
         if isinstance(schedule, Cron)
         else f"every {format_duration(schedule.interval_s)}"
     )
-    usual = spec.kind.immediate != isinstance(schedule, Cron)
-    return (
-        f"periodic, {when}" if usual else f"periodic, {when}, {'at once too' if spec.kind.immediate else 'not at once'}"
-    )
+    usual = kind.immediate != isinstance(schedule, Cron)
+    return f"periodic, {when}" if usual else f"periodic, {when}, {'at once too' if kind.immediate else 'not at once'}"

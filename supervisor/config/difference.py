@@ -29,6 +29,7 @@ class Difference(NamedTuple):
         database_changed: New connections are needed: another server, password, pool size or timeout.
         policy_changed: How the database is tried and probed is new; its connections stay.
         log_changed: Level or format.
+        events_changed: How long events are kept.
         daemon_changed: What the process heeds at once: stop_timeout, stall_warning, python_path.
         needs_restart: What a reload cannot do; with any of these it is refused as a whole.
     """
@@ -41,14 +42,15 @@ class Difference(NamedTuple):
     database_changed: bool
     policy_changed: bool
     log_changed: bool
+    events_changed: bool
     daemon_changed: bool
     needs_restart: tuple[Fault, ...]
 
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
         workers = self.added or self.removed or self.changed
-        values = self.database_changed or self.policy_changed or self.log_changed or self.daemon_changed
-        return not (workers or values or self.needs_restart)
+        values = self.database_changed or self.policy_changed or self.log_changed
+        return not (workers or values or self.events_changed or self.daemon_changed or self.needs_restart)
 
 
 def difference(old: Config, new: Config) -> Difference:
@@ -65,6 +67,7 @@ def difference(old: Config, new: Config) -> Difference:
         database_changed=_connections(old.database) != _connections(new.database),
         policy_changed=_policy(old.database) != _policy(new.database),
         log_changed=old.log != new.log,
+        events_changed=old.events != new.events,
         daemon_changed=_live(old.daemon) != _live(new.daemon),
         needs_restart=_needs_restart(old, new),
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.config.environment import override
 from supervisor.config.location import from_here
-from supervisor.config.model import Config, LogConfig
+from supervisor.config.model import Config, EventsConfig, LogConfig
 from supervisor.config.schema import LATER_SECTIONS, TOP
 from supervisor.config.section import daemon_config, database_config
 from supervisor.config.table import Faults, read_table
@@ -39,7 +39,8 @@ def read_config(path: Path, environ: Mapping[str, str]) -> Config:
     daemon = daemon_config(given.get("supervisor", {}), path, environ)
     log = LogConfig(**given.get("log", {}))
     database = database_config(given.get("database", {}), path, environ, faults)
+    events = EventsConfig(**given.get("events", {}))
     workers = read_workers(given.get("workers", {}), daemon.stop_timeout_s, faults)
     if faults.found:
         raise ConfigError(*faults.found)
-    return Config(path=path, name=path.stem, daemon=daemon, log=log, database=database, workers=workers)
+    return Config(path, path.stem, daemon, log, database, workers, events)

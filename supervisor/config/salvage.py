@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.config.environment import override
 from supervisor.config.location import absolute, from_here
-from supervisor.config.model import Service, WorkerSpec
+from supervisor.config.model import Projection, Service, WorkerSpec
 from supervisor.config.table import Faults
 from supervisor.config.toml_file import read_toml
 from supervisor.config.value import WrongValue, function, path_texts
@@ -32,7 +32,7 @@ def readable_workers(path: Path, environ: Mapping[str, str]) -> tuple[list[Worke
     override(tables, environ, Faults(str(path)))
     workers, daemon = tables.get("workers"), tables.get("supervisor")
     specs = [
-        WorkerSpec(name=name, run=run, kind=Service())
+        WorkerSpec(name=name, run=run, kind=Projection() if table.get("kind") == "projection" else Service())
         for name, table in (workers.items() if isinstance(workers, dict) else ())
         if (run := _run_of(table)) is not None
     ]

@@ -15,6 +15,7 @@ from supervisor.config.value import (
     duration,
     factor,
     function,
+    globs,
     path_text,
     path_texts,
     secret_text,
@@ -71,7 +72,7 @@ DATABASE: Mapping[str, Key] = {
 }
 
 COMMON: Mapping[str, Key] = {
-    "kind": Key("kind", choice("service", "periodic")),
+    "kind": Key("kind", choice("service", "periodic", "projection")),
     "run": Key("run", function),
     "restart": Key("restart", choice("always", "on-failure", "never")),
     "max_restarts": Key("max_restarts", whole(0, _MANY)),
@@ -92,17 +93,27 @@ PERIODIC: Mapping[str, Key] = {
     "immediate": Key("immediate", truth),
 }
 
-WORKER: Mapping[str, Key] = {**COMMON, **SERVICE, **PERIODIC}
+PROJECTION: Mapping[str, Key] = {
+    "streams": Key("streams", globs),
+    "batch": Key("batch", whole(1, 100_000)),
+    "shards": Key("shards", whole(1, 1000)),
+    "poison": Key("poison", choice("stop", "dead-letter")),
+    "lag_warning": Key("lag_warning_s", duration(zero=True)),
+}
+
+WORKER: Mapping[str, Key] = {**COMMON, **SERVICE, **PERIODIC, **PROJECTION}
+
+EVENTS: Mapping[str, Key] = {"keep": Key("keep_s", duration(zero=True))}
 
 TOP: Mapping[str, Key] = {
     "supervisor": Key("supervisor", table, SUPERVISOR),
     "log": Key("log", table, LOG),
     "database": Key("database", table, DATABASE),
+    "events": Key("events", table, EVENTS),
     "workers": Key("workers", table),
 }
 
-LATER_SECTIONS = ("http", "events")
+LATER_SECTIONS = ("http",)
 LATER_KINDS: Mapping[str, tuple[str, ...]] = {
     "jobs": ("queue", "concurrency", "attempts", "retry", "transactional"),
-    "projection": ("streams", "batch", "shards", "poison"),
 }

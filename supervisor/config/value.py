@@ -17,6 +17,7 @@ Reader = Callable[[object], Any]
 # Beyond this, timers and the microseconds that systemd counts in would overflow somewhere.
 _LONGEST_S = 3650 * 86400.0
 _SHOWN_LETTERS = 60
+_LONGEST_STREAM = 500
 _SECRET = re.compile(r"://|pass(word|wd)?\s*=", re.IGNORECASE)
 _PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -59,6 +60,27 @@ def path_texts(value: object) -> list[str]:
     if not isinstance(value, list):
         raise WrongValue(f'expected a list of paths such as ["."], {found(value)}')
     return [path_text(element) for element in value]
+
+
+def globs(value: object) -> tuple[str, ...]:
+    """Read a list of globs of streams; one that matches every stream leaves none of them out, so none is needed."""
+    if not isinstance(value, list):
+        raise WrongValue(f'expected a list of streams such as ["orders-*"], {found(value)}')
+    if not value:
+        raise WrongValue('expected at least one stream, found none; write ["*"] for all of them')
+    patterns = [_glob(element) for element in value]
+    return () if "*" in patterns else tuple(dict.fromkeys(patterns))
+
+
+def _glob(value: object) -> str:
+    pattern = text(value)
+    if "\0" in pattern:
+        raise WrongValue("expected a stream's name, found one with a zero byte in it")
+    if "[" in pattern:
+        raise WrongValue(f'only * and ? stand for something in a stream\'s name, {found(pattern)}; "?" fits a "[" too')
+    if len(pattern) > _LONGEST_STREAM:
+        raise WrongValue(f"a stream's name has at most {_LONGEST_STREAM} letters, {found(pattern)}")
+    return pattern
 
 
 def truth(value: object) -> bool:

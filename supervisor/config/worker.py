@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.model import Backoff, Cron, Every, Periodic, Service, WorkerSpec
-from supervisor.config.schema import COMMON, LATER_KINDS, PERIODIC, SERVICE, WORKER, WORKER_NAME
+from supervisor.config.model import Backoff, Cron, Every, Periodic, Projection, Service, WorkerSpec
+from supervisor.config.schema import COMMON, LATER_KINDS, PERIODIC, PROJECTION, SERVICE, WORKER, WORKER_NAME
 from supervisor.config.section import backoff
 from supervisor.config.table import Key, nearest, read_table
 from supervisor.config.value import found, quoted
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
     from supervisor.config.table import Faults
 
-_KEYS: Mapping[str, Mapping[str, Key]] = {
-    "service": {**COMMON, **SERVICE},
-    "periodic": {**COMMON, **PERIODIC},
-}
+_KINDS: Mapping[str, Mapping[str, Key]] = {"service": SERVICE, "periodic": PERIODIC, "projection": PROJECTION}
+_KEYS: Mapping[str, Mapping[str, Key]] = {kind: {**COMMON, **keys} for kind, keys in _KINDS.items()}
+_THEM = '"service", "periodic" or "projection"'
 _NO_WORKER = 'there is no worker; add a table such as [workers.mail] with run = "package.module:function"'
 _NO_FUNCTION = 'the worker has nothing to run; write run = "package.module:function"'
 _DEFAULT_BACKOFF = Backoff()
@@ -57,15 +56,16 @@ def _read_worker(name: str, table: dict[str, Any], stop_timeout_s: float, faults
         _refuse_kind(kind, table, where, faults)
         return None
     given = read_table(table, _KEYS[kind], where, faults, _foreign_keys(kind, table))
-    if given.pop("singleton", False):
-        faults.add((*where, "singleton"), "this version does not have leases yet; leave it out, or write false")
     if "run" not in table:
         faults.add((*where, "run"), _NO_FUNCTION)
     given["backoff"] = backoff(given.get("backoff", {}), _DEFAULT_BACKOFF, (*where, "backoff"), faults)
-    given["kind"] = _service(given) if kind == "service" else _periodic(given, table, where, faults)
-    if kind == "service" and given.get("stall_timeout_s"):
-        problem = "a service has no single call whose length could be limited; this is for periodic workers"
-        faults.add((*where, "stall_timeout"), problem)
+    match kind:
+        case "service":
+            given["kind"] = _service(given, where, faults)
+        case "periodic":
+            given["kind"] = _periodic(given, table, where, faults)
+        case _:
+            given["kind"] = _projection(given, where, faults)
     if given["kind"] is None or "run" not in given:
         return None
     return WorkerSpec(name=name, **{"stop_timeout_s": stop_timeout_s, **given})
@@ -74,11 +74,13 @@ def _read_worker(name: str, table: dict[str, Any], stop_timeout_s: float, faults
 def _refuse_kind(kind: object, table: dict[str, Any], where: tuple[str, ...], faults: Faults) -> None:
     """Say what is wrong with the kind, and with every key that can be judged without it."""
     if isinstance(kind, str) and kind in LATER_KINDS:
-        problem = f'this version does not have workers of kind "{kind}" yet; it has "service" and "periodic"'
+        problem = (
+            f'this version does not have workers of kind "{kind}" yet; it has "service", "periodic" and "projection"'
+        )
     else:
         near = nearest(kind, (*_KEYS, *LATER_KINDS)) if isinstance(kind, str) else None
         meant = f"; did you mean {quoted(near)}?" if near is not None and near in _KEYS else ""
-        problem = f'expected "service" or "periodic", {found(kind)}{meant}'
+        problem = f"expected {_THEM}, {found(kind)}{meant}"
     faults.add((*where, "kind"), problem)
     rest = {key: value for key, value in table.items() if key != "kind"}
     read_table(rest, WORKER, where, faults, {key: "" for keys in LATER_KINDS.values() for key in keys})
@@ -91,14 +93,30 @@ def _foreign_keys(kind: str, table: dict[str, Any]) -> dict[str, str]:
     for other, keys in LATER_KINDS.items():
         for key in keys:
             refused[key] = f'is for workers of kind "{other}", which this version does not have yet; {this}'
-    for other, known in (("service", SERVICE), ("periodic", PERIODIC)):
+    for other, known in _KINDS.items():
         for key in known if other != kind else ():
             refused[key] = f'is for workers of kind "{other}"; {this}'
     return refused
 
 
-def _service(given: dict[str, Any]) -> Service:
-    return Service(given.pop("replicas")) if "replicas" in given else Service()
+def _service(given: dict[str, Any], where: tuple[str, ...], faults: Faults) -> Service:
+    if given.get("stall_timeout_s"):
+        problem = (
+            "a service has no single call whose length could be limited; this is for periodic workers and projections"
+        )
+        faults.add((*where, "stall_timeout"), problem)
+    service = Service(given.pop("replicas")) if "replicas" in given else Service()
+    if given.get("singleton") and service.replicas > 1:
+        problem = f"a singleton runs once over all nodes, and replicas is {service.replicas}; keep one of the two"
+        faults.add((*where, "singleton"), problem)
+    return service
+
+
+def _projection(given: dict[str, Any], where: tuple[str, ...], faults: Faults) -> Projection:
+    if given.get("singleton") is False:
+        faults.add((*where, "singleton"), "a projection is always one; leave it out")
+    given["singleton"] = True
+    return Projection(**{key.field: given.pop(key.field) for key in PROJECTION.values() if key.field in given})
 
 
 def _periodic(given: dict[str, Any], table: dict[str, Any], where: tuple[str, ...], faults: Faults) -> Periodic | None:

@@ -20,9 +20,11 @@ from supervisor.config.model import (
     DatabaseConfig,
     Dsn,
     EmbeddedStore,
+    EventsConfig,
     Every,
     LogConfig,
     Periodic,
+    Projection,
     Server,
     Service,
     WorkerSpec,
@@ -118,6 +120,7 @@ PLACES = [
     (_database(probe_interval_s=2.0), "policy_changed"),
     (_database(runtime=ConnectPolicy(attempts=3)), "policy_changed"),
     (BASE._replace(log=LogConfig(level="debug")), "log_changed"),
+    (BASE._replace(events=EventsConfig(keep_s=60.0)), "events_changed"),
     (_daemon(stop_timeout_s=1.0), "daemon_changed"),
     (_daemon(python_path=(Path("/x"),)), "daemon_changed"),
 ]
@@ -203,3 +206,28 @@ def test_a_retuned_worker_is_said_to_run_on() -> None:
         "~ worker a (runs on): max_restarts: 10 -> 3; backoff.initial: 1s -> 2s",
         "= 1 worker untouched",
     ]
+
+
+def test_what_is_new_in_a_projection_is_said_by_its_keys() -> None:
+    """A changed projection is described by what changed in it, an added one by what it reads."""
+    old = _with(a=WorkerSpec("a", "m:a", Projection(), singleton=True))
+    new = _with(
+        a=WorkerSpec("a", "m:a", Projection(("x-*",), shards=4, lag_warning_s=5.0), singleton=True),
+        b=WorkerSpec("b", "m:b", Projection(("x-*", "y"), shards=2), singleton=True),
+    )
+    assert describe(old, new._replace(events=EventsConfig(keep_s=3600.0))) == [
+        "~ events.keep: 0ms -> 1h",
+        "+ worker b: projection of x-*, y, 2 shards, m:b",
+        "~ worker a: streams: [] -> [x-*]; shards: 1 -> 4; lag_warning: 1m -> 5s",
+    ]
+
+
+def test_becoming_a_singleton_is_a_change_of_its_own() -> None:
+    """A worker that becomes a singleton is started anew, and the description says why."""
+    new = _changed_worker(singleton=True)
+    assert difference(BASE, new).retuned == ()
+    assert describe(BASE, new) == ["~ worker a: singleton: false -> true", "= 1 worker untouched"]
+    added = _with(**BASE.workers, c=WorkerSpec("c", "m:c", Service(), singleton=True))
+    assert describe(BASE, added)[0] == "+ worker c: service, singleton, m:c"
+    moved = _changed_worker(kind=Periodic(Every(5)), singleton=True)
+    assert describe(BASE, moved)[0] == "~ worker a: service -> periodic, every 5s, singleton"

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.config_file import DATABASE, DSN, WORKER, config_of, faults_of
 
-from supervisor.config.model import Backoff, Cron, Every, Periodic, Server, Service
+from supervisor.config.model import Backoff, Cron, EventsConfig, Every, Periodic, Projection, Server, Service
 from supervisor.config.reading import read_config
 from supervisor.errors import ConfigError
 
@@ -64,8 +64,19 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         backoff = { initial = "2s", max = "3s" }
         stop_timeout = "0s"
         stall_timeout = "7s"
-        singleton = false
+        singleton = true
         settings = { any = { thing = 1 } }
+        [workers.view]
+        kind = "projection"
+        run = "app.x:view"
+        streams = ["orders-*", "stock-?"]
+        batch = 7
+        shards = 3
+        poison = "dead-letter"
+        lag_warning = "0s"
+        stall_timeout = "1m"
+        [events]
+        keep = "90d"
         """,
     )
     assert config.daemon.state_dir == tmp_path / "state"
@@ -82,6 +93,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert worker.backoff == Backoff(2, 2, 3)
     assert (worker.stop_timeout_s, worker.stall_timeout_s) == (0, 7)
     assert worker.settings == {"any": {"thing": 1}}
+    assert worker.singleton
+    view = config.workers["view"]
+    assert view.kind == Projection(("orders-*", "stock-?"), 7, 3, "dead-letter", 0)
+    assert (view.stall_timeout_s, view.needs_lease) == (60, True)
+    assert config.events == EventsConfig(keep_s=90 * 86400.0)
 
 
 def test_a_worker_inherits_the_stop_timeout(tmp_path: Path) -> None:
@@ -103,6 +119,27 @@ def test_a_cron_expression_is_kept_as_it_is(tmp_path: Path) -> None:
     """The expression reaches the model in the user's own words."""
     config = config_of(tmp_path, f'{DATABASE}{WORKER}kind = "periodic"\ncron = "*/5 * * * MON-FRI"\nimmediate = true\n')
     assert config.workers["mail"].kind == Periodic(Cron("*/5 * * * MON-FRI"), immediate=True)
+
+
+@pytest.mark.parametrize("line", ["", "streams = ['*']\n", "streams = ['orders-*', '*']\n"])
+def test_a_projection_of_all_streams_names_none(tmp_path: Path, line: str) -> None:
+    """Saying nothing of streams and saying all of them are the same."""
+    config = config_of(tmp_path, f"{DATABASE}{WORKER}kind = 'projection'\nsingleton = true\n{line}")
+    assert config.workers["mail"].kind == Projection()
+    assert config.workers["mail"].singleton
+
+
+def test_the_environment_reaches_a_projection(tmp_path: Path) -> None:
+    """A projection's keys and those of [events] can be overridden like all others."""
+    text = f"{DATABASE}{WORKER}kind = 'projection'\n"
+    environ = {
+        "PGSUPERVISOR__WORKERS__MAIL__SHARDS": "4",
+        "PGSUPERVISOR__WORKERS__MAIL__STREAMS": "['a-*']",
+        "PGSUPERVISOR__EVENTS__KEEP": "1h",
+    }
+    config = config_of(tmp_path, text, **environ)
+    assert config.workers["mail"].kind == Projection(("a-*",), shards=4)
+    assert config.events.keep_s == 3600
 
 
 SUPERVISOR_FAULTS = [
@@ -186,9 +223,16 @@ WORKER_FAULTS = [
     ),
     (
         "stall_timeout = '3s'",
-        "stall_timeout: a service has no single call whose length could be limited; this is for periodic workers",
+        (
+            "stall_timeout: a service has no single call whose length could be limited;"
+            " this is for periodic workers and projections"
+        ),
     ),
-    ("singleton = true", "singleton: this version does not have leases yet; leave it out, or write false"),
+    ("singleton = 1", "singleton: expected true or false, without quotes, found the number 1"),
+    (
+        "singleton = true\nreplicas = 2",
+        "singleton: a singleton runs once over all nodes, and replicas is 2; keep one of the two",
+    ),
     ("max_restarts = -1", "max_restarts: expected a whole number from 0 to 1000000, found the number -1"),
     ("window = '0s'", 'window: expected a duration above zero, found "0s"'),
     ("restart = 'on_failure'", 'restart: expected "always", "on-failure" or "never", found "on_failure"'),
@@ -196,14 +240,13 @@ WORKER_FAULTS = [
     ("backoff = { max = '1ms' }", "backoff.max: 1ms is less than initial, which is 1s"),
     (
         "kind = 'jobs'\nqueue = 'q'\nconcurrency = 3",
-        'kind: this version does not have workers of kind "jobs" yet; it has "service" and "periodic"',
+        'kind: this version does not have workers of kind "jobs" yet; it has "service", "periodic" and "projection"',
     ),
     (
-        "kind = 'projection'",
-        'kind: this version does not have workers of kind "projection" yet; it has "service" and "periodic"',
+        "kind = 'periodc'",
+        'kind: expected "service", "periodic" or "projection", found "periodc"; did you mean "periodic"?',
     ),
-    ("kind = 'periodc'", 'kind: expected "service" or "periodic", found "periodc"; did you mean "periodic"?'),
-    ("kind = []", 'kind: expected "service" or "periodic", found a list'),
+    ("kind = []", 'kind: expected "service", "periodic" or "projection", found a list'),
     ("kind = 'periodic'\nevery = '0s'", 'every: expected a duration above zero, found "0s"'),
     ("kind = 'periodic'\nevery = '3s'\ncron = '* * * * *'", "cron: every is given too; keep one of the two"),
     (
@@ -219,6 +262,44 @@ WORKER_FAULTS = [
         'cron: expected a cron expression such as "*/5 * * * *", found "daily": wrong number of fields',
     ),
     ("kind = 'periodic'\ncron = 5", "cron: expected a text in quotes, found the number 5"),
+    (
+        "batch = 5",
+        'batch: is for workers of kind "projection"; this worker\'s kind is "service", the default',
+    ),
+    (
+        "kind = 'projection'\nreplicas = 2",
+        'replicas: is for workers of kind "service"; this worker\'s kind is "projection"',
+    ),
+    ("kind = 'projection'\nsingleton = false", "singleton: a projection is always one; leave it out"),
+    ("kind = 'projection'\nbatch = 0", "batch: expected a whole number from 1 to 100000, found the number 0"),
+    ("kind = 'projection'\nshards = 0", "shards: expected a whole number from 1 to 1000, found the number 0"),
+    ("kind = 'projection'\npoison = 'skip'", 'poison: expected "stop" or "dead-letter", found "skip"'),
+    (
+        "kind = 'projection'\nlag_warning = 60",
+        'lag_warning: expected a duration with its unit, found the number 60; write "60s"',
+    ),
+    (
+        "kind = 'projection'\nstreams = 'orders-*'",
+        'streams: expected a list of streams such as ["orders-*"], found "orders-*"',
+    ),
+    (
+        "kind = 'projection'\nstreams = []",
+        'streams: expected at least one stream, found none; write ["*"] for all of them',
+    ),
+    ("kind = 'projection'\nstreams = ['']", "streams: expected a text, found an empty one"),
+    ("kind = 'projection'\nstreams = [5]", "streams: expected a text in quotes, found the number 5"),
+    (
+        "kind = 'projection'\nstreams = ['orders-[ab]']",
+        'streams: only * and ? stand for something in a stream\'s name, found "orders-[ab]"; "?" fits a "[" too',
+    ),
+    (
+        'kind = "projection"\nstreams = ["a\\u0000"]',
+        "streams: expected a stream's name, found one with a zero byte in it",
+    ),
+    (
+        f"kind = 'projection'\nstreams = ['{'x' * 501}']",
+        f'streams: a stream\'s name has at most 500 letters, found "{"x" * 60}…"',
+    ),
 ]
 
 
@@ -262,11 +343,14 @@ WHOLE_FILES = [
         f"{DATABASE}{WORKER}[http]\nlisten = 'x'\n",
         ["FILE: http: this version does not have [http] yet; leave the section out"],
     ),
-    (f"{DATABASE}{WORKER}[events]\n", ["FILE: events: this version does not have [events] yet; leave the section out"]),
+    (
+        f"{DATABASE}{WORKER}[events]\nkeep = 7\n",
+        ['FILE: events.keep: expected a duration with its unit, found the number 7; write "7s"'],
+    ),
     (f"{DATABASE}{WORKER}[worker.x]\n", ['FILE: worker: there is no such key; did you mean "workers"?']),
     (
         f"{DATABASE}{WORKER}[xyzzy]\n",
-        ["FILE: xyzzy: there is no such key here; the keys are supervisor, log, database, workers"],
+        ["FILE: xyzzy: there is no such key here; the keys are supervisor, log, database, events, workers"],
     ),
     (
         f'{DATABASE}{WORKER}[workers.x]\nkind = "periodic"\nrun = "a:b"\n',
