@@ -1,0 +1,207 @@
+"""The version of the SQL schema: looked at by every start, with one statement when there is nothing to do.
+
+The schema is what the files `schema/001_….sql`, `002_….sql`, … make, one after the other, and its version is the
+number of the last one. How the missing ones are applied stands in `upgrade.py`, which a start seldom needs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import asyncpg
+
+from supervisor.database.error_class import ErrorClass, classify, is_suspicious
+from supervisor.errors import DatabaseGaveUp, DatabaseRefused, DatabaseUnavailable, SchemaUnusable
+from supervisor.journal import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+    from typing import Literal
+
+    from supervisor.clock import Clock
+    from supervisor.database.database import Database
+
+    Mode = Literal["auto", "check"]
+
+SCHEMA = Path(__file__).parent / "schema"
+# The number of rows is the answer: it comes with the simple protocol's command tag, in one round trip and without a
+# prepared statement, which a proxy might lose.
+_VERSION = "SELECT FROM pg_catalog.generate_series(1, (SELECT max(version) FROM supervisor.migration))"
+_LOOK_LIMIT_S = 5.0
+_GRANTS = (
+    "GRANT USAGE ON SCHEMA supervisor, GRANT SELECT ON ALL TABLES IN SCHEMA supervisor and"
+    " GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA supervisor to the daemon's role"
+)
+_PAUSE_S = 0.25
+_LOST_AT_MOST = 20
+
+
+class Change(NamedTuple):
+    """What bringing a schema up to date came to.
+
+    Attributes:
+        former: The version that was found, 0: there was no schema.
+        version: The version that it has now.
+    """
+
+    former: int
+    version: int
+
+
+def known_files(folder: Path = SCHEMA) -> Sequence[Path]:
+    """Return the files that make the schema, in their order; the version of each is its place, counted from 1."""
+    return sorted(folder.glob("[0-9]*.sql"))
+
+
+async def version_of(connection: Any) -> int:
+    """Return the version of the schema behind a connection, 0 when there is none.
+
+    Raises:
+        asyncpg.PostgresError: It may not be read, or `supervisor.migration` is something else.
+    """
+    try:
+        tag = await connection.execute(_VERSION, timeout=_LOOK_LIMIT_S)
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+        return 0
+    return int(tag.rpartition(" ")[2])
+
+
+def is_outdated(found: int, known: int, mode: Mode) -> bool:
+    """Whether the schema is to be brought from version `found` to `known`.
+
+    Raises:
+        SchemaUnusable: It is newer, or older and only to be looked at.
+    """
+    if found > known:
+        raise SchemaUnusable(
+            f"The SQL schema has version {found}, and this pgsupervisor knows versions up to {known}: a newer one has"
+            " upgraded it. Install that version of pgsupervisor here too."
+        )
+    if found < known and mode == "check":
+        what = f"has version {found}" if found else "is not there"
+        raise SchemaUnusable(
+            f'The SQL schema {what}, version {known} is needed, and migrate = "check" changes nothing:'
+            " run `pgsupervisor migrate`."
+        )
+    return found < known
+
+
+async def bring_up_to_date(connection: Any, *, mode: Mode, clock: Clock, rng: Random, folder: Path = SCHEMA) -> Change:
+    """Look at the schema behind a connection and apply what is missing; all of it or nothing.
+
+    Args:
+        connection: asyncpg's, in no transaction, and used by nobody else meanwhile.
+        mode: `check` changes nothing.
+        clock: For the pauses between tries.
+        rng: For their jitter.
+        folder: Where the SQL files are.
+
+    Raises:
+        SchemaUnusable: It is newer, or older and only to be looked at, or something else stands in its place.
+        DatabaseRefused: A privilege is missing, or the server is read-only.
+        DatabaseGaveUp: Others kept what had to be changed locked for too long.
+        DatabaseUnavailable: The connection was lost; nothing is half applied, it may be called again.
+    """
+    known = len(known_files(folder))
+    found = 0
+    try:
+        found = await version_of(connection)
+        if not is_outdated(found, known, mode):
+            return Change(found, known)
+        from supervisor.database.upgrade import upgrade  # noqa: PLC0415 - only the first of all starts needs it
+
+        former = await upgrade(connection, known_files(folder), clock=clock, rng=rng)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        _explain(error, found, known)
+    return Change(former, known)
+
+
+async def ensure_schema(
+    database: Database, *, mode: Mode, is_needed: bool, clock: Clock, rng: Random, folder: Path = SCHEMA
+) -> None:
+    """Have the schema that this version needs before anything uses it; an outage meanwhile is waited out.
+
+    Args:
+        database: The database, which has been up.
+        mode: `database.migrate`.
+        is_needed: Whether a worker cannot do without; else a schema that cannot be made is told and no more.
+        clock: For pauses.
+        rng: For their jitter.
+        folder: Where the SQL files are.
+
+    Raises:
+        SchemaUnusable: A person must change something first.
+        DatabaseRefused: A privilege is missing, or the server is read-only.
+        DatabaseGaveUp: Others kept what had to be changed locked for too long, or the connection was lost each time.
+    """
+    known = len(known_files(folder))
+    for _ in range(_LOST_AT_MOST):
+        await database.wait_until_up()
+        began_s = clock.now_s()
+        try:
+            change = await _look_or_change(database, known, mode=mode, clock=clock, rng=rng, folder=folder)
+        except DatabaseRefused as error:
+            if is_needed:
+                raise
+            tell("schema.absent", reason=str(error))
+            return
+        except DatabaseUnavailable as error:
+            lost = error
+            await database.gate.verify()  # after an outage, wait for its end instead of trying again at once
+            await clock.sleep(_PAUSE_S * (1 + rng.random()))
+        else:
+            tell_applied(change, took_s=clock.now_s() - began_s)
+            return
+    raise DatabaseGaveUp(f"gave up on the SQL schema after {_LOST_AT_MOST} tries: {lost}") from lost
+
+
+def tell_applied(change: Change, *, took_s: float) -> None:
+    """Say that the schema was changed, if it was."""
+    if change.former != change.version:
+        former: dict[str, Any] = {"former": change.former} if change.former else {}
+        tell("schema.applied", version=change.version, took_s=round(took_s, 3), **former)
+
+
+async def _look_or_change(
+    database: Database, known: int, *, mode: Mode, clock: Clock, rng: Random, folder: Path
+) -> Change:
+    """Look on the gate's own connection, which is there already; change on one that nobody else uses."""
+    link = database.gate.link
+    if link is not None:
+        try:
+            found = await version_of(link.connection)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            _explain(error, 0, known)
+        if not is_outdated(found, known, mode):
+            return Change(known, known)
+    pool, connection = await database.borrow(None)
+    try:
+        return await bring_up_to_date(connection, mode=mode, clock=clock, rng=rng, folder=folder)
+    finally:
+        await database.give_back(pool, connection)
+
+
+def _explain(error: Exception, found: int, known: int) -> NoReturn:
+    """Raise what the daemon reacts to, with the remedy in its words."""
+    what = "upgraded" if found else "created"
+    says = " ".join(str(error).split())
+    code = getattr(error, "sqlstate", None)
+    match classify(error):
+        case ErrorClass.REFUSED:
+            raise DatabaseRefused(
+                f"The SQL schema cannot be read or {what}: {says} ({code}). Run `pgsupervisor migrate` as a role that"
+                f" may create it; a daemon that does not own it needs {_GRANTS}."
+            ) from error
+        case ErrorClass.READ_ONLY:
+            raise DatabaseRefused(
+                f"The SQL schema cannot be {what}: {says} ({code}). Run `pgsupervisor migrate` on the primary."
+            ) from error
+        case _ if is_suspicious(error):
+            raise DatabaseUnavailable(f"The connection was lost over the SQL schema: {says}") from error
+        case _:
+            raise SchemaUnusable(
+                f"The SQL schema cannot be brought to version {known}: {says} ({code}). Is there another schema named"
+                " supervisor in this database?"
+            ) from error
