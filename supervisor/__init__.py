@@ -10,18 +10,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from supervisor.errors import ConfigError, DatabaseUnavailable, SupervisorError
+    from supervisor.errors import ConfigError, DatabaseUnavailable, LeaseLost, SupervisorError
+    from supervisor.events.append import append
+    from supervisor.events.event import Event
     from supervisor.workers.context import Context
 
 __version__ = "0.1.0"
 
-__all__ = ["ConfigError", "Context", "DatabaseUnavailable", "SupervisorError", "__version__"]
+__all__ = [
+    "ConfigError",
+    "Context",
+    "DatabaseUnavailable",
+    "Event",
+    "LeaseLost",
+    "SupervisorError",
+    "__version__",
+    "append",
+]
 
 _HOMES = {
     "ConfigError": "supervisor.errors",
     "Context": "supervisor.workers.context",
     "DatabaseUnavailable": "supervisor.errors",
+    "Event": "supervisor.events.event",
+    "LeaseLost": "supervisor.errors",
     "SupervisorError": "supervisor.errors",
+    "append": "supervisor.events.append",
 }
 
 

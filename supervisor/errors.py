@@ -51,6 +51,10 @@ class Poisoned(SupervisorError):
     """An event cannot be applied: the projection stands still at it until a person has acted."""
 
 
+class InvalidEvent(SupervisorError, ValueError):
+    """What was to be appended cannot be stored; nothing was sent, and the transaction can go on."""
+
+
 class DatabaseGaveUp(SupervisorError):
     """The start used up its attempts to connect (exit status 69)."""
 
