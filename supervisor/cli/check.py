@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.cli.output import complain, show
+from supervisor.cli.own_configuration import read_as_its_unit
 from supervisor.clock import SystemClock
 from supervisor.config.finding import find_config
 from supervisor.config.location import from_here
 from supervisor.config.model import EmbeddedStore, Server
-from supervisor.config.reading import read_config
 from supervisor.config.salvage import readable_workers
 from supervisor.errors import ConfigError, Fault, SupervisorError
 from supervisor.workers.loading import load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from supervisor.config.model import Config
 
 _CONFIG = 78
-# Where the shipped units' LoadCredential= finds the connection string.
-_CREDENTIALS = Path("/etc/credstore")
 
 
 def check(config_path: str | None, *, connect: bool) -> int:
@@ -34,7 +33,7 @@ def check(config_path: str | None, *, connect: bool) -> int:
         complain(str(error))
         return _CONFIG
     try:
-        config = _read(path)
+        config = read_as_its_unit(path)
     except ConfigError as error:
         unloadable = asyncio.run(_try_what_is_readable(path))
         complain("\n".join(dict.fromkeys(map(str, (*error.faults, *unloadable)))))
@@ -46,17 +45,6 @@ def check(config_path: str | None, *, connect: bool) -> int:
     count = len(config.workers)
     show(f"{path} is right: {count} worker{'' if count == 1 else 's'}{remark}")
     return 0
-
-
-def _read(path: Path) -> Config:
-    """Read the configuration as its unit does: a shell has no credential, but root can read its file."""
-    try:
-        return read_config(path, os.environ)
-    except ConfigError:
-        credential = _CREDENTIALS / f"pgsupervisor.{path.stem}.dsn"
-        if "CREDENTIALS_DIRECTORY" in os.environ or not os.access(credential, os.R_OK):
-            raise
-        return read_config(path, {**os.environ, "PGSUPERVISOR__DATABASE__DSN_FILE": str(credential)})
 
 
 async def _try_what_is_readable(path: Path) -> tuple[Fault, ...]:

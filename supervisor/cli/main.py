@@ -94,6 +94,18 @@ def _order(options: argparse.Namespace) -> int:
     return order(options.control, options.config, options.command, options.worker)
 
 
+def _migrate(options: argparse.Namespace) -> int:
+    from supervisor.cli.migrate import migrate  # noqa: PLC0415 - only what the command needs
+
+    return migrate(options.config)
+
+
+def _append(options: argparse.Namespace) -> int:
+    from supervisor.cli.append import append  # noqa: PLC0415 - only what the command needs
+
+    return append(options.config, options.stream, options.type, options.data)
+
+
 def _unit(options: argparse.Namespace) -> int:
     from supervisor.cli.unit import print_unit  # noqa: PLC0415 - only what the command needs
 
@@ -107,5 +119,7 @@ _HANDLERS = {
     "pause": _order,
     "resume": _order,
     "restart": _order,
+    "migrate": _migrate,
+    "append": _append,
     "unit": _unit,
 }

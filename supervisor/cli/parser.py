@@ -40,6 +40,11 @@ def parser_of_commands() -> Parser:
         ("restart", "stop a worker and start it anew, also an exhausted one"),
     ):
         _add(commands, name, what, control=True).add_argument("worker", metavar="WORKER", help="its name")
+    _add(commands, "migrate", "create or upgrade the SQL schema")
+    append = _add(commands, "append", "append one event and print its position")
+    append.add_argument("stream", metavar="STREAM", help="what it concerns, such as orders-17")
+    append.add_argument("type", metavar="TYPE", help="what happened, such as placed")
+    append.add_argument("data", metavar="JSON", nargs="?", default="{}", help="a JSON object (default: {})")
     _add(commands, "unit", "print a hardened systemd unit for this configuration")
     return parser
 

@@ -1,0 +1,73 @@
+"""`append`: one event, from a shell."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+import asyncpg
+
+from supervisor.cli.output import show
+from supervisor.cli.own_connection import carry_out, configuration, connected
+from supervisor.database.error_class import ErrorClass, classify, is_suspicious
+from supervisor.errors import DatabaseRefused, DatabaseUnavailable, InvalidEvent, SchemaUnusable
+from supervisor.events.append import append as append_event
+from supervisor.events.append import check_name, encode
+
+
+def append(config_path: str | None, stream: str, type: str, text: str) -> int:  # noqa: A002 - the contract's name
+    """Append an event, print its position and return the exit status.
+
+    Args:
+        config_path: What `-c` says.
+        stream: What the event concerns.
+        type: What happened.
+        text: Its data, as JSON.
+    """
+    return carry_out(_append(config_path, stream, type, text))
+
+
+async def _append(config_path: str | None, stream: str, type: str, text: str) -> int:  # noqa: A002 - as above
+    data = _object(text)
+    check_name("stream", stream)
+    check_name("type", type)
+    encode(data)
+    config = configuration(config_path)
+    async with connected(config) as connection:
+        try:
+            position = await append_event(connection, stream, type, data)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            _explain(error)
+    show(str(position))
+    return 0
+
+
+def _object(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidEvent("the event's data are nested too deep") from None
+    except ValueError as error:
+        raise InvalidEvent(f'the event\'s data are no JSON: {error}; quote them: \'{{"key": "value"}}\'') from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not in it")
+
+
+def _explain(error: Exception) -> NoReturn:
+    says = " ".join(str(error).split())
+    match classify(error):
+        case ErrorClass.REFUSED:
+            raise DatabaseRefused(
+                f"The event was not appended: {says}. The role needs GRANT USAGE ON SCHEMA supervisor and"
+                " GRANT EXECUTE ON FUNCTION supervisor.append."
+            ) from error
+        case ErrorClass.READ_ONLY:
+            raise DatabaseUnavailable(f"The event was not appended: {says}.") from error
+        case _ if is_suspicious(error):
+            raise DatabaseUnavailable(f"Whether the event was appended is not known: {says}.") from error
+        case _ if isinstance(error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError)):
+            raise SchemaUnusable("The SQL schema is not there, or too old: run `pgsupervisor migrate`.") from error
+        case _:
+            raise InvalidEvent(f"The event was not appended: {says}") from error
