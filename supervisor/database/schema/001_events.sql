@@ -20,7 +20,7 @@ CREATE TABLE supervisor.event (
     type text NOT NULL,
     data jsonb NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    bucket int NOT NULL
+    bucket int NOT NULL CHECK (bucket >= 0)
 );
 COMMENT ON COLUMN supervisor.event.bucket IS 'A number made of the stream; shard n of m takes those with bucket % m = n.';
 
@@ -97,7 +97,7 @@ BEGIN
     drawn := nextval('supervisor.event_position');
     INSERT INTO supervisor.event (position, stream, type, data, bucket) VALUES (
         drawn, stream, type, data,
-        (get_byte(hash, 0) & 127) << 24 | get_byte(hash, 1) << 16 | get_byte(hash, 2) << 8 | get_byte(hash, 3)
+        (get_byte(hash, 0) & 127) << 24 | (get_byte(hash, 1) << 16) | (get_byte(hash, 2) << 8) | get_byte(hash, 3)
     );
     RETURN drawn;
 END $$;
