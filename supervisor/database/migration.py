@@ -191,9 +191,9 @@ def _explain(error: Exception, found: int, known: int) -> NoReturn:
     match classify(error):
         case ErrorClass.REFUSED:
             raise DatabaseRefused(
-                f"The SQL schema cannot be read or {what}: {says} ({code}). Run `pgsupervisor migrate` with the login of"
-                " a role that may create it (PGSUPERVISOR__DATABASE__DSN=…); a daemon that does not own it needs"
-                f" {_GRANTS}."
+                f"The SQL schema cannot be read or {what}: {says} ({code}). Run `pgsupervisor migrate` with the"
+                " login of a role that may create it (PGSUPERVISOR__DATABASE__DSN=…); a daemon that does not own it"
+                f" needs {_GRANTS}."
             ) from error
         case ErrorClass.READ_ONLY:
             raise DatabaseRefused(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # taken under it: `CREATE SCHEMA IF NOT EXISTS` alone fails when two do it at once. A migrator that freezes is ended
 # by the server, so that the others can go on. What a role has set for itself must not change the outcome.
 _BEGIN = """
-SET LOCAL lock_timeout = '5s';
+SET LOCAL lock_timeout = '2s';
 SET LOCAL statement_timeout = '60s';
 SET LOCAL idle_in_transaction_session_timeout = '10s';
 SET LOCAL client_min_messages = 'warning';
