@@ -44,5 +44,8 @@ class Tenure(Protocol):
     def decline(self) -> None:
         """Say that it is not any more (paused, exhausted, removed): the lease goes once nothing runs."""
 
+    def found_lost(self, reason: str) -> None:
+        """Say that the database refused the lease: it is lost, whatever was believed until now."""
+
     def vacate(self) -> None:
         """Say that nothing of the worker runs: after RECALLED or LOST, and before that without effect."""

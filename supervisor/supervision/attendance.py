@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from supervisor.errors import Poisoned
 from supervisor.supervision.restart import Ending
 from supervisor.supervision.state import Move, Wanted
 
 if TYPE_CHECKING:
     from supervisor.supervision.run import Run
     from supervisor.supervision.runner import Runner
+
+
+_HANDED_OVER = "its lease passes to another node"
 
 
 class Stalled(Exception):
@@ -42,7 +46,7 @@ class Attendance:
         """Return how the run ended by itself or as a failure; None: it was stopped as wanted, or left behind."""
         runner, run = self._runner, self._run
         while not run.is_done:
-            if runner.wanted is not Wanted.RUNNING:
+            if not self._may_go_on():
                 await self._stop()
                 return None
             stall_at_s = self._stall_at_s()
@@ -50,6 +54,15 @@ class Attendance:
                 return await self._stall()
             await runner.attention.wait(stall_at_s)
         return await self._judge()
+
+    def _may_go_on(self) -> bool:
+        runner = self._runner
+        return runner.wanted is Wanted.RUNNING and (runner.tenancy is None or runner.tenancy.may_run)
+
+    def _is_lost(self) -> bool:
+        """Whether whatever the run did has to end, and counts for nothing, because its lease is lost."""
+        tenancy = self._runner.tenancy
+        return tenancy is not None and tenancy.is_lost
 
     def _stall_at_s(self) -> float | None:
         limit_s = self._runner.spec.stall_timeout_s
@@ -67,7 +80,7 @@ class Attendance:
         self._run.tell_stop()
         is_gone = await self._bring_to_end(limit_s=0.0)
         stalled = Stalled(f"took longer than {runner.spec.stall_timeout_s:g} s")
-        if runner.wanted is Wanted.RUNNING:
+        if runner.wanted is Wanted.RUNNING and not self._is_lost():
             return Ended(Ending.FAILED, stalled)
         if is_gone:
             self._rest(stalled)
@@ -79,21 +92,32 @@ class Attendance:
         self._run.tell_stop()
         if await self._bring_to_end(limit_s=runner.spec.stop_timeout_s):
             self._rest(self._run.take_error(), cut_off_after_s=runner.drain.cut_off_after_s)
+        elif runner.tenancy is not None:
+            self._floor.on_outlived(runner)
 
     def _rest(self, error: BaseException | None, *, cut_off_after_s: float | None = None) -> None:
         """Note that the run has been stopped, and what it raised meanwhile."""
         runner = self._runner
         runner.record.last_ended = self._floor.clock.wall()
+        is_lost = self._is_lost()
         if error is not None:
-            runner.note_failure(error, is_outage=not self._floor.outages.is_up)
-        runner.report.stopped(cut_off_after_s=cut_off_after_s)
+            runner.note_failure(error, is_excused=is_lost or not self._floor.outages.is_up)
+        if is_lost:
+            runner.cut_off()
+        elif runner.wanted is not Wanted.RUNNING:
+            runner.report.stopped(runner.report.reason, cut_off_after_s=cut_off_after_s)
+        elif cut_off_after_s is None:
+            runner.report.left(_HANDED_OVER)
+        else:
+            runner.report.stopped(_HANDED_OVER, cut_off_after_s=cut_off_after_s)
         runner.move(Move.REST)
 
     async def _bring_to_end(self, *, limit_s: float) -> bool:
         """Wait for a run that was told to stop; leave it behind if it does not end in time."""
         runner, run = self._runner, self._run
         began_s = self._floor.clock.now_s()
-        if await runner.drain.wait_for(run, limit_s=limit_s, is_work=runner.work.timetable is not None):
+        is_work = runner.work.timetable is not None
+        if await runner.drain.wait_for(run, limit_s=limit_s, is_work=is_work, tenancy=runner.tenancy):
             return True
         runner.leave_behind(run)
         runner.move(Move.ABANDON)
@@ -104,12 +128,17 @@ class Attendance:
         runner, error = self._runner, self._run.take_error()
         ending = Ending.RETURNED
         if error is not None:
-            ending = Ending.OUTAGE if await self._is_outage(error) else Ending.FAILED
-        if runner.wanted is Wanted.RUNNING:
+            ending = await self._ending_of(error)
+        if runner.wanted is Wanted.RUNNING and not self._is_lost():
             runner.record.last_ended = self._floor.clock.wall()
             return Ended(ending, error)
         self._rest(error)
         return None
+
+    async def _ending_of(self, error: BaseException) -> Ending:
+        if isinstance(error, Poisoned):
+            return Ending.POISONED
+        return Ending.OUTAGE if await self._is_outage(error) else Ending.FAILED
 
     async def _is_outage(self, error: BaseException) -> bool:
         """Ask whether an outage explains an error; an order ends the wait for the answer."""
@@ -117,7 +146,7 @@ class Attendance:
         asking = floor.tasks.start(floor.outages.explains(error), name=f"outage? {runner.report.name}")
         asking.add_done_callback(lambda _: runner.attention.wake())
         while not asking.done():
-            if runner.wanted is not Wanted.RUNNING:
+            if runner.wanted is not Wanted.RUNNING or self._is_lost():
                 asking.cancel()
                 return not floor.outages.is_up
             await runner.attention.wait()

@@ -46,6 +46,12 @@ class Crew:
         for runner in self.runners:
             runner.order(Wanted.STOPPED, reason=reason, is_quiet=is_quiet or not self.is_alone)
 
+    def give_up_leases(self) -> None:
+        """Let the leases go once nothing runs under them: nobody will stand for them here any more."""
+        for runner in self.runners:
+            if runner.tenancy is not None:
+                runner.tenancy.give_up()
+
     def tell(self, event: str, *, is_quiet: bool = False, **fields: Any) -> None:
         """Say in one entry what all its replicas did; a single instance speaks for itself."""
         if not self.is_alone:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.supervision.attention import Attention
     from supervisor.supervision.run import Run
+    from supervisor.supervision.tenancy import Tenancy
 
 
 class Drain:
@@ -33,19 +34,22 @@ class Drain:
         self._hurried_s = self._clock.now_s()
         self._attention.wake()
 
-    async def wait_for(self, run: Run, *, limit_s: float, is_work: bool) -> bool:
+    async def wait_for(self, run: Run, *, limit_s: float, is_work: bool, tenancy: Tenancy | None = None) -> bool:
         """Return whether a run that was told to stop has ended within its deadlines.
 
         Args:
             run: The run.
             limit_s: How long it may take, from now on, before it is cancelled.
             is_work: Whether it is work in flight by nature, as a tick is.
+            tenancy: The lease that it runs under.
         """
-        told_s, cancelled_s = self._clock.now_s(), None
+        told_s, cancelled_s, lost_s = self._clock.now_s(), None, None
         self.cut_off_after_s = None
         while not run.is_done:
             notices = is_work or run.stop.is_watched
-            stop = stopping.Stop(told_s, limit_s, notices, run.stop.in_flight, self._hurried_s, cancelled_s)
+            if tenancy is not None and lost_s is None and tenancy.is_lost:
+                lost_s = self._clock.now_s()
+            stop = stopping.Stop(told_s, limit_s, notices, run.stop.in_flight, self._hurried_s, cancelled_s, lost_s)
             match stopping.next_step(stop, now_s=self._clock.now_s()):
                 case stopping.WaitUntil(at_s):
                     await self._attention.wait(at_s)

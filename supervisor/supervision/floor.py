@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from supervisor.errors import WorkerExhausted
     from supervisor.supervision.alarm import Alarm
     from supervisor.supervision.outage import Outages
+    from supervisor.supervision.runner import Runner
     from supervisor.tasks import Tasks
 
 
@@ -29,6 +30,8 @@ class Floor:
         up_since_s: When the database last came back; -inf: it has not been away.
         on_parked: Called when an instance begins to wait for the database.
         on_exhausted: Called when a worker is exhausted whose configuration says that the daemon ends with it.
+        on_outlived: Called when a run under a lease outlives its deadlines: the lease cannot be given back, and
+            another node may take it any moment.
     """
 
     clock: Clock
@@ -39,3 +42,4 @@ class Floor:
     up_since_s: Callable[[], float]
     on_parked: Callable[[], None]
     on_exhausted: Callable[[WorkerExhausted], None]
+    on_outlived: Callable[[Runner], None]

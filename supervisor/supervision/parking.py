@@ -43,7 +43,10 @@ class Parking:
 
     def tell(self, event: str) -> None:
         """Say, in one entry for all, what the workers that are to run do."""
-        concerned = [r for r in self._runners() if r.wanted is Wanted.RUNNING and r.state not in FINAL]
+        # What becomes of those with a lease is told of the leases.
+        concerned = [
+            r for r in self._runners() if r.wanted is Wanted.RUNNING and r.state not in FINAL and r.tenancy is None
+        ]
         kinds = {runner.spec.name: kind_of(runner.spec) for runner in concerned}
         counts: dict[str, Any] = dict(Counter(kinds.values()))
         if len(concerned) > len(kinds):

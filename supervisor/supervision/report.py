@@ -14,7 +14,7 @@ class Report:
     """The entries of one instance.
 
     Attributes:
-        name: The instance, for people: `mail`, or `mail/3` where there are several.
+        name: The instance, for people: `mail`, or `mail/3` (a shard: `view/1of4`) where there are several.
         reason: Why it was last told to stop.
         is_quiet: Whether it is one of many that change at once: their entry tells it for all, and
             each one's own is at debug level.
@@ -22,8 +22,8 @@ class Report:
 
     __slots__ = ("_has_begun", "_worker", "is_quiet", "name", "reason")
 
-    def __init__(self, worker: str, *, replica: int | None = None) -> None:
-        self.name = worker if replica is None else f"{worker}/{replica}"
+    def __init__(self, worker: str, *, instance: str | None = None) -> None:
+        self.name = instance or worker
         self.reason: str | None = None
         self.is_quiet = False
         self._worker = worker
@@ -34,9 +34,9 @@ class Report:
         self._tell("worker.started", level="debug" if self._has_begun else self._level())
         self._has_begun = True
 
-    def failed(self, error: BaseException, *, is_outage: bool) -> None:
-        """Tell an error; those of an outage are told once for all workers, by others."""
-        self._tell("worker.failed", exc=error, level="debug" if is_outage else None)
+    def failed(self, error: BaseException, *, is_told: bool) -> None:
+        """Tell an error; `is_told`: others tell it, an outage for one once for all workers."""
+        self._tell("worker.failed", exc=error, level="debug" if is_told else None)
 
     def returned(self) -> None:
         """Tell that a service ended by itself, which it should not."""
@@ -46,25 +46,29 @@ class Report:
         """Tell that it runs again after a backoff."""
         self._tell("worker.restarting", delay_s=round(delay_s, 3), restarts=restarts)
 
-    def finished(self, *, is_failure: bool) -> None:
+    def finished(self, reason: str) -> None:
         """Tell that it has ended and is not run again."""
-        reason = "it failed and restart is never" if is_failure else "it is done"
         self._tell("worker.stopped", reason=reason)
 
     def exhausted(self, restarts: int, window_s: float) -> None:
         """Tell that it used up its restarts."""
         self._tell("worker.exhausted", restarts=restarts, window_s=window_s)
 
-    def stopped(self, *, cut_off_after_s: float | None = None) -> None:
+    def stopped(self, reason: str | None, *, cut_off_after_s: float | None = None) -> None:
         """Tell that it ended as it was told.
 
         Args:
+            reason: Why it was told to.
             cut_off_after_s: How long its work in flight was waited for in vain, if it was cut off.
         """
         if cut_off_after_s is None:
-            self._tell("worker.stopped", reason=self.reason, level=self._level())
+            self._tell("worker.stopped", reason=reason, level=self._level())
         else:
-            self._tell("worker.stopped", reason=self.reason, cancelled_after_s=cut_off_after_s, level="warning")
+            self._tell("worker.stopped", reason=reason, cancelled_after_s=cut_off_after_s, level="warning")
+
+    def left(self, reason: str) -> None:
+        """Tell that it ended because its lease went; what became of the leases is told in one entry by others."""
+        self._tell("worker.stopped", reason=reason, level="debug")
 
     def paused(self) -> None:
         """Tell that it is paused."""

@@ -28,6 +28,7 @@ class Ending(Enum):
     RETURNED = "returned"
     FAILED = "failed"
     OUTAGE = "outage"
+    POISONED = "poisoned"
 
 
 class History(NamedTuple):
@@ -106,6 +107,9 @@ def judge(
         case Ending.OUTAGE:
             again = RunAgain(delay_s(_AFTER_OUTAGE, history.outages, sample))
             return again, history._replace(outages=history.outages + 1)
+        case Ending.POISONED:
+            # It would only fail again, and again, until a person has acted.
+            return Finished(is_failure=True), history
         case Ending.FAILED:
             if spec.restart == "never":
                 return Finished(is_failure=True), history

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.errors import WorkerExhausted
+from supervisor.errors import Poisoned, WorkerExhausted
 from supervisor.supervision import restart as policy
 from supervisor.supervision.attendance import Attendance, Stalled
 from supervisor.supervision.attention import Attention
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
     from supervisor.supervision.floor import Floor
     from supervisor.supervision.report import Report
+    from supervisor.supervision.tenancy import Tenancy
     from supervisor.supervision.work import Work
+
+
+_REASONS = {
+    policy.Ending.FAILED: "it failed and restart is never",
+    policy.Ending.POISONED: "it stands still at an event that it cannot apply",
+}
 
 
 class Runner:
@@ -36,22 +43,25 @@ class Runner:
         floor: What it shares with the others.
         left_behind: Runs that did not end when told to, and still live.
         run: The run under way.
+        owes_run: Whether a tick was cut short, by an outage, say: it is run again whatever the timetable says.
+        tenancy: Its use of its lease; None: it needs none.
     """
 
     __slots__ = (
         "_history",
         "_not_before_s",
-        "_owes_run",
         "_resume_delay_s",
         "attention",
         "drain",
         "floor",
         "left_behind",
+        "owes_run",
         "record",
         "report",
         "run",
         "spec",
         "state",
+        "tenancy",
         "wanted",
         "work",
     )
@@ -71,13 +81,15 @@ class Runner:
         self.drain = Drain(self.attention, clock=floor.clock)
         self._not_before_s = float("-inf")
         self._resume_delay_s = 0.0
-        # An outage ended a tick: it is run again whatever the timetable says.
-        self._owes_run = False
+        self.owes_run = False
+        self.tenancy = _tenancy_of(work)
 
     def succeed(self, predecessor: Runner) -> None:
         """Take the place of another instance: its counters, and the runs it could not end."""
         self.record = predecessor.record
         self.inherit(predecessor)
+        if self.tenancy is not None and predecessor.tenancy is not None:
+            self.tenancy.succeed(predecessor.tenancy)
 
     def inherit(self, predecessor: Runner) -> None:
         """Take over the runs that another instance could not end."""
@@ -89,12 +101,23 @@ class Runner:
         self.left_behind.append(run)
         run.when_done(self.attention.wake)
 
-    def note_failure(self, error: BaseException, *, is_outage: bool) -> None:
-        """Tell what a run raised, and count it unless an outage did it."""
-        if not is_outage:
+    def has_left_behind(self) -> bool:
+        """Whether a run that was left behind still lives."""
+        self.left_behind[:] = [run for run in self.left_behind if not run.is_done]
+        return bool(self.left_behind)
+
+    def note_failure(self, error: BaseException, *, is_excused: bool) -> None:
+        """Tell what a run raised, and count it unless an outage did it, or the loss of its lease."""
+        if not is_excused:
             self.record.note_failure(error, now_s=self.floor.clock.now_s())
         if not isinstance(error, Stalled):
-            self.report.failed(error, is_outage=is_outage)
+            # Which event it was, and what follows, has been told.
+            self.report.failed(error, is_told=is_excused or isinstance(error, Poisoned))
+
+    def cut_off(self) -> None:
+        """Note that the loss of the lease has ended a run: a tick is run again if the lease comes straight back."""
+        self.owes_run = self.work.timetable is not None
+        self.report.left("its lease was lost")
 
     def order(self, wanted: Wanted, *, reason: str | None = None, is_quiet: bool = False) -> None:
         """Say what is wanted from now on; `reason` and `is_quiet` shape the entry that tells it.
@@ -133,22 +156,30 @@ class Runner:
 
     async def live(self) -> None:
         """Obey until the instance is to stop or has reached its end."""
+        if self.tenancy is not None:
+            self.tenancy.attend(self.attention.wake)
         while self.wanted is not Wanted.STOPPED and self.state not in FINAL:
             if self.wanted is Wanted.PAUSED:
                 await self._pause()
+            elif self.tenancy is not None and not self.tenancy.may_run:
+                from supervisor.supervision.standby import stand_by  # noqa: PLC0415 - most daemons have no leases
+
+                await stand_by(self, self.tenancy)
             else:
                 await self._approach_run()
         if self.state not in FINAL and self.state is not State.ABANDONED:
             self.move(Move.REST)
 
     async def _pause(self) -> None:
-        if not self._has_left_behind():
+        if not self.has_left_behind():
             self.move(Move.REST)
             self.move(Move.PAUSE)
         self.report.paused()
         while self.wanted is Wanted.PAUSED:
+            if self.tenancy is not None and self.state is State.PAUSED:
+                self.tenancy.stand_back()
             await self.attention.wait()
-            if self.state is State.ABANDONED and not self._has_left_behind():
+            if self.state is State.ABANDONED and not self.has_left_behind():
                 self.move(Move.REST)
                 self.move(Move.PAUSE)
         if self.wanted is Wanted.RUNNING:
@@ -156,15 +187,15 @@ class Runner:
                 self.move(Move.REST)
             if self.work.timetable is not None:
                 self.work.timetable.skip_missed()
-            self._owes_run = False
+            self.owes_run = False
             self.report.unpaused()
 
     async def _approach_run(self) -> None:
         """Take one step towards the next run: a wait for what is in its way, or the run itself."""
         now_s = self.floor.clock.now_s()
         timetable = self.work.timetable
-        if timetable is not None and self._has_left_behind():
-            # Ticks never overlap: the one that would not end comes first.
+        if (timetable is not None or self.tenancy is not None) and self.has_left_behind():
+            # Ticks never overlap, nor do the runs of a singleton: the one that would not end comes first.
             if self.state is not State.ABANDONED:
                 self.move(Move.ABANDON)
             await self.attention.wait()
@@ -177,7 +208,7 @@ class Runner:
                 self.move(Move.REST)
                 self.move(Move.BACK_OFF)
             await self.attention.wait(self._not_before_s)
-        elif timetable is not None and not self._owes_run and (delay_s := timetable.delay_s()) > 0:
+        elif timetable is not None and not self.owes_run and (delay_s := timetable.delay_s()) > 0:
             self.move(Move.SCHEDULE)
             await self.attention.wait(now_s + delay_s)
         elif timetable is not None and not self.floor.outages.is_up:
@@ -189,7 +220,7 @@ class Runner:
     async def _do_run(self) -> None:
         clock = self.floor.clock
         self.move(Move.BEGIN)
-        self._owes_run = False
+        self.owes_run = False
         if self.work.timetable is not None:
             self.work.timetable.begin()
         self.record.runs += 1
@@ -211,7 +242,7 @@ class Runner:
             self.spec, self._history, ending, now_s=now_s, sample=self.floor.rng.random()
         )
         if error is not None:
-            self.note_failure(error, is_outage=ending is policy.Ending.OUTAGE)
+            self.note_failure(error, is_excused=ending is policy.Ending.OUTAGE)
         self._carry_out(decision, ending, now_s)
 
     def _carry_out(self, decision: policy.Decision, ending: policy.Ending, now_s: float) -> None:
@@ -225,7 +256,7 @@ class Runner:
                 if self.state is not State.ABANDONED:
                     self.move(Move.BACK_OFF)
             case policy.RunAgain(delay_s):
-                self._owes_run = True
+                self.owes_run = True
                 self._resume_delay_s = delay_s
                 self.move(Move.PARK)
                 self.floor.on_parked()
@@ -233,7 +264,9 @@ class Runner:
                 self.move(Move.REST)
             case policy.Finished(is_failure):
                 self.move(Move.FAIL if is_failure else Move.FINISH)
-                self.report.finished(is_failure=is_failure)
+                self.report.finished(_REASONS[ending] if is_failure else "it is done")
+                if self.tenancy is not None:
+                    self.tenancy.is_poisoned = ending is policy.Ending.POISONED
             case policy.Exhausted(restarts):
                 self.move(Move.EXHAUST)
                 self.report.exhausted(restarts, self.spec.window_s)
@@ -243,10 +276,14 @@ class Runner:
     def _exhaustion(self, restarts: int) -> str:
         return f"worker {self.spec.name} failed again after {restarts} restarts within {self.spec.window_s:g} s"
 
-    def _has_left_behind(self) -> bool:
-        self.left_behind[:] = [run for run in self.left_behind if not run.is_done]
-        return bool(self.left_behind)
-
     def move(self, move: Move) -> None:
         """Pass into the state that the move leads to."""
         self.state = moved(self.state, move)
+
+
+def _tenancy_of(work: Work) -> Tenancy | None:
+    if work.tenure is None:
+        return None
+    from supervisor.supervision.tenancy import Tenancy  # noqa: PLC0415 - most daemons have no leases
+
+    return Tenancy(work.tenure)

@@ -54,6 +54,9 @@ def is_late(runner: Runner, *, now_s: float, is_up: bool) -> bool:
         case State.PARKED:
             return is_up and until_s is None
         case State.RUNNING:
-            return runner.run is None or runner.run.is_done
+            is_lost = runner.tenancy is not None and runner.tenancy.is_lost
+            return is_lost or runner.run is None or runner.run.is_done
+        case State.STANDBY:
+            return runner.tenancy is None or runner.tenancy.may_run
         case _:
             return False

@@ -22,6 +22,7 @@ class State(Enum):
     SCHEDULED = "scheduled"
     WAITING = "waiting"
     PARKED = "parked"
+    STANDBY = "standby"
     PAUSED = "paused"
     STOPPING = "stopping"
     STOPPED = "stopped"
@@ -38,6 +39,7 @@ class Move(Enum):
     SCHEDULE = "the next tick is not due yet"
     BACK_OFF = "the next run has to wait out the backoff"
     PARK = "the next run has to wait for the database"
+    STAND_BY = "the lease is not held here"
     TELL_STOP = "the run is told to end"
     ABANDON = "the run does not end and is left behind"
     REST = "nothing runs any more"
@@ -49,7 +51,7 @@ class Move(Enum):
 
 _S = State
 # Where nothing runs, and a run may begin when its time has come.
-_READY = frozenset({_S.STOPPED, _S.SCHEDULED, _S.WAITING, _S.PARKED})
+_READY = frozenset({_S.STOPPED, _S.SCHEDULED, _S.WAITING, _S.PARKED, _S.STANDBY})
 # Where a run has just ended, by itself or because it was told to.
 _ENDED = frozenset({_S.RUNNING, _S.STOPPING, _S.ABANDONED, _S.STOPPED})
 
@@ -59,6 +61,8 @@ _SOURCES: dict[Move, tuple[frozenset[State], State]] = {
     Move.SCHEDULE: (_READY | _ENDED, _S.SCHEDULED),
     Move.BACK_OFF: (_ENDED, _S.WAITING),
     Move.PARK: (_READY | {_S.RUNNING, _S.ABANDONED}, _S.PARKED),
+    # From ABANDONED: the run that was left behind has ended by now.
+    Move.STAND_BY: (_READY | {_S.ABANDONED}, _S.STANDBY),
     Move.TELL_STOP: (frozenset({_S.RUNNING}), _S.STOPPING),
     # From STOPPED and its kin: a successor finds the tick that its predecessor left behind.
     Move.ABANDON: (_READY | {_S.STOPPING}, _S.ABANDONED),

@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.model import Periodic, Service
+from supervisor.config.model import Periodic, Projection, Service
 from supervisor.supervision.state import State
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _MOST_TELLING = (
     State.STOPPING,
     State.RUNNING,
     State.SCHEDULED,
+    State.STANDBY,
     State.PAUSED,
     State.FINISHED,
     State.STOPPED,
@@ -41,6 +42,8 @@ def kind_of(spec: WorkerSpec) -> str:
             return "service"
         case Periodic():
             return "periodic"
+        case Projection():
+            return "projection"
 
 
 def census_of(runners: Iterable[Runner]) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """How long a run that is told to end is waited for; pure.
 
 A run that notices its stop gets time to finish. One that cannot notice is cancelled as soon as
-that hurts no database work. What is cancelled gets a grace, and then is left behind.
+that hurts no database work. What is cancelled gets a grace, and then is left behind. Whose lease is lost
+is cancelled at once: another node may run it already.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Stop(NamedTuple):
         in_flight: Database calls it is inside of.
         hurried_s: Since when it is to end at once; None: it is not.
         cancelled_s: When it was last cancelled; None: not yet.
+        lost_s: Since when its lease is lost; None: it is not, or there is none.
     """
 
     told_s: float
@@ -32,6 +34,7 @@ class Stop(NamedTuple):
     in_flight: int
     hurried_s: float | None
     cancelled_s: float | None
+    lost_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +57,18 @@ class Abandon:
 def next_step(stop: Stop, *, now_s: float) -> WaitUntil | Cancel | Abandon:
     """Decide the next step of a stop at `now_s`."""
     deadline_s = stop.told_s + stop.limit_s
+    urgent_s = stop.hurried_s if stop.lost_s is None else max(stop.lost_s, stop.hurried_s or stop.lost_s)
     if stop.cancelled_s is None:
-        is_due = stop.hurried_s is not None or now_s >= deadline_s
+        is_due = urgent_s is not None or now_s >= deadline_s
         if is_due or not (stop.notices or stop.in_flight):
             return Cancel()
         return WaitUntil(deadline_s)
-    if stop.hurried_s is None:
+    if urgent_s is None:
         # Cancelled early, it keeps what is left of its time for what it has to put in order.
         end_s = max(deadline_s, stop.cancelled_s + GRACE_S)
-    elif stop.cancelled_s < stop.hurried_s:
-        # It may have swallowed the first cancellation; the second SIGTERM means it.
+    elif stop.cancelled_s < urgent_s:
+        # It may have swallowed the first cancellation; the second SIGTERM means it, and so does a lost lease.
         return Cancel()
     else:
-        end_s = stop.cancelled_s + HURRIED_GRACE_S
+        end_s = stop.cancelled_s + (GRACE_S if stop.hurried_s is None else HURRIED_GRACE_S)
     return WaitUntil(end_s) if now_s < end_s else Abandon()

@@ -6,17 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import ends_within
-from supervisor.config.model import Service
 from supervisor.errors import SupervisorError
 from supervisor.journal import tell
 from supervisor.supervision.alarm import Alarm
 from supervisor.supervision.crew import Crew
 from supervisor.supervision.floor import Floor
 from supervisor.supervision.parking import Parking
-from supervisor.supervision.report import Report
-from supervisor.supervision.runner import Runner
 from supervisor.supervision.soundness import Soundness
-from supervisor.supervision.state import ILL, Wanted
+from supervisor.supervision.staffing import Staffing
+from supervisor.supervision.state import ILL, State, Wanted
 from supervisor.supervision.status import census_of, row_of
 from supervisor.supervision.stopping import GRACE_S
 from supervisor.tasks import Tasks
@@ -30,17 +28,14 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
     from supervisor.errors import WorkerExhausted
     from supervisor.supervision.outage import Outages
-    from supervisor.supervision.work import Work
-
-    Hire = Callable[[WorkerSpec, Any], Work]
+    from supervisor.supervision.runner import Runner
+    from supervisor.supervision.staffing import Hire
 
 # So many of a batch say their entry aloud; the rest say it at debug level.
 LOUD = 20
 # Every stop ends by its own deadlines; this is the net under them.
 _NET_S = 5.0
 _DAEMON_STOPS = "the daemon stops"
-# A runner that fails so often by its own fault will not get better.
-_MOST_CRASHES = 3
 
 
 class UnknownWorker(SupervisorError):
@@ -56,6 +51,9 @@ class Supervisor:
         clock: Time.
         rng: Chance, for jitter.
         on_exhausted: Called once a worker is exhausted whose configuration says that the daemon ends with it.
+        on_outlived: Called with the name of a worker with a lease whose run outlives its deadlines: the process has
+            to end before another node runs the worker. Not during the stop, unless the lease is lost: who stops
+            looks at `unreleasable()` itself.
     """
 
     def __init__(
@@ -66,8 +64,8 @@ class Supervisor:
         clock: Clock,
         rng: Random,
         on_exhausted: Callable[[WorkerExhausted], None],
+        on_outlived: Callable[[str], None],
     ) -> None:
-        self._hire = hire
         self._outages = outages
         self._clock = clock
         self._tasks = Tasks(self._crashed)
@@ -82,11 +80,14 @@ class Supervisor:
             up_since_s=lambda: self._parking.up_since_s,
             on_parked=self._parking.watch,
             on_exhausted=on_exhausted,
+            on_outlived=self._outlived,
         )
+        self._on_outlived = on_outlived
         self._crews: dict[str, Crew] = {}
         # Instances of workers that were removed, whose runs would not end.
         self._ghosts: dict[str, list[Runner]] = {}
         self._soundness = Soundness()
+        self._staffing = Staffing(hire, self._floor, self._soundness)
         self._is_stopping = False
 
     # The life of all
@@ -108,6 +109,7 @@ class Supervisor:
         limit_s = max((crew.spec.stop_timeout_s for crew in self._crews.values()), default=0.0) + GRACE_S + _NET_S
         for said, crew in enumerate(self._crews.values()):
             crew.order_stop(_DAEMON_STOPS, is_quiet=said >= LOUD)
+            crew.give_up_leases()
         if living:
             ended = self._tasks.start(_all_done(living), name="workers end")
             await ends_within(ended, limit_s, clock=self._clock)
@@ -115,8 +117,12 @@ class Supervisor:
             crew.tell("worker.stopped", is_quiet=said >= LOUD, reason=_DAEMON_STOPS)
         self._alarm.close()
         self._tasks.cancel_all()
-        everybody = [*self._runners(), *(runner for ghosts in self._ghosts.values() for runner in ghosts)]
-        return sorted({runner.spec.name for runner in everybody if _lives_on(runner)})
+        return sorted({runner.spec.name for runner in self._everybody() if _lives_on(runner)})
+
+    def unreleasable(self) -> list[str]:
+        """Return the workers whose leases cannot be given back, because their runs would not end."""
+        left = (runner for runner in self._everybody() if runner.tenancy is not None and _lives_on(runner))
+        return sorted({runner.spec.name for runner in left})
 
     def hurry(self) -> None:
         """Cancel what still runs, now; only a short grace is left."""
@@ -150,6 +156,18 @@ class Supervisor:
         crew = self._crew(name)
         crew.wanted = Wanted.RUNNING
         await self._replace(crew, reason="it is restarted")
+
+    def revive(self, name: str) -> None:
+        """Let the instances of a projection go on that stand still at an event: a person has acted.
+
+        Args:
+            name: The projection's; empty: any. One that is not here, or has nothing to revive, is nobody's mistake.
+        """
+        crews = [crew for crew in self._crews.values() if name in ("", crew.spec.name)]
+        for crew in crews if not self._is_stopping else ():
+            for index, runner in enumerate(crew.runners):
+                if runner.state is State.FAILED and runner.tenancy is not None and runner.tenancy.is_poisoned:
+                    self._staffing.refill(crew, index)
 
     async def apply(
         self, difference: Difference, *, workers: Mapping[str, WorkerSpec], functions: Mapping[str, Any]
@@ -219,6 +237,9 @@ class Supervisor:
         for crew in self._crews.values():
             yield from crew.runners
 
+    def _everybody(self) -> list[Runner]:
+        return [*self._runners(), *(runner for ghosts in self._ghosts.values() for runner in ghosts)]
+
     def _crew(self, name: str) -> Crew:
         if (crew := self._crews.get(name)) is not None:
             return crew
@@ -237,22 +258,8 @@ class Supervisor:
             runner.order(wanted, reason="it is paused", is_quiet=not crew.is_alone)
 
     def _staff(self, crew: Crew, *, is_quiet: bool = False) -> None:
-        """Start a crew's instances in the place of those that it had."""
-        if self._is_stopping:
-            return
-        count = crew.spec.kind.replicas if isinstance(crew.spec.kind, Service) else 1
-        former, crew.runners, crew.tasks = crew.runners, [], []
-        for replica in range(count):
-            report = Report(crew.spec.name, replica=replica if count > 1 else None)
-            runner = Runner(crew.spec, self._hire(crew.spec, crew.function), self._floor, report=report)
-            if replica < len(former):
-                runner.succeed(former[replica])
-            runner.order(crew.wanted, is_quiet=is_quiet or count > 1)
-            crew.runners.append(runner)
-            crew.tasks.append(self._tasks.start(self._live(runner), name=f"runner {report.name}"))
-        for surplus in former[count:]:
-            crew.runners[0].inherit(surplus)
-        crew.tell("worker.started", is_quiet=is_quiet)
+        if not self._is_stopping:
+            self._staffing.fill(crew, is_quiet=is_quiet)
 
     async def _replace(self, crew: Crew, *, reason: str) -> None:
         crew.change += 1
@@ -265,6 +272,7 @@ class Supervisor:
     async def _remove(self, crew: Crew) -> None:
         crew.change += 1
         await self._end(crew, "it is no longer configured")
+        crew.give_up_leases()
         if self._crews.get(crew.spec.name) is crew:
             del self._crews[crew.spec.name]
             if ghosts := [runner for runner in crew.runners if _lives_on(runner)]:
@@ -276,16 +284,10 @@ class Supervisor:
             await asyncio.wait(crew.tasks)
         crew.tell("worker.stopped", reason=reason)
 
-    async def _live(self, runner: Runner) -> None:
-        """Keep a runner going; that it fails by its own fault is ours, and must not end the worker."""
-        for _ in range(_MOST_CRASHES):
-            try:
-                return await runner.live()
-            except Exception as error:  # noqa: BLE001 - told, and mended as far as it can be
-                tell("daemon.failed", exc=error, worker=runner.spec.name)
-                runner.recover()
-                await self._clock.sleep(1.0)
-        return self._soundness.lose()
+    def _outlived(self, runner: Runner) -> None:
+        # During the stop the others may still need their time; the lease is held as long as it is trusted.
+        if not self._is_stopping or (runner.tenancy is not None and runner.tenancy.is_lost):
+            self._on_outlived(runner.spec.name)
 
     def _crashed(self, task: str, error: BaseException) -> None:
         tell("daemon.failed", exc=error, task=task)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from supervisor.database.stop import StopSignal
+    from supervisor.leases.tenure import Tenure
 
 
 class Timetable(Protocol):
@@ -33,6 +34,10 @@ class Work(Protocol):
     @property
     def timetable(self) -> Timetable | None:
         """When runs are due; None: one run follows the other."""
+
+    @property
+    def tenure(self) -> Tenure | None:
+        """The lease under which it runs; None: it needs none."""
 
     async def run(self, stop: StopSignal) -> None:
         """Do one run: until the worker returns, or one tick."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any
 
+from supervisor.errors import LeaseLost
 from supervisor.journal import current_worker
 from supervisor.workers.context import Context
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
     from supervisor.database.stop import StopSignal
+    from supervisor.leases.tenure import Tenure
     from supervisor.supervision.outage import Outages
     from supervisor.supervision.work import Timetable
 
@@ -23,9 +25,10 @@ class CallWork:
 
     Attributes:
         timetable: When the calls are due; None: one follows the other.
+        tenure: The lease of a singleton.
     """
 
-    __slots__ = ("_clock", "_function", "_outages", "_spec", "timetable")
+    __slots__ = ("_clock", "_function", "_outages", "_spec", "tenure", "timetable")
 
     def __init__(
         self,
@@ -35,27 +38,37 @@ class CallWork:
         *,
         clock: Clock,
         outages: Outages,
+        tenure: Tenure | None = None,
     ) -> None:
         self.timetable = timetable
+        self.tenure = tenure
         self._spec = spec
         self._function = function
         self._clock = clock
         self._outages = outages
 
     async def run(self, stop: StopSignal) -> None:
-        """Do one run."""
-        await call(self._function, Context(self._spec, stop=stop, outages=self._outages, clock=self._clock))
+        """Do one run.
+
+        Raises:
+            LeaseLost: The lease was lost before the run could begin.
+        """
+        tenure = self.tenure
+        if tenure is not None and tenure.lease is None:
+            raise LeaseLost(f"the lease {tenure.name} is lost")
+        context = Context(self._spec, stop=stop, outages=self._outages, clock=self._clock, tenure=tenure)
+        await call(self._function, context)
 
 
-async def call(function: Callable[[Context], Any], context: Context) -> None:
-    """Call a worker's function and await it.
+async def call(function: Callable[..., Any], context: Context, *args: object) -> None:
+    """Call a worker's function with its context, and await it.
 
     Raises:
         TypeError: It was no coroutine after all, which the check at the start cannot always see.
     """
     # Runs in the worker's own task, whose tasks inherit it: a library's entry says whose doing it was.
     current_worker.set(context.name)
-    made = function(context)
+    made = function(context, *args)
     if not isawaitable(made):
         raise TypeError(f"{context.name} made {type(made).__name__!r} instead of a coroutine: is it `async def`?")
     result = await made

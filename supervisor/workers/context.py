@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from supervisor.errors import SupervisorError
 from supervisor.workers.nap import nap
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
     from supervisor.database.stop import StopSignal
+    from supervisor.leases.lease import Lease
+    from supervisor.leases.tenure import Tenure
     from supervisor.supervision.outage import Outages
 
 
@@ -23,13 +26,19 @@ class Context:
     A new one is made for each run. It is cheap, and what costs something is made when it is first used.
     """
 
-    __slots__ = ("_clock", "_db", "_log", "_outages", "_spec", "_stop")
+    __slots__ = ("_clock", "_db", "_lease", "_log", "_outages", "_spec", "_stop", "_tenure", "_tx")
 
-    def __init__(self, spec: WorkerSpec, *, stop: StopSignal, outages: Outages, clock: Clock) -> None:
+    def __init__(
+        self, spec: WorkerSpec, *, stop: StopSignal, outages: Outages, clock: Clock, tenure: Tenure | None = None
+    ) -> None:
         self._spec = spec
         self._stop = stop
         self._outages = outages
         self._clock = clock
+        self._tenure = tenure
+        # That of this run for good: what a run leaves behind must not write under the epoch of the next one.
+        self._lease = None if tenure is None else tenure.lease
+        self._tx: Any = None
         self._log: Any = None
         self._db: Any = None
 
@@ -63,6 +72,29 @@ class Context:
         return self._db
 
     @property
+    def lease(self) -> Lease | None:
+        """The lease under which this run goes on, with its name and epoch; None: the worker needs none."""
+        return self._lease
+
+    @property
+    def tx(self) -> Any:
+        """The connection whose transaction moves a projection's checkpoint, during its batch.
+
+        Raises:
+            SupervisorError: There is no such transaction (any more).
+        """
+        if self._tx is None:
+            raise SupervisorError(
+                f"{self.name} has no ctx.tx now: it is a projection's, from its call to its return; "
+                "elsewhere write `async with ctx.transaction() as connection:`"
+            )
+        return self._tx
+
+    def lend(self, tx: Any) -> None:
+        """Show the transaction of a batch as `tx`; None: the batch is over."""
+        self._tx = tx
+
+    @property
     def stopping(self) -> bool:
         """Whether the worker is to stop: true from then on.
 
@@ -82,6 +114,18 @@ class Context:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
-        """Open a transaction on a pooled connection, which is yielded."""
+        """Open a transaction on a pooled connection, which is yielded.
+
+        A singleton's is fenced: it cannot commit once the lease has passed to another node.
+
+        Raises:
+            LeaseLost: The lease is lost; nothing has been written.
+        """
+        if self._tenure is not None:
+            from supervisor.workers.fenced import fenced  # noqa: PLC0415 - most workers have no lease
+
+            async with fenced(self.db, self._tenure, self._lease) as connection:
+                yield connection
+            return
         async with self.db.acquire() as connection, connection.transaction():
             yield connection

@@ -14,12 +14,19 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
+_ONE = "a worker takes one argument, its context"
+
+
 class NotUsable(Exception):
     """The function cannot be used; the message is a sentence for who wrote it."""
 
 
-def find(run: str) -> Any:
+def find(run: str, *, takes_events: bool = False) -> Any:
     """Import and check the function that `run` names.
+
+    Args:
+        run: `package.module:function`.
+        takes_events: Whether it is a projection's, which is given a batch of events too.
 
     Raises:
         NotUsable: It cannot be imported, or is nothing that a worker can be.
@@ -30,7 +37,7 @@ def find(run: str) -> Any:
     module = _import(module_name)
     try:
         function = _attribute(module, path)
-        check(function, run)
+        check(function, run, takes_events=takes_events)
     except NotUsable:
         raise
     except BaseException as error:
@@ -71,28 +78,30 @@ def _attribute(module: ModuleType, path: str) -> Any:
     return thing
 
 
-def check(function: Any, run: str) -> None:
-    """Raise `NotUsable` if `function` is no coroutine function of the context."""
+def check(function: Any, run: str, *, takes_events: bool = False) -> None:
+    """Raise `NotUsable` if `function` is no coroutine function of the context, and a projection's of its events."""
+    shape = "`async def work(ctx, events): ...`" if takes_events else "`async def work(ctx): ...`"
     if inspect.isclass(function):
-        raise NotUsable(f"{run!r} is a class; a worker is a function: `async def work(ctx): ...`")
+        raise NotUsable(f"{run!r} is a class; a worker is a function: {shape}")
     if not callable(function):
         raise NotUsable(f"{run!r} is of type {type(function).__name__!r}, not a function")
     layers = _layers(function)
     if not any(map(inspect.iscoroutinefunction, layers)):
-        raise NotUsable(f"{run!r} is {_kind(layers)}; a worker is `async def work(ctx): ...`")
-    _check_parameters(function, run)
+        raise NotUsable(f"{run!r} is {_kind(layers)}; a worker is {shape}")
+    _check_parameters(function, run, takes_events=takes_events)
 
 
-def _check_parameters(function: Any, run: str) -> None:
+def _check_parameters(function: Any, run: str, *, takes_events: bool) -> None:
     try:
         signature = inspect.signature(function)
     except ValueError:
         # Not every callable can tell.
         return
     try:
-        signature.bind(object())
+        signature.bind(*[object()] * (2 if takes_events else 1))
     except TypeError:
-        raise NotUsable(f"{run!r} takes {signature}; a worker takes one argument, its context") from None
+        wanted = "a projection takes two arguments, its context and the events of a batch" if takes_events else _ONE
+        raise NotUsable(f"{run!r} takes {signature}; {wanted}") from None
 
 
 def _layers(function: Any) -> list[Any]:

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import ends_within
+from supervisor.config.model import Projection
 from supervisor.durations import format_duration
 from supervisor.errors import ConfigError, Fault
 from supervisor.journal import adopt_structlog
@@ -92,13 +93,14 @@ class _Import:
 
         # Files may have appeared since a folder was last read.
         importlib.invalidate_caches()
-        found: dict[str, Any] = {}
+        found: dict[tuple[str, bool], Any] = {}
         for spec in self._specs:
             self._current = spec
+            takes_events = isinstance(spec.kind, Projection)
             try:
-                if spec.run not in found:
-                    found[spec.run] = find(spec.run)
-                self.functions[spec.name] = found[spec.run]
+                if (spec.run, takes_events) not in found:
+                    found[spec.run, takes_events] = find(spec.run, takes_events=takes_events)
+                self.functions[spec.name] = found[spec.run, takes_events]
             except NotUsable as problem:
                 self.problems[spec.name] = str(problem)
         self._current = None

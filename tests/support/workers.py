@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from support.clock import FakeClock, HighRoller, settle
+from support.tenure import ScriptedTenure
 
 from supervisor.config.model import Every, Periodic, Service, WorkerSpec
 from supervisor.journal import observe
@@ -98,6 +99,8 @@ class Stage:
     Attributes:
         said: The entries of the journal so far: event, level, fields.
         exits: Why the daemon was asked to end.
+        outlived: Whose run outlived its deadlines under a lease, each time that it was told.
+        tenures: The leases that workers stand for, by name.
     """
 
     def __init__(self, *, clock: FakeClock, database: SwitchedDatabase) -> None:
@@ -105,13 +108,25 @@ class Stage:
         self.database = database
         self.said: list[tuple[str, int, dict[str, Any]]] = []
         self.exits: list[WorkerExhausted] = []
+        self.outlived: list[str] = []
+        self.tenures: dict[str, ScriptedTenure] = {}
+        rng = HighRoller()
         self.supervisor = Supervisor(
-            hire=hiring(clock=clock, outages=database),
+            hire=hiring(clock=clock, outages=database, rng=rng, leasing=lambda: self),
             outages=database,
             clock=clock,
-            rng=HighRoller(),
+            rng=rng,
             on_exhausted=self.exits.append,
+            on_outlived=self.outlived.append,
         )
+
+    @property
+    def bell(self) -> Any:
+        raise NotImplementedError("these workers read no events")
+
+    def stand(self, name: str) -> ScriptedTenure:
+        """Return the lease of this name, as a node would."""
+        return self.tenures.setdefault(name, ScriptedTenure(name))
 
     def events(self, prefix: str = "worker", *, above_debug: bool = True) -> list[str]:
         """Return the names of the entries said so far."""

@@ -1,0 +1,64 @@
+"""A transaction that cannot commit once its lease has passed to another node."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from supervisor.errors import LeaseLost, SupervisorError
+from supervisor.leases.fence import enter
+from supervisor.leases.tenure import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from supervisor.database.waiting_pool import WaitingPool
+    from supervisor.leases.lease import Lease
+    from supervisor.leases.tenure import Tenure
+
+# The fence waits for nothing but the bump of a new holder, which is a matter of milliseconds.
+_ENTER_LIMIT_S = 10.0
+_IS_SAME = "select pg_current_xact_id_if_assigned() is not distinct from $1::text::xid8"
+
+
+@asynccontextmanager
+async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncIterator[Any]:
+    """Open a transaction under a lease on a connection of the pool, which is yielded.
+
+    Args:
+        db: The worker's pool.
+        tenure: How this node stands to the lease.
+        lease: The lease under which the worker's run began.
+
+    Raises:
+        LeaseLost: The lease is lost; nothing has been written.
+        SupervisorError: The transaction was ended behind its back. What was written until then has been committed
+            under the lease, what came afterwards was written without it.
+    """
+    holding(tenure, lease)
+    async with db.acquire() as connection:
+        # A connection may be long in coming.
+        held = holding(tenure, lease)
+        async with connection.transaction():
+            try:
+                transaction = await enter(connection, held, _ENTER_LIMIT_S)
+            except LeaseLost as error:
+                tenure.found_lost(str(error))
+                raise
+            yield connection
+            if not await connection.fetchval(_IS_SAME, str(transaction)):
+                raise SupervisorError(
+                    f"the worker ended the transaction of ctx.transaction() by itself (lease {tenure.name}): what it "
+                    "wrote afterwards was not fenced. Leave COMMIT and ROLLBACK to the end of the block"
+                )
+
+
+def holding(tenure: Tenure, lease: Lease | None) -> Lease:
+    """Return `lease` if it is still the one that this node holds.
+
+    Raises:
+        LeaseLost: It is not.
+    """
+    if lease is None or tenure.lease != lease or tenure.standing not in (Standing.HELD, Standing.RECALLED):
+        raise LeaseLost(f"the lease {tenure.name} is lost: nothing may be written under it any more")
+    return lease
