@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 import time
 from typing import Any
 
 from supervisor.cli.client import UNAVAILABLE, NoDaemon, ask
+from supervisor.cli.columns import align, is_terminal
+from supervisor.cli.nodes import holders, lag, node_lines
 from supervisor.cli.output import complain, show
 from supervisor.durations import format_duration
 
@@ -30,7 +30,7 @@ def show_status(control: str | None, config: str | None, *, as_json: bool, watch
             continue
         was_there = watch
         text = json.dumps(status, indent=None if watch else 2) if as_json else table(status)
-        is_read = show(f"{_CLEAR}{text}" if watch and not as_json and _is_terminal() else text)
+        is_read = show(f"{_CLEAR}{text}" if watch and not as_json and is_terminal() else text)
         if not watch or not is_read:
             return 0
         time.sleep(1.0)
@@ -51,23 +51,26 @@ def table(status: dict[str, Any]) -> str:
         lines.append(f"  {database['reason']}")
     if status["journal"].get("dropped"):
         lines.append(f"  {status['journal']['dropped']} journal entries were lost")
-    return "\n".join([*lines, "", *_rows(status["workers"])])
+    return "\n".join([*lines, "", *_workers(status), *node_lines(status)])
 
 
-_COLUMNS = ("WORKER", "KIND", "STATE", "RUNNING", "RESTARTS", "FAILURES", "NEXT", "LAST ERROR")
+def _workers(status: dict[str, Any]) -> list[str]:
+    """Return the table of workers; who holds a lease, and the lag, only where there are any."""
+    titles = ["WORKER", "KIND", "STATE", "RUNNING", "RESTARTS", "FAILURES", "NEXT"]
+    projections = {row["name"]: row for row in status.get("projections", [])}
+    with_nodes = ["HELD"] if "nodes" in status else []
+    with_lag = ["LAG"] if projections else []
+    rows = [[*titles, *with_nodes, *with_lag, "LAST ERROR"]]
+    for worker in status["workers"]:
+        held = [holders(worker["name"], status["nodes"])] if with_nodes else []
+        behind = [lag(projections.get(worker["name"]))] if with_lag else []
+        rows.append([*_cells(worker), *held, *behind, str(worker.get("last_error") or "")])
+    return align(rows)
 
 
-def _rows(workers: list[dict[str, Any]]) -> list[str]:
-    cells = [_COLUMNS, *(_cells(worker) for worker in workers)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(_COLUMNS))]
-    width = shutil.get_terminal_size((120, 24)).columns if _is_terminal() else 10_000
-    lines = ("  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells)
-    return [line[:width] for line in lines]
-
-
-def _cells(worker: dict[str, Any]) -> tuple[str, ...]:
+def _cells(worker: dict[str, Any]) -> list[str]:
     due = worker.get("next_run")
-    return (
+    return [
         str(worker["name"]),
         str(worker["kind"]),
         str(worker["state"]),
@@ -75,9 +78,4 @@ def _cells(worker: dict[str, Any]) -> tuple[str, ...]:
         str(worker["restarts"]),
         str(worker["failures"]),
         str(due)[11:19] if due else "",
-        str(worker.get("last_error") or ""),
-    )
-
-
-def _is_terminal() -> bool:
-    return sys.stdout is not None and sys.stdout.isatty()
+    ]
