@@ -278,6 +278,12 @@ _TABLE = (
         ),
     ),
     (
+        "lease.outlived",
+        "ec4a7648ff164a6ba5c19675863330e6",
+        CRITICAL,
+        "Worker {worker} still runs although its lease has to go. The process ends now, so that no two nodes run it.",
+    ),
+    (
         "node.joined",
         "b331bf85e0e0666db796ece1fda37571",
         INFO,
@@ -324,6 +330,18 @@ _TABLE = (
         "419d771f639937a2b93de072c3724146",
         INFO,
         "Projection {worker} is laid out over {shards|shard} now.",
+    ),
+    (
+        "events.pruned",
+        "5bf81908408a48139e2b948887d6da21",
+        DEBUG,
+        "Pruned {events|event} that every projection has passed.",
+    ),
+    (
+        "events.unpruned",
+        "558ac29be6c04d42a1dc873c6757c475",
+        WARNING,
+        "Old events could not be pruned: {reason}. It is tried again in a minute.",
     ),
     (
         "schema.applied",
