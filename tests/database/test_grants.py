@@ -11,8 +11,6 @@ import pytest
 from support.schema import connection, make_schema
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from support.postgres import Postgres
 
 # As the README has them.
@@ -25,7 +23,7 @@ INCARNATION = UUID("5b3c4f1e-7a7e-4b53-9d0c-0f6b1f6a2c11")
 
 
 @pytest.fixture
-async def server(postgres: Postgres) -> AsyncIterator[Postgres]:
+async def server(postgres: Postgres) -> Postgres:
     """A server with the schema, and with a role `app` that may do nothing yet."""
     await make_schema(postgres.dsn())
     postgres.add_user("app", "pw")
