@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING
 
 from benchmarks.bench import Bench
 from benchmarks.figure import HEADER
-from benchmarks.figures import crowd, hangup, idle, outage, recovery, reload, start, stop
+from benchmarks.figures import (
+    crowd,
+    hangup,
+    idle,
+    outage,
+    projection,
+    recovery,
+    reload,
+    restart,
+    shares,
+    start,
+    stop,
+    takeover,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +41,11 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "crowd": crowd.measure,
     "outage": outage.measure,
     "recovery": recovery.measure,
+    "takeover": takeover.measure,
+    "restart": restart.measure,
+    "throughput": projection.throughput,
+    "latency": projection.latency,
+    "shares": shares.measure,
 }
 
 

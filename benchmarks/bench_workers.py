@@ -1,12 +1,20 @@
 """The workers of the measured daemons; they write down what they see, on the clock that all processes share."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import random
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from supervisor import Context
+from supervisor import Context  # noqa: TC001 - as users write it, and `start` pays for it
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from supervisor import Event
 
 # Of all instances in this process together.
 _begun = 0
@@ -66,6 +74,24 @@ async def one_of_many(ctx: Context) -> None:
     if _done in (1, count):
         _write(folder, "first" if _done == 1 else "done")
     await asyncio.get_running_loop().create_future()
+
+
+async def hold(ctx: Context) -> None:
+    """Commit fifty times a second under the lease, and write down when, and under which epoch."""
+    record = _open(ctx)
+    assert ctx.lease is not None
+    epoch = ctx.lease.epoch
+    while True:
+        async with ctx.transaction() as transaction:
+            await transaction.execute("insert into bench_commit (worker, epoch) values ($1, $2)", ctx.name, epoch)
+        os.write(record, b"%.6f %d\n" % (time.monotonic(), epoch))
+        await ctx.sleep(0.02)
+
+
+async def project(ctx: Context, events: Sequence[Event]) -> None:
+    """Write one row a batch."""
+    first, last = events[0].position, events[-1].position
+    await ctx.tx.execute("insert into bench_batch (reader, first, last) values ($1, $2, $3)", ctx.name, first, last)
 
 
 def _look_for(go: Path) -> None:

@@ -70,8 +70,12 @@ class Daemon(Process):
         return status
 
 
-def worker(name: str, function: str, *, replicas: int = 1, settings: Mapping[str, Any] | None = None) -> str:
-    """Return the table of a service."""
+def worker(
+    name: str, function: str, *, replicas: int = 1, settings: Mapping[str, Any] | None = None, **keys: str | int
+) -> str:
+    """Return the table of a worker, a service unless `keys` say something else."""
+    if replicas != 1:
+        keys["replicas"] = replicas
     inner = ", ".join(f"{key} = {json.dumps(value)}" for key, value in (settings or {}).items())
-    count = f"replicas = {replicas}\n" if replicas != 1 else ""
-    return f"[workers.{name}]\nrun = 'bench_workers:{function}'\n{count}settings = {{ {inner} }}\n"
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+    return f"[workers.{name}]\nrun = 'bench_workers:{function}'\n{lines}settings = {{ {inner} }}\n"
