@@ -40,6 +40,7 @@ def _wait_for_more(writers: Writers, outcome: Outcome, count: int) -> None:
     before = len(writers.attempts)
     deadline_s = time.monotonic() + LIMIT_S
     while sum(attempt.outcome is outcome for attempt in writers.attempts[before:]) < count:
+        writers.verify()
         assert time.monotonic() < deadline_s, f"the writers stand still: {writers.attempts[before:]}"
         time.sleep(0.01)
 

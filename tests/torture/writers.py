@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 APPLICATION = "torture writer"
 STREAMS = (*(f"orders-{number}" for number in range(12)), *(f"mail-{number}" for number in range(4)))
-_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+# The driver takes a connection that ends in the wrong moment for a fault of its own.
+_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 _APPEND = "select supervisor.append($1, $2, $3)"
 _APPEND_MANY = "select supervisor.append($1, $2, item) from unnest($3::jsonb[]) as item"
 
@@ -77,6 +78,10 @@ class Writers:
         self._is_over = True
         self._thread.join(limit_s)
         assert not self._thread.is_alive(), "the writers did not end"
+        self.verify()
+
+    def verify(self) -> None:
+        """Raise what one of them raised, if one did: then none of them writes any more."""
         if self._failures:
             raise self._failures[0]
 
