@@ -51,6 +51,10 @@ class Poisoned(SupervisorError):
     """An event cannot be applied: the projection stands still at it until a person has acted."""
 
 
+class TransactionMisused(SupervisorError):
+    """A handler ended the transaction it was given, or used it where it was over: nothing of the batch is moved."""
+
+
 class InvalidEvent(SupervisorError, ValueError):
     """What was to be appended cannot be stored; nothing was sent, and the transaction can go on."""
 

@@ -332,6 +332,30 @@ _TABLE = (
         "Projection {worker} is laid out over {shards|shard} now.",
     ),
     (
+        "projection.waiting",
+        "d81c70bfc3c58ce8092f906f7b6986f0",
+        WARNING,
+        "Projection {worker} cannot be laid out over {shards|shard} yet[: {reason}].",
+    ),
+    (
+        "projection.displaced",
+        "563a2b98b7e4d66560bf1ac29ef6d695",
+        ERROR,
+        (
+            "Projection {worker}[ (shard {shard})] stands aside: here it has {own|shard}, "
+            "but it has been laid out over {shards} elsewhere."
+        ),
+    ),
+    (
+        "projection.set_back",
+        "8acd2a91ef0c14743f90de2bcb06f195",
+        WARNING,
+        (
+            "Projection {worker}[ (shard {shard})] could not apply[ {events|event}][ from {position} on]"
+            ": {error_type}: {error}. It tries again[ in {delay_s}]."
+        ),
+    ),
+    (
         "events.pruned",
         "5bf81908408a48139e2b948887d6da21",
         DEBUG,
@@ -354,6 +378,12 @@ _TABLE = (
         "d718d0e91d5693b367692c6f82a8e31e",
         INFO,
         "The SQL schema is not there: {reason}. No worker of this configuration needs it.",
+    ),
+    (
+        "schema.awaited",
+        "f87c6279f52c41d98f86df9495321443",
+        WARNING,
+        "The SQL schema is needed and not usable yet: {reason}. It is tried again and again.",
     ),
     (
         "stop.overdue",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from supervisor.config.model import Periodic, Projection, Service
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from supervisor.supervision.outage import Outages
     from supervisor.supervision.staffing import Hire
     from supervisor.supervision.work import Work
+    from supervisor.workers.layout import Layouts
 
 
 class Leasing(Protocol):
@@ -41,6 +43,12 @@ def hiring(*, clock: Clock, outages: Outages, rng: Random, leasing: Callable[[],
         leasing: Returns what workers with a lease need; asked only for those.
     """
 
+    @cache
+    def layouts() -> Layouts:
+        from supervisor.workers.layout import Layouts  # noqa: PLC0415 - only who has projections pays for them
+
+        return Layouts()
+
     def hire(spec: WorkerSpec, function: Any, index: int) -> Work:
         tenure = leasing().stand(spec.name) if spec.singleton and not isinstance(spec.kind, Projection) else None
         match spec.kind:
@@ -59,8 +67,8 @@ def hiring(*, clock: Clock, outages: Outages, rng: Random, leasing: Callable[[],
                 common = leasing()
                 shard_tenure = common.stand(lease_name(spec.name, index, shards))
                 return ProjectionWork(
-                    spec, function, shard=index, tenure=shard_tenure, bell=common.bell, outages=outages, clock=clock,
-                    rng=rng,
+                    spec, function, shard=index, tenure=shard_tenure, bell=common.bell, layouts=layouts(),
+                    outages=outages, clock=clock, rng=rng,
                 )  # fmt: skip
 
     return hire

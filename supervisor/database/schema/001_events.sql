@@ -35,6 +35,7 @@ CREATE TABLE supervisor.checkpoint (
     shard int NOT NULL,
     shards int NOT NULL,
     position bigint NOT NULL,
+    revision bigint NOT NULL DEFAULT 0,
     applied bigint NOT NULL DEFAULT 0,
     moved_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     layers jsonb NOT NULL DEFAULT '[]',
@@ -43,6 +44,8 @@ CREATE TABLE supervisor.checkpoint (
     PRIMARY KEY (projection, shard)
 );
 COMMENT ON COLUMN supervisor.checkpoint.position IS 'Every event of the shard up to here has been applied.';
+COMMENT ON COLUMN supervisor.checkpoint.revision IS
+    'Grows at each move, whoever makes it, and never comes back: who has read an older one may not commit.';
 COMMENT ON COLUMN supervisor.checkpoint.layers IS
     'What was applied under earlier numbers of shards: an event is applied already when one of them says so.';
 COMMENT ON COLUMN supervisor.checkpoint.poison IS 'The event at which it has stopped.';
@@ -107,15 +110,15 @@ END $$;
 -- Exact because: an event not above `head` was drawn before `head` was read, so its transaction held its lock when
 -- the locks were read, unless it had ended by then; locks are released after a commit is visible, so a statement with a
 -- later snapshot shows it. Prepared transactions keep their locks (with a null pid) and count.
+--
+-- So the events have to be read by a later statement, and inside of one transaction only READ COMMITTED gives that one
+-- a later snapshot.
 CREATE FUNCTION supervisor.horizon() RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     head bigint;
     oldest bigint;
 BEGIN
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'the horizon needs READ COMMITTED' USING ERRCODE = '25001';
-    END IF;
     SELECT s.last_value INTO head FROM supervisor.event_position s;
     -- A lock names the low 32 bits alone: of all numbers with these, the one nearest to the head is meant.
     SELECT min(CASE WHEN v - head > 2147483648 THEN v - 4294967296 WHEN head - v > 2147483648 THEN v + 4294967296 ELSE v END)
@@ -135,8 +138,10 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         ELSE ARRAY(SELECT format('%s/%sof%s', projection, n, shards) FROM generate_series(1, shards) AS n) END
 $$;
 
--- Lays a projection out over a number of shards. The holders of the former shards are fenced out first (this waits
--- for their transactions in flight), so that their checkpoints are final when they are read.
+-- Lays a projection out over a number of shards; false: it is already. The holders of the former shards are fenced out
+-- first (this waits for their transactions in flight), so that their checkpoints are final when they are read.
+--
+-- The new shards begin where the hindmost of the former ones stood, and a layer says how far each of those had come.
 CREATE FUNCTION supervisor.lay_out(projection text, shards int) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -146,9 +151,18 @@ DECLARE
     earlier jsonb;
     lowest bigint;
     total bigint;
+    last_revision bigint;
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'a projection can only be laid out in READ COMMITTED' USING ERRCODE = '25001',
+            HINT = 'What its holders have committed meanwhile would not be seen.';
+    END IF;
+    IF projection IS NULL OR shards IS NULL OR shards < 1 THEN
+        RAISE EXCEPTION 'a projection has a name and at least one shard' USING ERRCODE = '22023';
+    END IF;
     INSERT INTO supervisor.projection (name, shards) VALUES (projection, shards) ON CONFLICT DO NOTHING;
-    SELECT p.shards INTO former FROM supervisor.projection p WHERE p.name = projection FOR UPDATE;
+    -- No key of it changes: who buries an event under the name need not wait, or it would be a deadlock.
+    SELECT p.shards INTO former FROM supervisor.projection p WHERE p.name = projection FOR NO KEY UPDATE;
     IF former = shards THEN
         INSERT INTO supervisor.checkpoint (projection, shard, shards, position)
             SELECT projection, n, shards, 0 FROM generate_series(0, shards - 1) AS n ON CONFLICT DO NOTHING;
@@ -158,45 +172,78 @@ BEGIN
         ORDER BY l.id FOR UPDATE;
     UPDATE supervisor.lease l SET epoch = l.epoch + 1, incarnation = NULL, node = NULL, node_id = NULL
         WHERE l.name = ANY (supervisor.shard_leases(projection, former));
-    SELECT array_agg(c.position ORDER BY c.shard), min(c.position), sum(c.applied) INTO passed, lowest, total
+    -- A person's reset or skip may be under way.
+    PERFORM FROM supervisor.checkpoint c WHERE c.projection = lay_out.projection ORDER BY c.shard FOR UPDATE;
+    SELECT array_agg(c.position ORDER BY c.shard), min(c.position), sum(c.applied), max(c.revision)
+        INTO passed, lowest, total, last_revision
         FROM supervisor.checkpoint c WHERE c.projection = lay_out.projection;
     -- A layer that every shard has passed says nothing any more.
     SELECT coalesce(jsonb_agg(DISTINCT layer), '[]') INTO earlier
         FROM supervisor.checkpoint c, jsonb_array_elements(c.layers) AS layer
         WHERE c.projection = lay_out.projection
             AND (SELECT max(p::bigint) FROM jsonb_array_elements_text(layer -> 'positions') AS p) > lowest;
+    IF lowest < (SELECT max(p) FROM unnest(passed) AS p) THEN
+        earlier := earlier || jsonb_build_array(jsonb_build_object('shards', former, 'positions', to_jsonb(passed)));
+    END IF;
     DELETE FROM supervisor.checkpoint c WHERE c.projection = lay_out.projection;
-    INSERT INTO supervisor.checkpoint (projection, shard, shards, position, applied, layers)
-        SELECT projection, n, shards, lowest, CASE n WHEN 0 THEN total ELSE 0 END,
-            earlier || jsonb_build_array(jsonb_build_object('shards', former, 'positions', to_jsonb(passed)))
+    INSERT INTO supervisor.checkpoint (projection, shard, shards, position, revision, applied, layers)
+        SELECT projection, n, shards, lowest, last_revision + 1, CASE n WHEN 0 THEN total ELSE 0 END, earlier
         FROM generate_series(0, shards - 1) AS n;
     UPDATE supervisor.projection p SET shards = lay_out.shards, laid_out_at = clock_timestamp() WHERE p.name = projection;
-    PERFORM pg_notify('supervisor_projection', projection);
+    PERFORM supervisor.say_moved(projection);
     RETURN true;
 END $$;
 
--- Moves a checkpoint inside of the fenced transaction `transaction`; false: it was moved by somebody else, or the
--- transaction is another one by now, and nothing may be committed.
-CREATE FUNCTION supervisor.move_checkpoint(
-    projection text, shard int, shards int, old_position bigint, new_position bigint, events int, transaction xid8
+-- Says that a checkpoint was moved from outside: to whoever has stopped at it, and to whoever waits for events.
+CREATE FUNCTION supervisor.say_moved(projection text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_notify('supervisor_projection', projection), pg_notify('supervisor_event', '')
+$$;
+
+-- Begins a batch, right after the BEGIN of its transaction: fences it, and notes which transaction it is.
+CREATE FUNCTION supervisor.enter_batch(lease int, epoch bigint, incarnation uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    this_transaction xid8 := supervisor.fence(lease, epoch, incarnation);
+BEGIN
+    IF this_transaction IS NULL THEN
+        RAISE EXCEPTION 'the lease has passed on' USING ERRCODE = 'SVL01';
+    END IF;
+    PERFORM set_config('supervisor.batch', this_transaction::text, true);
+END $$;
+
+-- Moves the checkpoint at the end of a batch, right before its COMMIT; `revision` is the one that was read.
+CREATE FUNCTION supervisor.leave_batch(
+    projection text, shard int, shards int, revision bigint, new_position bigint, events int
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+BEGIN
+    IF current_setting('supervisor.batch', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+        RAISE EXCEPTION 'this is not the transaction in which the batch began' USING ERRCODE = 'SVT01';
+    END IF;
+    UPDATE supervisor.checkpoint c
+        SET position = new_position, revision = c.revision + 1, applied = c.applied + events,
+            moved_at = clock_timestamp(), poison = NULL, error = NULL
+        WHERE c.projection = leave_batch.projection AND c.shard = leave_batch.shard
+            AND c.shards = leave_batch.shards AND c.revision = leave_batch.revision;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the checkpoint was moved from outside' USING ERRCODE = 'SVM01';
+    END IF;
+END $$;
+
+-- Notes the event at which a shard has stopped; false: its checkpoint was moved meanwhile.
+CREATE FUNCTION supervisor.note_poison(
+    projection text, shard int, shards int, revision bigint, poison bigint, error text
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 BEGIN
-    UPDATE supervisor.checkpoint c
-        SET position = new_position, applied = c.applied + events, moved_at = clock_timestamp(), poison = NULL, error = NULL
-        WHERE c.projection = move_checkpoint.projection AND c.shard = move_checkpoint.shard
-            AND c.shards = move_checkpoint.shards AND c.position = old_position
-            AND pg_current_xact_id() = transaction;
-    RETURN FOUND;
-END $$;
-
--- Notes the event at which a shard has stopped.
-CREATE FUNCTION supervisor.note_poison(projection text, shard int, poison bigint, error text) RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE supervisor.checkpoint c SET poison = note_poison.poison, error = note_poison.error
         WHERE c.projection = note_poison.projection AND c.shard = note_poison.shard
-$$;
+            AND c.shards = note_poison.shards AND c.revision = note_poison.revision;
+    RETURN FOUND;
+END $$;
 
 -- Puts an event among the dead letters of a projection, in the transaction that moves the checkpoint past it.
 CREATE FUNCTION supervisor.bury(projection text, poison bigint, error text) RETURNS void
@@ -207,19 +254,28 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
         ON CONFLICT (projection, position) DO UPDATE SET error = excluded.error, died_at = excluded.died_at
 $$;
 
--- Lets a projection begin again from a position; false: there is none of this name.
+-- Lets a projection begin again after a position; false: there is none of this name. What has died after it is forgotten,
+-- since it is tried again.
 CREATE FUNCTION supervisor.reset_projection(projection text, to_position bigint DEFAULT 0) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
+DECLARE
+    head bigint;
 BEGIN
-    PERFORM FROM supervisor.projection p WHERE p.name = projection FOR UPDATE;
+    SELECT s.last_value INTO head FROM supervisor.event_position s;
+    IF to_position IS NULL OR to_position NOT BETWEEN 0 AND head THEN
+        RAISE EXCEPTION 'a position to begin again from lies between 0 and that of the last event, %; this is %', head,
+            coalesce(to_position::text, 'null') USING ERRCODE = '22023';
+    END IF;
+    PERFORM FROM supervisor.projection p WHERE p.name = projection FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    UPDATE supervisor.checkpoint c SET position = to_position, layers = '[]', applied = 0, poison = NULL, error = NULL,
-        moved_at = clock_timestamp() WHERE c.projection = reset_projection.projection;
+    PERFORM FROM supervisor.checkpoint c WHERE c.projection = reset_projection.projection ORDER BY c.shard FOR UPDATE;
+    UPDATE supervisor.checkpoint c SET position = to_position, revision = c.revision + 1, layers = '[]', applied = 0,
+        poison = NULL, error = NULL, moved_at = clock_timestamp() WHERE c.projection = reset_projection.projection;
     DELETE FROM supervisor.dead_letter d WHERE d.projection = reset_projection.projection AND d.position > to_position;
-    PERFORM pg_notify('supervisor_projection', projection);
+    PERFORM supervisor.say_moved(projection);
     RETURN true;
 END $$;
 
@@ -235,11 +291,12 @@ BEGIN
         WHERE c.projection = skip_poison.projection AND c.poison > c.position ORDER BY c.shard FOR UPDATE
     LOOP
         PERFORM supervisor.bury(projection, stopped.poison, 'skipped: ' || coalesce(stopped.error, ''));
-        UPDATE supervisor.checkpoint c SET position = stopped.poison, poison = NULL, error = NULL,
-            moved_at = clock_timestamp() WHERE c.projection = skip_poison.projection AND c.shard = stopped.shard;
+        UPDATE supervisor.checkpoint c SET position = stopped.poison, revision = c.revision + 1, poison = NULL,
+            error = NULL, moved_at = clock_timestamp()
+            WHERE c.projection = skip_poison.projection AND c.shard = stopped.shard;
         RETURN NEXT stopped.poison;
     END LOOP;
-    PERFORM pg_notify('supervisor_projection', projection);
+    PERFORM supervisor.say_moved(projection);
 END $$;
 
 -- Deletes events that are older than `keep` and passed by every projection; returns how many.

@@ -1,0 +1,113 @@
+"""Reads the events of one shard in their order, once each, and only those that are decided."""
+
+from __future__ import annotations
+
+from itertools import starmap
+from typing import TYPE_CHECKING, Any
+
+from supervisor.events.event import Event
+from supervisor.events.glob import like_patterns
+from supervisor.events.shard import is_applied, relevant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from supervisor.events.checkpoint import Checkpoint
+    from supervisor.events.shard import Shard
+
+# One statement looks at no more positions than this: where a shard's events are rare it would scan the whole table.
+WINDOW = 20_000
+# Several small batches are read at once, as long as they are small.
+_PAGE = 2_000
+_PAGE_BATCHES = 4
+
+
+class Reader:
+    """A window that moves over the log.
+
+    Attributes:
+        read_upto: Every event up to here has been read.
+        horizon: Every event up to here can be read; what lies there never changes, so nobody asks twice.
+    """
+
+    __slots__ = (
+        "_arguments",
+        "_cursor",
+        "_layers",
+        "_limit",
+        "_matched",
+        "_page",
+        "_plain",
+        "_scanned",
+        "_with_bucket",
+        "horizon",
+        "read_upto",
+    )
+
+    def __init__(self, shard: Shard, streams: Sequence[str], *, batch: int) -> None:
+        conditions = "e.position > $1 AND e.position <= $2"
+        self._arguments: tuple[Any, ...] = ()
+        if streams:
+            conditions += " AND e.stream LIKE ANY ($4::text[])"
+            self._arguments = (like_patterns(streams),)
+        if shard.shards > 1:
+            conditions += f" AND e.bucket % {shard.shards} = {shard.number}"
+        # As text: a worker may have set a codec of its own for jsonb on the connection, for good.
+        columns = "e.position, e.stream, e.type, e.data::text, e.at"
+        rest = f"FROM supervisor.event e WHERE {conditions} ORDER BY e.position LIMIT $3"
+        self._plain = f"SELECT {columns} {rest}"
+        self._with_bucket = f"SELECT {columns}, e.bucket {rest}"
+        self._limit = max(batch, min(batch * _PAGE_BATCHES, _PAGE))
+        self._scanned = self._matched = 0
+        self._page: list[Event] = []
+        self._cursor = 0
+        self._layers: tuple[Any, ...] = ()
+        self.read_upto = self.horizon = 0
+
+    def begin(self, checkpoint: Checkpoint) -> None:
+        """Go to a checkpoint, and forget what was read."""
+        self._page, self._cursor = [], 0
+        self.read_upto = self.horizon = checkpoint.position
+        self._layers = checkpoint.layers
+
+    @property
+    def pending(self) -> int:
+        """How many events have been read and not passed."""
+        return len(self._page) - self._cursor
+
+    @property
+    def oldest(self) -> Event | None:
+        """The first of them."""
+        return self._page[self._cursor] if self.pending else None
+
+    @property
+    def density(self) -> float:
+        """Of a hundred positions, how many held an event to apply until now, as a fraction of 1."""
+        return self._matched / self._scanned if self._scanned else 1.0
+
+    def peek(self, size: int) -> tuple[Sequence[Event], int]:
+        """Return the next events, at most `size`, and the position that is reached with them."""
+        end = self._cursor + size
+        events = self._page[self._cursor : end]
+        return events, self.read_upto if end >= len(self._page) else events[-1].position
+
+    def advance(self, count: int) -> None:
+        """Pass the next `count` events."""
+        self._cursor += count
+
+    async def read(self, connection: Any) -> None:
+        """Read on by a window; what was read before has been passed."""
+        after, upto = self.read_upto, min(self.horizon, self.read_upto + WINDOW)
+        self._layers = relevant(self._layers, after)
+        query = self._with_bucket if self._layers else self._plain
+        rows = await connection.fetch(query, after, upto, self._limit, *self._arguments)
+        self._page, self._cursor = self._made(rows), 0
+        self.read_upto = rows[-1][0] if len(rows) == self._limit else upto
+        self._scanned += self.read_upto - after
+        self._matched += len(rows)
+
+    def _made(self, rows: Sequence[Any]) -> list[Event]:
+        layers = self._layers
+        if not layers:
+            return list(starmap(Event, rows))
+        return [Event(*row[:5]) for row in rows if not is_applied(layers, row[5], row[0])]

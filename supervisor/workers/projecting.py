@@ -1,0 +1,314 @@
+"""One run of a projection's shard: reads, has the handler apply, moves the checkpoint, waits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from supervisor.clock import ends_within
+from supervisor.config.model import Projection
+from supervisor.database.error_class import is_suspicious
+from supervisor.database.manual_transaction import connection_of
+from supervisor.errors import LeaseLost, Poisoned
+from supervisor.events.checkpoint import Checkpoint, Displaced, load, look
+from supervisor.events.reader import Reader
+from supervisor.journal import tell
+from supervisor.supervision.record import sentence_of
+from supervisor.workers.call import call
+from supervisor.workers.falling_behind import FallingBehind
+from supervisor.workers.fenced import holding
+from supervisor.workers.layout import displaced
+from supervisor.workers.setback import Again, Decision, GiveUp, Halve, Poison, Tries, cause_of, grown, judge
+from supervisor.workers.transaction import BatchTransaction, CheckpointMoved
+from supervisor.workers.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from supervisor.database.stop import StopSignal
+    from supervisor.events.event import Event
+    from supervisor.leases.lease import Lease
+    from supervisor.workers.guard import GuardedConnection
+    from supervisor.workers.projection import ProjectionWork
+
+# So long a connection is kept while there is more to do; then others have their turn.
+_TURN_S = 0.25
+# A transaction in flight holds the horizon back. Its commit notifies, its rollback does not.
+_LOOK_AGAIN_S = 0.005
+_LOOK_AGAIN_MOST_S = 1.0
+# Events of other streams move the position in memory; it is written when so many positions or seconds have passed.
+_UNWRITTEN = 10_000
+_UNWRITTEN_S = 60.0
+
+
+class Projecting:
+    """A run of one shard, under one lease.
+
+    Attributes:
+        behind: How far it is behind.
+    """
+
+    def __init__(self, work: ProjectionWork, stop: StopSignal, lease: Lease) -> None:
+        kind = work.spec.kind
+        assert isinstance(kind, Projection)  # noqa: S101 - nobody else is hired like this
+        self._kind = kind
+        self._work = work
+        self._clock = work.clock
+        self._stop = stop
+        self._lease = lease
+        self._db = work.outages.view(stop)
+        self._reader = Reader(work.shard, kind.streams, batch=kind.batch)
+        self.behind = FallingBehind(work, self._reader, warning_s=kind.lag_warning_s)
+        self._watch = Watch(
+            work.spec, work.shard.label, self.behind.look, clock=work.clock, outages=work.outages
+        )  # fmt: skip
+        self._checkpoint: Checkpoint | None = None
+        # Where the checkpoint stands if the answer to a COMMIT was lost.
+        self._aimed_at: int | None = None
+        self._must_load = self._must_look = True
+        self._seen_rings = self._seen_head = 0
+        self._held_looks: int | None = None
+        self._size = kind.batch
+        self._tries = Tries()
+        self._tried: Sequence[Event] = ()
+        self._is_cut = False
+        self._condemned: tuple[Event, Exception] | None = None
+        self._written_s = self._clock.now_s()
+
+    async def live(self) -> None:
+        """Apply events until the worker is to stop.
+
+        Raises:
+            LeaseLost: The lease has passed on.
+            Poisoned: It stands still until a person acts.
+        """
+        watching = asyncio.ensure_future(self._watch.run())  # noqa: TID251 - owned and ended right here
+        try:
+            layouts = self._work.layouts
+            if await layouts.ensure(self._work.spec, self._kind.shards, self._db, rest=self._rest):
+                while not self._stop.is_set:
+                    await self._step()
+        finally:
+            watching.cancel()
+
+    async def _step(self) -> None:
+        try:
+            is_caught_up = await self._work_off()
+        except CheckpointMoved:
+            self._must_load = True
+        except (LeaseLost, Poisoned):
+            raise
+        except Exception as error:  # noqa: BLE001 - the handler's or the server's: what follows is decided in one place
+            await self._set_back(error)
+        else:
+            if is_caught_up:
+                await self._wait()
+
+    async def _work_off(self) -> bool:
+        """Apply what there is, for a while; true: there is no more."""
+        reader, bell = self._reader, self._work.bell
+        async with self._db.acquire() as lent:
+            until_s = self._clock.now_s() + _TURN_S
+            try:
+                if self._must_load:
+                    await self._load(lent)
+                if self._condemned is not None:
+                    await self._execute(lent, *self._condemned)
+                while not self._stop.is_set and self._clock.now_s() < until_s:
+                    if reader.pending:
+                        await self._apply(lent)
+                    elif reader.read_upto < reader.horizon:
+                        await reader.read(lent)
+                    elif self._must_look or self._seen_rings != bell.rings:
+                        await self._look(lent)
+                    else:
+                        await self._write_down(lent)
+                        return True
+            except asyncio.CancelledError:
+                # There may be a lease to give back: not a moment for a peer that may be gone.
+                lent.terminate()
+                raise
+        return False
+
+    # Reading
+
+    async def _load(self, lent: Any) -> None:
+        work, former = self._work, self._checkpoint
+        found = await load(lent, work.shard)
+        if isinstance(found, Displaced):
+            raise displaced(work.spec.name, work.shard.label, self._kind.shards, found.shards)
+        if former is not None and found.revision != former.revision:
+            self._condemned = None
+            if (found.revision, found.position) != (former.revision + 1, self._aimed_at):
+                tell("projection.moved", worker=work.spec.name, shard=work.shard.label, position=found.position)
+                self._tries, self._size = Tries(), self._kind.batch
+        self._checkpoint = found
+        self._aimed_at = None
+        self._reader.begin(found)
+        self._must_load, self._must_look = False, True
+
+    async def _look(self, lent: Any) -> None:
+        bell, checkpoint = self._work.bell, self._known()
+        rings, head = bell.rings, bell.head
+        sight = await look(lent, self._work.shard)
+        if sight.revision != checkpoint.revision:
+            raise CheckpointMoved("the checkpoint was moved from outside")
+        if sight.horizon > self._reader.horizon or not sight.is_held_back:
+            self._held_looks = None
+        if sight.is_held_back:
+            self._held_looks = 0 if self._held_looks is None else self._held_looks + 1
+            self._watch.rouse()
+        self._reader.horizon = sight.horizon
+        self._seen_rings, self._seen_head = rings, max(head, sight.head)
+        self._must_look = False
+        self.behind.saw(sight)
+
+    async def _wait(self) -> None:
+        """Wait until there may be more."""
+        looks = self._held_looks
+        limit_s = None if looks is None else min(_LOOK_AGAIN_MOST_S, _LOOK_AGAIN_S * 2 ** min(looks, 20))
+        await self._work.bell.wait(
+            self._seen_rings, self._seen_head, stop=self._stop, clock=self._clock, limit_s=limit_s
+        )
+        self._must_look = True
+
+    async def _rest(self, delay_s: float) -> bool:
+        """Wait so long; false: the worker is to stop."""
+        stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def notice() -> None:
+            if self._stop.is_set and not stopped.done():
+                stopped.set_result(None)
+
+        self._stop.notify(notice)
+        try:
+            notice()
+            return not await ends_within(stopped, delay_s, clock=self._clock)
+        finally:
+            self._stop.forget(notice)
+
+    # Applying
+
+    async def _apply(self, lent: Any) -> None:
+        events, position = self._reader.peek(self._size)
+
+        async def have_applied(tx: GuardedConnection) -> None:
+            self._tried = events
+            context = self._work.context(self._stop)
+            context.lend(tx)
+            try:
+                await self._watch.over(call(self._work.function, context, events))
+            finally:
+                context.lend(None)
+
+        await self._move(lent, have_applied, position, count=len(events))
+        self._tried = ()
+        self._reader.advance(len(events))
+        self._size, self._tries = grown(self._size, self._kind.batch), Tries()
+
+    async def _move(
+        self, lent: Any, act: Callable[[GuardedConnection], Awaitable[None]] | None, position: int, *, count: int
+    ) -> None:
+        """Do something and move the checkpoint, in one fenced transaction."""
+        checkpoint, shard = self._known(), self._work.shard
+        lease = holding(self._work.tenure, self._lease)
+        transaction = BatchTransaction(lent)
+        try:
+            tx = await transaction.begin(lease)
+            if act is not None:
+                await act(tx)
+            transaction.take_back()
+            self._aimed_at = position
+            await transaction.commit(
+                f"SELECT supervisor.leave_batch('{shard.projection}', {shard.number}, {shard.shards}, "
+                f"{checkpoint.revision}, {position}, {count})"
+            )
+        except BaseException as error:
+            self._is_cut = not await transaction.abandon(error)
+            raise
+        self._checkpoint = Checkpoint(position, checkpoint.revision + 1)
+        self._written_s = self._clock.now_s()
+
+    async def _write_down(self, lent: Any) -> None:
+        """Write the position down if it has run far ahead of the one in the database."""
+        ahead = self._reader.read_upto - self._known().position
+        is_old = self._clock.now_s() >= self._written_s + _UNWRITTEN_S
+        if ahead >= _UNWRITTEN or (ahead > 0 and is_old):
+            await self._move(lent, None, self._reader.read_upto, count=0)
+
+    def _known(self) -> Checkpoint:
+        assert self._checkpoint is not None  # noqa: S101 - the first thing that is done with a connection
+        return self._checkpoint
+
+    # When it does not go well
+
+    async def _set_back(self, error: Exception) -> None:
+        tried, self._tried = self._tried, ()
+        is_cut, self._is_cut = self._is_cut or (not tried and is_suspicious(error)), False
+        self._must_load = True
+        is_outage = await self._work.outages.explains(error)
+        cause = cause_of(error, is_outage=is_outage, is_cut=is_cut, is_handlers=bool(tried))
+        decision, self._tries = judge(cause, self._tries, count=len(tried), sample=self._work.rng.random())
+        match decision:
+            case GiveUp():
+                raise error
+            case Poison():
+                self._condemned = (tried[0], error)
+            case Halve(size):
+                self._size = size
+                self._tell_setback(error, tried, decision)
+            case Again(delay_s):
+                self._tell_setback(error, tried, decision)
+                await self._rest(delay_s)
+
+    def _tell_setback(self, error: Exception, tried: Sequence[Event], decision: Decision) -> None:
+        fields: dict[str, Any] = {"events": len(tried), "position": tried[0].position} if tried else {}
+        if isinstance(decision, Again):
+            fields["delay_s"] = round(decision.delay_s, 3)
+        work = self._work
+        tell("projection.set_back", exc=error, worker=work.spec.name, shard=work.shard.label, **fields)
+
+    async def _execute(self, lent: Any, event: Event, error: Exception) -> None:
+        """Do with an event that cannot be applied as the configuration says."""
+        sentence = sentence_of(error)
+        if self._kind.poison == "dead-letter":
+            await self._bury(lent, event, sentence)
+            self._tell_poison(event, error, "It went to the dead letters")
+        else:
+            await self._note(lent, event, sentence)
+            self._tell_poison(event, error, "The projection stands still until it is skipped, reset or restarted")
+            raise Poisoned(f"event {event.position} ({event.type} of {event.stream}) cannot be applied: {sentence}")
+
+    async def _bury(self, lent: Any, event: Event, sentence: str) -> None:
+        name = self._work.shard.projection
+
+        async def act(_: GuardedConnection) -> None:
+            await connection_of(lent).execute("SELECT supervisor.bury($1, $2, $3)", name, event.position, sentence)
+
+        await self._move(lent, act, event.position, count=0)
+        self._condemned = None
+        self._reader.begin(self._known())
+        self._must_look = True
+        self._size, self._tries = grown(self._size, self._kind.batch), Tries()
+
+    async def _note(self, lent: Any, event: Event, sentence: str) -> None:
+        transaction = BatchTransaction(lent)
+        try:
+            await transaction.begin(holding(self._work.tenure, self._lease))
+            is_noted = await connection_of(lent).fetchval(
+                "SELECT supervisor.note_poison($1, $2, $3, $4, $5, $6)",
+                *self._work.shard, self._known().revision, event.position, sentence,
+            )  # fmt: skip
+            transaction.take_back()
+            await transaction.commit()
+        except BaseException as error:
+            await transaction.abandon(error)
+            raise
+        if not is_noted:
+            raise CheckpointMoved("the checkpoint was moved from outside")
+
+    def _tell_poison(self, event: Event, error: Exception, consequence: str) -> None:
+        tell(
+            "projection.poison", exc=error, worker=self._work.spec.name, shard=self._work.shard.label,
+            position=event.position, stream=event.stream, event_type=event.type, consequence=consequence,
+        )  # fmt: skip
