@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import DatabaseConfig, Server
     from supervisor.database.error_class import Failure
-    from supervisor.database.gate_listener import OutageListener
+    from supervisor.database.gate_listener import OutageListener, Resident
     from supervisor.database.stop import StopSignal
     from supervisor.tasks import Tasks
 
@@ -192,6 +192,15 @@ class Database:
             "starved": self.starved.reason if self.starved else None,
         }
 
+    # The node
+
+    def house(self, resident: Resident) -> None:
+        """Let a node live on the connection of the gate in force, from now on and whichever gate that is."""
+        gate = self.gate
+        gate.resident = resident
+        if gate.link is not None:
+            resident.linked(gate, gate.link)
+
     # Reload and stop
 
     def gate_for(self, server: Server, config: DatabaseConfig) -> Gate:
@@ -206,9 +215,12 @@ class Database:
             limit_s: How long they may take before they are ended.
         """
         was_up, old_pool = self.is_up, self._pool
+        resident, self.gate.resident = self.gate.resident, None
         self.gate.listener = Unheard()
         self.gate, gate.listener = gate, self
         self._pool = self._new_pool()
+        if resident is not None:
+            self.house(resident)
         self._wake_all()
         if old_pool is not None:
             self._tasks.start(self._drain(old_pool, limit_s), name="pool: drain the old one")

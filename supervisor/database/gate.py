@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import ConnectPolicy, DatabaseConfig, Server
     from supervisor.database.connecting import Dialer
-    from supervisor.database.gate_listener import GateListener
+    from supervisor.database.gate_listener import GateListener, Resident
 
 HEARTBEAT_S = 5.0
 # A thousand workers that fail in one second cause ten questions, not a thousand.
@@ -50,6 +50,8 @@ class Gate:
         has_worked: Whether a worker's statement succeeded since the last recovery.
         disturbed_at_s: When a connection was last found lost.
         turned_at_s: When the gate's loop last turned, for the watchdog.
+        resident: The node that has made the gate's connection its session; None: there is none.
+        mutex: Held during each statement on the gate's connection; asyncpg refuses two at once.
     """
 
     def __init__(self, server: Server, config: DatabaseConfig, *, name: str, clock: Clock, rng: Random) -> None:
@@ -64,10 +66,13 @@ class Gate:
         self.next_try_at_s: float | None = None
         self.has_worked = False
         self.disturbed_at_s = float("-inf")
+        self.resident: Resident | None = None
+        self.mutex = asyncio.Lock()
         self._clock = clock
         self._rng = rng
         self.since_s = self.turned_at_s = self.up_since_s = clock.now_s()
         self._suspicion = Suspicion(clock=clock)
+        self._is_suspected = False
         self._up = asyncio.Event()
         self._linked = asyncio.Event()
         self._lookout = Lookout(self.dialer.route.endpoints)
@@ -213,6 +218,7 @@ class Gate:
         await self._suspicion.wait(HEARTBEAT_S)
         if self._clock.now_s() < self.turned_at_s + _BETWEEN_CHECKS_S:
             await self._clock.sleep(_BETWEEN_CHECKS_S)
+        self._is_suspected = self._suspicion.is_raised
         self._suspicion.begin()
 
     async def _lost(self) -> Failure | None:
@@ -244,7 +250,10 @@ class Gate:
         if self.link is None or self.link.connection.is_closed():
             reason = f"{self.address} dropped the connection"
             return Failure(ErrorClass.DROPPED, reason, self.address, None, ConnectionResetError(reason))
-        return await check(self.link.connection, self.link.endpoint, self.dialer)
+        if self.resident is not None:
+            return await self.resident.check(self.link, is_routine=not self._is_suspected)
+        async with self.mutex:
+            return await check(self.link.connection, self.link.endpoint, self.dialer)
 
     # Moves
 
@@ -273,6 +282,8 @@ class Gate:
         self.has_worked = False
         self.up_since_s = self._clock.now_s()
         link.connection.add_termination_listener(lambda _: self.suspect())
+        if self.resident is not None:
+            self.resident.linked(self, link)
 
     def _go_down(self, failure: Failure) -> None:
         now_s = self._clock.now_s()

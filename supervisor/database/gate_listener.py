@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from supervisor.database.connecting import Link
     from supervisor.database.error_class import Failure
+    from supervisor.database.gate import Gate
 
 
 class OutageListener(Protocol):
@@ -32,6 +34,16 @@ class GateListener(OutageListener, Protocol):
 
     def moved(self) -> None:
         """The gate's connection was made anew within its uptime, perhaps to another host."""
+
+
+class Resident(Protocol):
+    """Who lives on the gate's own connection: a node, whose session it is."""
+
+    def linked(self, gate: Gate, link: Link) -> None:
+        """There is a connection, a new one."""
+
+    async def check(self, link: Link, *, is_routine: bool) -> Failure | None:
+        """Return what is wrong with the connection; a matter of routine may be answered without asking the server."""
 
 
 class Unheard:

@@ -1,0 +1,100 @@
+"""All stands of a node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supervisor.leases.stand import Event, Stand, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_BELIEVED = (State.HELD, State.RECALLED)
+
+
+class Stands:
+    """The stands of a node by the names of their leases.
+
+    Attributes:
+        version: Grows with each change of any of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        now_s: Callable[[], float],
+        on_change: Callable[[], object],
+        on_lost: Callable[[Stand, str], object],
+    ) -> None:
+        self.version = 0
+        self._now_s = now_s
+        self._tell = on_change
+        self._on_lost = on_lost
+        self._by_name: dict[str, Stand] = {}
+        self._by_id: dict[int, Stand] = {}
+
+    def get(self, name: str) -> Stand:
+        """Return the stand of this name, always the same one."""
+        stand = self._by_name.get(name)
+        if stand is None:
+            stand = Stand(name, now_s=self._now_s, on_change=self._changed, on_lost=self._on_lost)
+            self._by_name[name] = stand
+        return stand
+
+    def __iter__(self) -> Iterator[Stand]:
+        return iter(self._by_name.values())
+
+    def of(self, ids: tuple[int, ...]) -> list[Stand]:
+        """Return the stands of these leases."""
+        return [self._by_id[lease] for lease in ids if lease in self._by_id]
+
+    def within(self, *states: State) -> list[Stand]:
+        """Return the stands in one of these states."""
+        return [stand for stand in self if stand.state in states]
+
+    def believed(self) -> list[Stand]:
+        """Return the stands under which a worker may run."""
+        return self.within(*_BELIEVED)
+
+    def waiting(self) -> list[Stand]:
+        """Return the stands that want the lease and have not got it."""
+        return [stand for stand in self if stand.is_offered and stand.state is State.ABSENT]
+
+    def nameless(self) -> list[str]:
+        """Return the leases that are wanted and whose rows are not known."""
+        return [stand.name for stand in self if stand.is_offered and stand.id is None]
+
+    def learn(self, ids: Mapping[str, int]) -> None:
+        """Note the rows of leases."""
+        for name, lease in ids.items():
+            stand = self._by_name.get(name)
+            if stand is not None and stand.id != lease:
+                if stand.id is not None:
+                    self._by_id.pop(stand.id, None)
+                stand.id = lease
+                self._by_id[lease] = stand
+                self.version += 1
+
+    def forget_ids(self) -> None:
+        """Know no row any more: it is another database, or somebody has deleted rows."""
+        for stand in self:
+            if stand.state is State.ABSENT:
+                self._by_id.pop(stand.id or 0, None)
+                stand.id = None
+        self.version += 1
+
+    def wanted(self) -> frozenset[int]:
+        """Return the leases that this node is ready to hold."""
+        return frozenset(stand.id for stand in self if stand.is_offered and stand.id is not None)
+
+    def states(self) -> dict[int, State]:
+        """Return the state of each lease whose row is known."""
+        return {lease: stand.state for lease, stand in self._by_id.items()}
+
+    def happens(self, ids: tuple[int, ...], event: Event) -> list[Stand]:
+        """Move the stands of these leases; return those that did."""
+        return [stand for stand in self.of(ids) if stand.happens(event)]
+
+    def _changed(self) -> None:
+        self.version += 1
+        self._tell()

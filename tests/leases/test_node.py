@@ -1,0 +1,52 @@
+"""Nodes on a real PostgreSQL: who holds what, and how it passes from one to the next."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from support.cluster import cluster
+
+if TYPE_CHECKING:
+    pass
+
+
+async def test_one_of_two_nodes_runs_a_singleton(database: str) -> None:
+    """A lease that two nodes stand for is held by one of them, which can commit under it."""
+    async with cluster(database) as nodes:
+        first = await nodes.add("mail")
+        second = await nodes.add("mail")
+        holder = await nodes.holder("mail")
+        assert holder is first
+        assert await first.commit("mail") == 1
+        assert not second.held
+
+
+async def test_a_graceful_stop_hands_over_in_milliseconds(database: str) -> None:
+    """When a node stops, another runs its singleton at once."""
+    async with cluster(database) as nodes:
+        first = await nodes.add("mail")
+        second = await nodes.add("mail")
+        await nodes.holder("mail")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await first.stop()
+        await nodes.holder("mail", other_than=first)
+        await second.commit("mail")
+        assert loop.time() - began < 0.5
+        print("handed over in", loop.time() - began)
+
+
+async def test_a_killed_holder_is_taken_over_within_a_second(database: str) -> None:
+    """When a node dies, another runs its singleton within about half a second."""
+    async with cluster(database) as nodes:
+        first = await nodes.add("mail")
+        second = await nodes.add("mail")
+        await nodes.holder("mail")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await first.kill()
+        await nodes.holder("mail", other_than=first)
+        assert await second.commit("mail") == 2
+        print("taken over in", loop.time() - began)
+        assert loop.time() - began < 2.0

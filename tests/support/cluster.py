@@ -1,0 +1,251 @@
+"""Several nodes in the test's own loop, each with a database of its own and workers that do nothing but run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import asynccontextmanager
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from support.entries import Entries
+from support.gatehouse import policy, server
+
+from supervisor.clock import SystemClock
+from supervisor.config.model import DatabaseConfig
+from supervisor.database.database import Database
+from supervisor.database.migration import bring_up_to_date
+from supervisor.leases.fence import enter
+from supervisor.leases.node import Node
+from supervisor.leases.tenure import Standing
+from supervisor.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from supervisor.clock import Clock
+    from supervisor.leases.lease import Lease
+    from supervisor.leases.stand import Stand
+
+LIMIT_S = 20.0
+
+
+class Occupant:
+    """A worker's runner: it runs while the lease is held, and ends as a well-behaved one does.
+
+    Attributes:
+        stand: Its lease.
+        epochs: Those under which it has run.
+        ends: Why each run ended.
+        is_stubborn: Whether it stays when it is recalled, or its lease is lost.
+    """
+
+    def __init__(self, stand: Stand, on_change: Callable[[], object]) -> None:
+        self.stand = stand
+        self.epochs: list[int] = []
+        self.ends: list[Standing] = []
+        self.is_running = False
+        self.is_stubborn = False
+        self._on_change = on_change
+        stand.heed(self.notice)
+        stand.offer()
+
+    @property
+    def lease(self) -> Lease:
+        """The lease under which it runs."""
+        assert self.stand.lease is not None
+        return self.stand.lease
+
+    def notice(self) -> None:
+        standing = self.stand.standing
+        if standing is Standing.HELD and not self.is_running:
+            self.is_running = True
+            self.epochs.append(self.lease.epoch)
+        elif standing in (Standing.RECALLED, Standing.LOST) and not self.is_stubborn:
+            if self.is_running:
+                self.ends.append(standing)
+            self.is_running = False
+            asyncio.get_running_loop().call_soon(self.stand.vacate)
+        self._on_change()
+
+
+class Member:
+    """One node of a cluster.
+
+    Attributes:
+        outlived: The leases whose workers outlived them.
+    """
+
+    def __init__(self, cluster: Cluster, name: str, dsn: str, clock: Clock, seed: int, **config: Any) -> None:
+        self.name = name
+        self.cluster = cluster
+        self.outlived: list[str] = []
+        self.occupants: dict[str, Occupant] = {}
+        self.tasks = Tasks(self._on_crash)
+        settings = {"probe_interval_s": 0.1, "startup": policy(), "runtime": policy(), **config}
+        idle_limit_s = settings.pop("idle_limit_s", 15.0)
+        self.database = Database(
+            server(dsn), DatabaseConfig(target=server(dsn), **settings), self, name=name, clock=clock, rng=Random(seed),
+            tasks=self.tasks,
+        )  # fmt: skip
+        self.node = Node(
+            self.database, name, clock=clock, rng=Random(seed), tasks=self.tasks, on_outlived=self.outlived.append,
+            idle_limit_s=idle_limit_s,
+        )  # fmt: skip
+
+    async def start(self, leases: Iterable[str] = ()) -> None:
+        """Connect, join and stand for leases."""
+        self.tasks.start(self.database.gate.run(), name="gate")
+        async with asyncio.timeout(LIMIT_S):
+            await self.node.begin()
+        self.tasks.start(self.node.run(), name="leases", is_vital=True)
+        self.stand_for(leases)
+
+    def stand_for(self, leases: Iterable[str]) -> None:
+        """Stand for further leases."""
+        for lease in leases:
+            self.occupants[lease] = Occupant(self.node.stand(lease), self.cluster.changed)
+
+    async def stop(self) -> None:
+        """Stop as a daemon does."""
+        await self.node.withdraw()
+        for occupant in self.occupants.values():
+            occupant.stand.decline()
+        await self.node.leave()
+        await self.kill()
+
+    async def kill(self) -> None:
+        """End without a word: the sockets close, as a killed process's do."""
+        for occupant in self.occupants.values():
+            occupant.is_running = False
+            occupant.stand.heed(None)
+        gate = self.database.gate
+        left = self.tasks.cancel_all()
+        gate.close()
+        await self.database.close(limit_s=0.0)
+        if left:
+            await asyncio.wait(left, timeout=5)
+        if self in self.cluster.members:
+            self.cluster.members.remove(self)
+
+    @property
+    def held(self) -> set[str]:
+        """The leases under which it runs something."""
+        return {name for name, occupant in self.occupants.items() if occupant.is_running}
+
+    def backend(self) -> int:
+        """The process id of its session."""
+        joined = self.node._membership.joined
+        assert joined is not None
+        return joined.backend.pid
+
+    async def commit(self, lease: str) -> int:
+        """Commit a fenced transaction under a lease it holds; return its epoch."""
+        occupant = self.occupants[lease]
+        held = occupant.lease
+        pool, connection = await self.database.borrow(None)
+        try:
+            async with connection.transaction():
+                await enter(connection, held, 5.0)
+            return held.epoch
+        finally:
+            await self.database.give_back(pool, connection)
+
+    def _on_crash(self, name: str, error: BaseException) -> None:
+        self.cluster.crashed[f"{self.name}: {name}"] = error
+        self.cluster.changed()
+
+    # What the gate says
+
+    def went_down(self, failure: Any, *, told: bool) -> None: ...
+
+    def came_back(self, *, told: bool) -> None: ...
+
+    def settled(self) -> None: ...
+
+    def progressed(self) -> None: ...
+
+
+class Cluster:
+    """Nodes on one database.
+
+    Attributes:
+        members: Those that live.
+        entries: What the journal was told, by all of them.
+        crashed: Background tasks that ended with an error.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.members: list[Member] = []
+        self.entries = Entries()
+        self.crashed: dict[str, BaseException] = {}
+        self._changed = asyncio.Event()
+        self._count = 0
+
+    async def add(
+        self, *leases: str, dsn: str | None = None, clock: Clock | None = None, name: str | None = None, **config: Any
+    ) -> Member:
+        """Start a node that stands for leases."""
+        member = self.make(dsn=dsn, clock=clock, name=name, **config)
+        await member.start(leases)
+        return member
+
+    def make(
+        self, *, dsn: str | None = None, clock: Clock | None = None, name: str | None = None, **config: Any
+    ) -> Member:
+        """Make a node that is not started yet."""
+        self._count += 1
+        member = Member(self, name or f"n{self._count}", dsn or self.dsn, clock or SystemClock(), self._count, **config)
+        self.members.append(member)
+        return member
+
+    def changed(self) -> None:
+        """Have conditions looked at again."""
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], Any], limit_s: float = LIMIT_S) -> None:
+        """Wait until something is so; it is looked at whenever a worker starts or ends, and now and then."""
+        async with asyncio.timeout(limit_s):
+            while not condition():
+                assert not self.crashed, self.crashed
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await self._changed.wait()
+
+    def holders(self, lease: str) -> list[Member]:
+        """Return the nodes on which a worker runs under a lease."""
+        return [member for member in self.members if lease in member.held]
+
+    async def holder(self, lease: str, *, other_than: Member | None = None, limit_s: float = LIMIT_S) -> Member:
+        """Wait until a node runs a worker under a lease, and return it."""
+        await self.until(lambda: any(one is not other_than for one in self.holders(lease)), limit_s)
+        return next(one for one in self.holders(lease) if one is not other_than)
+
+    async def query(self, sql: str, *args: Any) -> list[Any]:
+        """Ask the database, on a connection of its own, past any proxy."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            return await connection.fetch(sql, *args)
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def cluster(dsn: str) -> AsyncIterator[Cluster]:
+    """Prepare a database for nodes; those that still live at the end are ended."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await bring_up_to_date(connection, mode="auto", clock=SystemClock(), rng=Random(1))
+    finally:
+        await connection.close()
+    them = Cluster(dsn)
+    with them.entries:
+        try:
+            yield them
+        finally:
+            for member in list(them.members):
+                await member.kill()
+    assert not them.crashed, them.crashed
