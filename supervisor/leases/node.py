@@ -64,7 +64,7 @@ class Node:
         clock: Clock,
         rng: Random,
         tasks: Tasks,
-        on_outlived: Callable[[str], object],
+        on_outlived: Callable[[str], object] | None = None,
         idle_limit_s: float = IDLE_SESSION_TIMEOUT_S,
     ) -> None:
         self.identity = identify(name, clock=clock)

@@ -31,7 +31,7 @@ class Trustee:
         *,
         clock: Clock,
         on_distrust: Callable[[str], object],
-        on_outlived: Callable[[str], object],
+        on_outlived: Callable[[str], object] | None,
     ) -> None:
         self.confirmed_s = float("-inf")
         self._stands = stands
@@ -55,7 +55,8 @@ class Trustee:
             for stand in lost:
                 if has_outlived(stand.lost_s, now_s):
                     stand.lost_s = None
-                    self._on_outlived(stand.name)
+                    if self._on_outlived is not None:
+                        self._on_outlived(stand.name)
             await self._waker.wait(self._due_s(lost, until_s))
 
     def _due_s(self, lost: list[Stand], until_s: float) -> float | None:

@@ -76,8 +76,8 @@ BEGIN
     INSERT INTO supervisor.node (id, name, host, pid, version, started_at, wants)
         VALUES (node_id, name, host, pid, version, started_at, wants)
         ON CONFLICT (id) DO UPDATE SET name = excluded.name, host = excluded.host, pid = excluded.pid,
-            version = excluded.version, joined_at = clock_timestamp(), wants = excluded.wants,
-            roster = nextval('supervisor.roster');
+            version = excluded.version, started_at = excluded.started_at, joined_at = clock_timestamp(),
+            wants = excluded.wants, roster = nextval('supervisor.roster');
     PERFORM pg_notify('supervisor_lease', 'nodes');
     RETURN node_id;
 END $$;
