@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from supervisor.errors import LeaseLost, SupervisorError
+from supervisor.errors import LeaseLost, TransactionMisused
 from supervisor.leases.fence import enter
 from supervisor.leases.tenure import Standing
 
@@ -32,7 +32,7 @@ async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncI
 
     Raises:
         LeaseLost: The lease is lost; nothing has been written.
-        SupervisorError: The transaction was ended behind its back. What was written until then has been committed
+        TransactionMisused: The transaction was ended behind its back. What was written until then has been committed
             under the lease, what came afterwards was written without it.
     """
     holding(tenure, lease)
@@ -47,7 +47,7 @@ async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncI
                 raise
             yield connection
             if not await connection.fetchval(_IS_SAME, str(transaction)):
-                raise SupervisorError(
+                raise TransactionMisused(
                     f"the worker ended the transaction of ctx.transaction() by itself (lease {tenure.name}): what it "
                     "wrote afterwards was not fenced. Leave COMMIT and ROLLBACK to the end of the block"
                 )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from support.clock import FakeClock, HighRoller, settle
 from support.tenure import ScriptedTenure
 
-from supervisor.config.model import Every, Periodic, Service, WorkerSpec
+from supervisor.config.model import Every, Periodic, Projection, Service, WorkerSpec
+from supervisor.events.shard import lease_name
 from supervisor.journal import observe
 from supervisor.supervision.supervisor import Supervisor
 from supervisor.workers.hire import hiring
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from supervisor.database.stop import StopSignal
     from supervisor.errors import WorkerExhausted
+    from supervisor.supervision.work import Work
     from supervisor.workers.context import Context
 
 
@@ -93,6 +95,23 @@ def periodic(name: str = "tidy", *, every_s: float = 30.0, immediate: bool = Tru
     return WorkerSpec(name=name, run="m:f", kind=Periodic(Every(every_s), immediate=immediate), **changes)
 
 
+def projection(name: str = "view", *, shards: int = 1, **changes: Any) -> WorkerSpec:
+    """Return a projection's configuration."""
+    return WorkerSpec(name=name, run="m:f", kind=Projection(shards=shards), singleton=True, **changes)
+
+
+class ScriptedProjection:
+    """The work of a projection's shard whose runs follow a script, as those of a `ScriptedWorker` do."""
+
+    def __init__(self, function: ScriptedWorker, tenure: ScriptedTenure) -> None:
+        self.timetable = None
+        self.tenure = tenure
+        self._function = function
+
+    async def run(self, stop: StopSignal) -> None:  # noqa: ARG002 - it is cancelled
+        await self._function(self)  # type: ignore[arg-type]
+
+
 class Stage:
     """A supervisor with its workers, and what it said.
 
@@ -110,14 +129,20 @@ class Stage:
         self.exits: list[WorkerExhausted] = []
         self.outlived: list[str] = []
         self.tenures: dict[str, ScriptedTenure] = {}
-        rng = HighRoller()
         self.supervisor = Supervisor(
-            hire=hiring(clock=clock, outages=database, rng=rng, leasing=lambda: self),
+            hire=self._hire,
             outages=database,
             clock=clock,
-            rng=rng,
+            rng=HighRoller(),
             on_exhausted=self.exits.append,
             on_outlived=self.outlived.append,
+        )
+
+    def _hire(self, spec: WorkerSpec, function: Any, index: int) -> Work:
+        if isinstance(spec.kind, Projection):
+            return ScriptedProjection(function, self.stand(lease_name(spec.name, index, spec.kind.shards)))
+        return hiring(clock=self.clock, outages=self.database, rng=HighRoller(), leasing=lambda: self)(
+            spec, function, index
         )
 
     @property

@@ -1,0 +1,452 @@
+"""A worker with a lease runs while this node holds it, and at no other time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+from support.clock import FakeClock, settle
+from support.workers import ScriptedWorker, SwitchedDatabase, ended, forever, periodic, projection, running, service
+
+from supervisor.errors import LeaseLost, Poisoned
+from supervisor.leases.tenure import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from support.workers import Stage
+
+    from supervisor.workers.context import Context
+
+SINGLETON = service(singleton=True)
+
+
+class Deaf:
+    """Ignores every cancellation until the test is over."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+
+    async def __call__(self, _: Context) -> None:
+        while not self.may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.may_end.wait()
+
+
+@pytest.fixture
+async def deaf() -> AsyncIterator[Deaf]:
+    """A worker's run that would not end."""
+    run = Deaf()
+    yield run
+    run.may_end.set()
+    await settle()
+
+
+async def watchful(ctx: Context) -> None:
+    """Take five seconds more after the stop."""
+    while not ctx.stopping:
+        await ctx._clock.sleep(0.1)
+    await ctx._clock.sleep(5.0)
+
+
+async def give(stage: Stage, name: str = "mail") -> None:
+    """Let the node acquire a lease."""
+    stage.tenures[name].give()
+    await settle()
+
+
+async def test_it_stands_by_until_the_lease_is_held() -> None:
+    """A singleton offers itself, waits without being ill, and begins when its lease is held."""
+    worker = ScriptedWorker()
+    async with running((SINGLETON, worker)) as stage:
+        await stage.clock.jump(3600.0)
+        assert (stage.state("mail"), worker.runs, stage.events()) == ("standby", 0, [])
+        assert stage.supervisor.ill() == {}
+        assert stage.tenures["mail"].said == ["offer"]
+        await give(stage)
+        assert (stage.state("mail"), worker.runs, stage.events()) == ("running", 1, ["worker.started"])
+        lease = worker.contexts[0].lease
+        assert lease is not None
+        assert (lease.name, lease.epoch) == ("mail", 1)
+
+
+async def test_a_recall_is_a_stop_after_which_the_lease_goes() -> None:
+    """A recalled worker may finish what it does; the lease is given back once it has ended, and not before."""
+    worker = ScriptedWorker(watchful)
+    async with running((SINGLETON, worker)) as stage:
+        await give(stage)
+        tenure = stage.tenures["mail"]
+        tenure.recall()
+        await stage.clock.jump(4.0)
+        assert (stage.state("mail"), tenure.said) == ("stopping", ["offer"])
+        await stage.clock.jump(2.0)
+        assert (stage.state("mail"), tenure.said) == ("standby", ["offer", "vacate"])
+        assert stage.row("mail")["failures"] == 0
+        assert stage.events() == ["worker.started"]
+        await give(stage)
+        assert (stage.state("mail"), worker.runs) == ("running", 2)
+
+
+async def test_a_lost_lease_ends_the_run_at_once() -> None:
+    """What runs under a lost lease is cancelled without delay, although it watches its stop, and counts for nothing."""
+    worker = ScriptedWorker(watchful)
+    async with running((SINGLETON, worker)) as stage:
+        await give(stage)
+        stage.tenures["mail"].lose()
+        await settle()
+        assert (stage.state("mail"), stage.tenures["mail"].said) == ("standby", ["offer", "vacate"])
+        row = stage.row("mail")
+        assert (row["restarts"], row["failures"], row["last_error"]) == (0, 0, None)
+        assert stage.events() == ["worker.started"]
+
+
+@pytest.mark.parametrize("error", [ValueError("cut off"), LeaseLost("it has passed on"), SystemExit(3)])
+async def test_what_a_run_raises_under_a_lost_lease_counts_for_nothing(error: BaseException) -> None:
+    """Neither a failure nor a restart follows, and nothing above debug is said."""
+
+    async def fail(_: Context) -> None:
+        try:
+            await forever()
+        finally:
+            raise error
+
+    async with running((SINGLETON, ScriptedWorker(fail))) as stage:
+        await give(stage)
+        stage.tenures["mail"].lose()
+        await settle()
+        assert stage.row("mail")["failures"] == 0
+        assert stage.events() == ["worker.started"]
+        await give(stage)
+        assert stage.state("mail") == "running"
+
+
+async def test_a_refusal_by_the_database_is_a_loss() -> None:
+    """A run that ends because its fence was refused stands by again, as one whose lease was lost."""
+
+    async def refused(ctx: Context) -> None:
+        assert ctx._tenure is not None
+        ctx._tenure.found_lost("the epoch has passed on")
+        raise LeaseLost("the epoch has passed on")
+
+    async with running((SINGLETON, ScriptedWorker(refused))) as stage:
+        await give(stage)
+        assert (stage.state("mail"), stage.row("mail")["failures"]) == ("standby", 0)
+
+
+async def test_a_loss_during_a_recall_cuts_it_short() -> None:
+    """A run that is being waited for is cancelled when its lease is lost meanwhile."""
+    async with running((service(singleton=True, stop_timeout_s=30.0), ScriptedWorker(watchful))) as stage:
+        await give(stage)
+        stage.tenures["mail"].recall()
+        await stage.clock.jump(1.0)
+        assert stage.state("mail") == "stopping"
+        stage.tenures["mail"].lose()
+        await settle()
+        assert stage.state("mail") == "standby"
+
+
+@pytest.mark.parametrize(("standing", "after_s"), [("lose", 2.0), ("recall", 12.0)])
+async def test_who_outlives_its_lease_is_reported(standing: str, after_s: float, deaf: Deaf) -> None:
+    """A run that ignores its end is told once its deadline and its grace are over, and its lease is not given back."""
+    async with running((service(singleton=True, stop_timeout_s=10.0), ScriptedWorker(deaf))) as stage:
+        await give(stage)
+        next(stage.supervisor._runners()).run.stop.is_watched = True  # type: ignore[union-attr]
+        getattr(stage.tenures["mail"], standing)()
+        await stage.clock.jump(after_s - 0.1)
+        assert stage.outlived == []
+        await stage.clock.jump(0.2)
+        assert stage.outlived[:1] == ["mail"]
+        assert "worker.abandoned" in stage.events()
+        assert stage.tenures["mail"].said == ["offer"]
+
+
+async def test_a_stalled_tick_left_behind_is_reported_when_its_lease_has_to_go(deaf: Deaf) -> None:
+    """A tick that would not end keeps the lease, and is reported only when that is lost."""
+    spec = periodic(every_s=10.0, stall_timeout_s=5.0, singleton=True)
+    async with running((spec, ScriptedWorker(deaf))) as stage:
+        await give(stage, "tidy")
+        await stage.clock.jump(60.0)
+        assert (stage.state("tidy"), stage.outlived) == ("abandoned", [])
+        stage.tenures["tidy"].lose()
+        await stage.clock.jump(3.0)
+        assert stage.outlived == ["tidy"]
+        assert stage.tenures["tidy"].said == ["offer"]
+
+
+async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: Deaf) -> None:
+    """A recall that finds a run left behind waits for its end."""
+    spec = periodic(every_s=10.0, stall_timeout_s=5.0, singleton=True)
+    async with running((spec, ScriptedWorker(deaf))) as stage:
+        await give(stage, "tidy")
+        await stage.clock.jump(60.0)
+        stage.tenures["tidy"].recall()
+        await stage.clock.jump(1.0)
+        deaf.may_end.set()
+        await stage.clock.jump(0.5)
+        assert (stage.state("tidy"), stage.outlived) == ("standby", [])
+        assert stage.tenures["tidy"].said == ["offer", "vacate"]
+
+
+async def test_pausing_lets_the_lease_go() -> None:
+    """A paused singleton declines, so that another node runs it, and offers itself again when it is resumed."""
+    worker = ScriptedWorker()
+    async with running((SINGLETON, worker)) as stage:
+        await give(stage)
+        stage.supervisor.pause("mail")
+        await settle()
+        tenure = stage.tenures["mail"]
+        assert (stage.state("mail"), tenure.said) == ("paused", ["offer", "decline", "vacate"])
+        stage.supervisor.resume("mail")
+        await settle()
+        assert (stage.state("mail"), tenure.said[3:]) == ("standby", ["offer"])
+
+
+async def test_who_stands_by_can_be_paused_and_stopped() -> None:
+    """Orders reach a worker that waits for its lease."""
+    async with running((SINGLETON, ScriptedWorker())) as stage:
+        stage.supervisor.pause("mail")
+        await settle()
+        assert (stage.state("mail"), stage.tenures["mail"].said) == ("paused", ["offer", "decline"])
+        stage.supervisor.resume("mail")
+        await settle()
+        assert await stage.supervisor.stop() == []
+        assert (stage.state("mail"), stage.tenures["mail"].said[-1]) == ("stopped", "decline")
+
+
+async def test_a_stop_gives_the_lease_back_once_the_worker_has_ended() -> None:
+    """The lease of a worker goes as soon as that has ended, while others are still waited for."""
+    async with running((SINGLETON, ScriptedWorker()), (service("slow"), ScriptedWorker(watchful))) as stage:
+        await give(stage)
+        stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
+        await settle()
+        assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
+        assert not stop.done()
+        await stage.clock.jump(10.0)
+        assert await stop == []
+
+
+async def test_a_stop_names_whose_lease_cannot_be_given_back(deaf: Deaf) -> None:
+    """A singleton that ignores the daemon's stop is named once the others have ended; its lease stays."""
+    async with running((SINGLETON, ScriptedWorker(deaf))) as stage:
+        await give(stage)
+        assert await ended(stage.supervisor.stop(), stage.clock) == ["mail"]
+        assert stage.supervisor.unreleasable() == ["mail"]
+        assert (stage.outlived, stage.tenures["mail"].said) == ([], ["offer", "decline"])
+
+
+async def test_a_lease_lost_during_the_stop_is_reported_at_once(deaf: Deaf) -> None:
+    """While others are still waited for, a run left behind may not go on without its lease."""
+    slow = service("slow", stop_timeout_s=60.0)
+    quick = service(singleton=True, stop_timeout_s=0.0)
+    clock = FakeClock()
+
+    async def linger(ctx: Context) -> None:
+        while not ctx.stopping:
+            await clock.sleep(0.1)
+        await clock.sleep(50.0)
+
+    async with running((quick, ScriptedWorker(deaf)), (slow, ScriptedWorker(linger)), clock=clock) as stage:
+        await give(stage)
+        stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
+        await clock.jump(10.0)
+        assert (stage.outlived, stop.done()) == ([], False)
+        stage.tenures["mail"].lose()
+        await settle()
+        assert stage.outlived == ["mail"]
+        await clock.jump(100.0)
+        assert await stop == ["mail"]
+
+
+async def test_a_restart_keeps_the_lease() -> None:
+    """A worker that is restarted goes on under the lease that it has."""
+    worker = ScriptedWorker()
+    async with running((SINGLETON, worker)) as stage:
+        await give(stage)
+        await stage.supervisor.restart("mail")
+        await settle()
+        assert (stage.state("mail"), worker.runs) == ("running", 2)
+        assert stage.tenures["mail"].said == ["offer"]
+        assert stage.tenures["mail"].standing is Standing.HELD
+
+
+@pytest.mark.parametrize(
+    ("script", "restart", "state"), [(None, "on-failure", "finished"), (ValueError("no"), "never", "failed")]
+)
+async def test_who_is_done_keeps_the_lease(script: object, restart: str, state: str) -> None:
+    """A finished worker holds on to its lease, also when another node asks for it, and never runs again."""
+    worker = ScriptedWorker(script)
+    async with running((service(singleton=True, restart=restart), worker)) as stage:
+        await give(stage)
+        tenure = stage.tenures["mail"]
+        tenure.recall()
+        await settle()
+        assert (stage.state("mail"), tenure.said) == (state, ["offer"])
+        tenure.lose()
+        await settle()
+        assert tenure.said == ["offer", "vacate"]
+        await give(stage)
+        assert (stage.state("mail"), worker.runs) == (state, 1)
+        await stage.supervisor.stop()
+        assert tenure.said == ["offer", "vacate", "decline", "vacate"]
+
+
+async def test_an_exhausted_worker_lets_the_lease_go() -> None:
+    """Another node may have better luck."""
+    worker = ScriptedWorker(ValueError("no"))
+    async with running((service(singleton=True, max_restarts=0), worker)) as stage:
+        await give(stage)
+        assert stage.state("mail") == "exhausted"
+        assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
+
+
+async def test_a_backoff_goes_on_under_the_lease() -> None:
+    """A failed singleton waits out its backoff with its lease, and not before it has that again."""
+    worker = ScriptedWorker(ValueError("no"))
+    async with running((SINGLETON, worker)) as stage:
+        await give(stage)
+        assert (stage.state("mail"), stage.tenures["mail"].said) == ("waiting", ["offer"])
+        stage.tenures["mail"].recall()
+        await settle()
+        assert (stage.state("mail"), stage.tenures["mail"].said) == ("standby", ["offer", "vacate"])
+        await give(stage)
+        assert stage.state("mail") == "waiting"
+        await stage.clock.jump(2.0)
+        assert (stage.state("mail"), worker.runs) == ("running", 2)
+
+
+async def test_an_outage_is_told_of_leases_not_of_their_workers() -> None:
+    """Only workers without a lease are parked; of the others it is told that their leases are lost."""
+    database = SwitchedDatabase()
+    workers = [(SINGLETON, ScriptedWorker()), (service("plain"), ScriptedWorker())]
+    async with running(*workers, database=database) as stage:
+        await give(stage)
+        database.go_down()
+        stage.supervisor.database_went_down()
+        stage.tenures["mail"].lose()
+        await settle()
+        database.come_back()
+        stage.supervisor.database_came_back()
+        told = {event: fields for event, _, fields in stage.said if event.startswith("workers.")}
+        assert told["workers.parked"]["workers"] == told["workers.resumed"]["workers"] == 1
+        assert stage.state("mail") == "standby"
+
+
+async def test_a_run_that_an_outage_ended_gives_its_lease_up_when_that_is_lost() -> None:
+    """A parked singleton stands by once its lease is found lost."""
+    database = SwitchedDatabase()
+    async with running((SINGLETON, ScriptedWorker(ConnectionError("gone"))), database=database) as stage:
+        database.go_down()
+        await give(stage)
+        assert stage.state("mail") == "parked"
+        stage.tenures["mail"].lose()
+        await settle()
+        assert (stage.state("mail"), stage.row("mail")["failures"]) == ("standby", 0)
+
+
+# Ticks
+
+
+async def test_the_first_holder_ticks_at_once() -> None:
+    """A timetable whose first tick comes at once does so where it never ran, however long it stood by."""
+    worker = ScriptedWorker(*[None] * 9)
+    async with running((periodic(every_s=60.0, singleton=True), worker)) as stage:
+        await stage.clock.jump(1000.0)
+        assert worker.runs == 0
+        await give(stage, "tidy")
+        assert worker.runs == 1
+        await stage.clock.jump(59.0)
+        assert worker.runs == 1
+        await stage.clock.jump(1.5)
+        assert worker.runs == 2
+
+
+async def test_ticks_of_another_node_are_not_repeated() -> None:
+    """What came due while another node held the lease was that node's; the timetable goes on from there."""
+    worker = ScriptedWorker(*[None] * 9)
+    async with running((periodic(every_s=60.0, singleton=True), worker)) as stage:
+        await give(stage, "tidy")
+        stage.tenures["tidy"].recall()
+        await settle()
+        stage.tenures["tidy"].pass_elsewhere()
+        await stage.clock.jump(150.0)
+        await give(stage, "tidy")
+        assert worker.runs == 1
+        await stage.clock.jump(29.0)
+        assert worker.runs == 1
+        await stage.clock.jump(2.0)
+        assert worker.runs == 2
+
+
+async def test_a_tick_that_a_loss_cut_off_is_run_again_if_nobody_else_was_there() -> None:
+    """A nightly tick that an outage interrupts must not wait for the next night."""
+    worker = ScriptedWorker(None, forever)
+    async with running((periodic(every_s=3600.0, singleton=True), worker)) as stage:
+        await give(stage, "tidy")
+        await stage.clock.jump(3601.0)
+        assert worker.runs == 2
+        stage.tenures["tidy"].lose()
+        await stage.clock.jump(5.0)
+        await give(stage, "tidy")
+        assert worker.runs == 3
+
+
+async def test_a_tick_that_a_loss_cut_off_is_left_to_who_took_over() -> None:
+    """If another node held the lease in between, the tick is not run again here."""
+    worker = ScriptedWorker(None, forever)
+    async with running((periodic(every_s=3600.0, singleton=True), worker)) as stage:
+        await give(stage, "tidy")
+        await stage.clock.jump(3601.0)
+        stage.tenures["tidy"].lose()
+        await settle()
+        stage.tenures["tidy"].pass_elsewhere()
+        await stage.clock.jump(5.0)
+        await give(stage, "tidy")
+        assert (worker.runs, stage.state("tidy")) == (2, "scheduled")
+
+
+# Shards
+
+
+async def test_each_shard_has_its_own_lease() -> None:
+    """The shards of a projection come and go one by one; one that runs speaks for the worker."""
+    worker = ScriptedWorker()
+    async with running((projection(shards=3), worker)) as stage:
+        assert sorted(stage.tenures) == ["view/1of3", "view/2of3", "view/3of3"]
+        assert (stage.state("view"), stage.events()) == ("standby", [])
+        await give(stage, "view/2of3")
+        row = stage.row("view")
+        assert (row["state"], row["running"], row["replicas"]) == ("running", 1, 3)
+        instance = next(fields["instance"] for event, _, fields in stage.said if event == "worker.started")
+        assert instance == "view/2of3"
+
+
+async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
+    """An event that cannot be applied ends the shard for good, keeps its lease, and is told by the projection alone."""
+    worker = ScriptedWorker(Poisoned("event 7"))
+    async with running((projection(shards=2, restart="always"), worker)) as stage:
+        await give(stage, "view/1of2")
+        await stage.clock.jump(3600.0)
+        assert (stage.state("view"), worker.runs) == ("failed", 1)
+        assert stage.events() == ["worker.stopped"]
+        assert stage.row("view")["last_error"] == "Poisoned: event 7"
+        assert stage.tenures["view/1of2"].said == ["offer"]
+
+
+async def test_reviving_starts_what_stands_at_a_poisoned_event_and_nothing_else() -> None:
+    """After a person has acted only the shard that had stopped is started again."""
+    worker = ScriptedWorker(Poisoned("event 7"))
+    async with running((projection(shards=2), worker), (service(restart="never"), ScriptedWorker(ValueError))) as stage:
+        await give(stage, "view/1of2")
+        await give(stage, "view/2of2")
+        assert stage.row("view")["running"] == 1
+        stage.supervisor.revive("other")
+        await settle()
+        assert worker.runs == 2
+        stage.supervisor.revive("view")
+        await settle()
+        assert (worker.runs, stage.row("view")["running"], stage.state("view")) == (3, 2, "running")
+        stage.supervisor.revive("")
+        await settle()
+        assert (worker.runs, stage.state("mail")) == (3, "failed")
