@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
-from supervisor.events.event import Event
+from supervisor.events.batch import Batch
 from supervisor.events.glob import like_patterns
 from supervisor.events.shard import is_applied, relevant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from supervisor.events.checkpoint import Checkpoint
     from supervisor.events.shard import Shard
@@ -20,6 +20,8 @@ WINDOW = 20_000
 # Several small batches are read at once, as long as they are small.
 _PAGE = 2_000
 _PAGE_BATCHES = 4
+# The columns that are read, by their places.
+_POSITION, _AT, _BUCKET = 0, 4, 5
 
 
 class Reader:
@@ -59,7 +61,7 @@ class Reader:
         self._with_bucket = f"SELECT {columns}, e.bucket {rest}"
         self._limit = max(batch, min(batch * _PAGE_BATCHES, _PAGE))
         self._scanned = self._matched = 0
-        self._page: list[Event] = []
+        self._page: list[Any] = []
         self._cursor = 0
         self._layers: tuple[Any, ...] = ()
         self.read_upto = self.horizon = 0
@@ -76,20 +78,20 @@ class Reader:
         return len(self._page) - self._cursor
 
     @property
-    def oldest(self) -> Event | None:
-        """The first of them."""
-        return self._page[self._cursor] if self.pending else None
+    def oldest_at(self) -> datetime | None:
+        """When the first of them was appended."""
+        return self._page[self._cursor][_AT] if self.pending else None
 
     @property
     def density(self) -> float:
         """Of a hundred positions, how many held an event to apply until now, as a fraction of 1."""
         return self._matched / self._scanned if self._scanned else 1.0
 
-    def peek(self, size: int) -> tuple[Sequence[Event], int]:
+    def peek(self, size: int) -> tuple[Batch, int]:
         """Return the next events, at most `size`, and the position that is reached with them."""
         end = self._cursor + size
-        events = self._page[self._cursor : end]
-        return events, self.read_upto if end >= len(self._page) else events[-1].position
+        rows = self._page[self._cursor : end]
+        return Batch(rows), self.read_upto if end >= len(self._page) else rows[-1][_POSITION]
 
     def advance(self, count: int) -> None:
         """Pass the next `count` events."""
@@ -101,13 +103,13 @@ class Reader:
         self._layers = relevant(self._layers, after)
         query = self._with_bucket if self._layers else self._plain
         rows = await connection.fetch(query, after, upto, self._limit, *self._arguments)
-        self._page, self._cursor = self._made(rows), 0
-        self.read_upto = rows[-1][0] if len(rows) == self._limit else upto
+        self._page, self._cursor = self._unapplied(rows), 0
+        self.read_upto = rows[-1][_POSITION] if len(rows) == self._limit else upto
         self._scanned += self.read_upto - after
         self._matched += len(rows)
 
-    def _made(self, rows: Sequence[Any]) -> list[Event]:
+    def _unapplied(self, rows: list[Any]) -> list[Any]:
         layers = self._layers
         if not layers:
-            return list(starmap(Event, rows))
-        return [Event(*row[:5]) for row in rows if not is_applied(layers, row[5], row[0])]
+            return rows
+        return [row[:_BUCKET] for row in rows if not is_applied(layers, row[_BUCKET], row[_POSITION])]

@@ -54,8 +54,8 @@ class FallingBehind:
         reader, now_s = self._reader, self._work.clock.now_s()
         at, seen_s = self._server_time
         waited_s = 0.0 if self._unread_since_s is None else now_s - self._unread_since_s
-        if reader.oldest is not None:
-            waited_s = (at - reader.oldest.at).total_seconds() + now_s - seen_s
+        if reader.oldest_at is not None:
+            waited_s = (at - reader.oldest_at).total_seconds() + now_s - seen_s
         unread = max(self._head, self._work.bell.head) - reader.read_upto
         return lag_of(pending=reader.pending, unread=unread, density=reader.density, waited_s=waited_s)
 
