@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from supervisor.cli.columns import align
 from supervisor.durations import format_duration
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _COLUMNS = ("NODE", "HOST", "PID", "SINCE", "LEASES", "LAG")
 # With a thousand leases a row still is one line.
@@ -25,21 +22,20 @@ def node_lines(status: dict[str, Any]) -> list[str]:
     if problem is not None:
         known = "nothing is known of the nodes" if age_s is None else f"this was so {format_duration(age_s)} ago"
         lines.append(f"  {problem}; {known}")
+    if status["cluster"]["trouble"] is not None:
+        lines.append(f"  this node: {status['cluster']['trouble']}")
     return lines
 
 
-def holders(worker: str, nodes: Iterable[dict[str, Any]]) -> str:
-    """Return who holds the leases of a worker, for people."""
-    held = [
-        (node, lease)
-        for node in nodes
-        for lease in node["leases"]
-        if lease["name"] == worker or lease["name"].startswith(f"{worker}/")
-    ]
-    if len(held) > 1:
-        here = sum(1 for node, _ in held if node["this"])
-        return f"{here} here, {len(held) - here} elsewhere"
-    return "".join(_holder(node, lease["since"]) for node, lease in held)
+def holders(status: dict[str, Any]) -> dict[str, str]:
+    """Return for each worker whose leases are held who holds them, for people."""
+    held: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    for node in status["nodes"]:
+        for lease in node["leases"]:
+            # A worker's name has no slash; its shards are `view/1of4`, …
+            held.setdefault(lease["name"].partition("/")[0], []).append((node, lease["since"]))
+    doubt = "?" if status["cluster"]["problem"] is not None else ""
+    return {worker: _holder(pairs) + doubt for worker, pairs in held.items()}
 
 
 def lag(row: dict[str, Any] | None) -> str:
@@ -56,7 +52,7 @@ def lag(row: dict[str, Any] | None) -> str:
 
 def _cells(node: dict[str, Any]) -> tuple[str, ...]:
     return (
-        f"{node['name']} (this)" if node["this"] else node["name"],
+        f"{_daemon(node)} (this)" if node["this"] else _daemon(node),
         node["host"],
         str(node["pid"]),
         _clock_time(node["since"]),
@@ -72,9 +68,19 @@ def _leases(names: list[str]) -> str:
     return f"{len(names)}: {', '.join(names[:_MOST_NAMES])}{more}"
 
 
-def _holder(node: dict[str, Any], since: str) -> str:
-    where = "here" if node["this"] else f"{node['name']} on {node['host']}, pid {node['pid']}"
+def _holder(held: list[tuple[dict[str, Any], str]]) -> str:
+    if len(held) > 1:
+        here = sum(1 for node, _ in held if node["this"])
+        return f"{here} here, {len(held) - here} elsewhere"
+    [(node, since)] = held
+    where = "here" if node["this"] else f"{_daemon(node)} on {node['host']}, pid {node['pid']},"
     return f"{where} since {_clock_time(since)}"
+
+
+def _daemon(node: dict[str, Any]) -> str:
+    """Return a node's name without what stands beside it."""
+    name: str = node["name"]
+    return name.removesuffix(f"@{node['host']}:{node['pid']}")
 
 
 def _clock_time(text: str | None) -> str:

@@ -58,11 +58,13 @@ def _workers(status: dict[str, Any]) -> list[str]:
     """Return the table of workers; who holds a lease, and the lag, only where there are any."""
     titles = ["WORKER", "KIND", "STATE", "RUNNING", "RESTARTS", "FAILURES", "NEXT"]
     projections = {row["name"]: row for row in status.get("projections", [])}
-    with_nodes = ["HELD"] if "nodes" in status else []
+    holder_of = holders(status) if "nodes" in status else None
+    with_holder = [] if holder_of is None else ["HELD"]
     with_lag = ["LAG"] if projections else []
-    rows = [[*titles, *with_nodes, *with_lag, "LAST ERROR"]]
+    rows = [[*titles, *with_holder, *with_lag, "LAST ERROR"]]
     for worker in status["workers"]:
-        held = [holders(worker["name"], status["nodes"])] if with_nodes else []
+        nobody = "by nobody" if worker["state"] == "standby" else ""
+        held = [] if holder_of is None else [holder_of.get(worker["name"], nobody)]
         behind = [lag(projections.get(worker["name"]))] if with_lag else []
         rows.append([*_cells(worker), *held, *behind, str(worker.get("last_error") or "")])
     return align(rows)

@@ -18,8 +18,9 @@ projections  [{"name", "shards": [{"lease", "shard", "shards", "position", "appl
                the projections of this daemon's configuration, whoever runs them. An inexact number of events is an
                estimate from the first ones; `lag_s` is the age of the oldest event that is not applied, 0 without any,
                null when none is among the first ones.
-cluster      {"age_s", "problem"}
-               how old the rows above are (null: there were none yet), and why they are not fresh (null: they are).
+cluster      {"age_s", "problem", "trouble"}
+               how old the rows above are (null: there were none yet), why they are not fresh (null: they are), and
+               what keeps this node from holding leases (null: nothing).
 ```
 
 Times are ISO 8601, durations seconds. A daemon none of whose workers needs a lease is no node, and says none of this.
@@ -31,7 +32,9 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from supervisor.clock import ends_within
+from supervisor.config.model import Projection
 from supervisor.daemon.cluster_rows import NODES, SHARDS, node_rows, projection_rows, with_lag
+from supervisor.events.glob import like_patterns
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,7 +43,9 @@ if TYPE_CHECKING:
     import asyncpg
 
     from supervisor.clock import Clock
+    from supervisor.config.model import Config
     from supervisor.database.database import Database
+    from supervisor.leases.node import Node
     from supervisor.tasks import Tasks
 
 _LIMIT_S = 1.0
@@ -52,11 +57,19 @@ class Question(NamedTuple):
 
     Attributes:
         this: The node that asks; None: it has not joined yet.
+        trouble: What keeps it from holding leases.
         streams: For each projection of the configuration, the LIKE patterns of its streams.
     """
 
     this: int | None
+    trouble: str | None
     streams: Mapping[str, Sequence[str]]
+
+
+def question_of(config: Config, node: Node) -> Question:
+    """Return what is asked by a node with a configuration."""
+    projections = {name: spec.kind for name, spec in config.workers.items() if isinstance(spec.kind, Projection)}
+    return Question(node.id, node.trouble, {name: like_patterns(kind.streams) for name, kind in projections.items()})
 
 
 class Cluster:
@@ -81,7 +94,7 @@ class Cluster:
         return {
             "nodes": with_lag(self._nodes, self._projections),
             "projections": self._projections,
-            "cluster": {"age_s": age_s, "problem": self._problem},
+            "cluster": {"age_s": age_s, "problem": self._problem, "trouble": question.trouble},
         }
 
     async def _ask(self, database: Database, question: Question) -> None:

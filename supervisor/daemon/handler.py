@@ -15,7 +15,7 @@ async def answer(daemon: Daemon, request: dict[str, Any]) -> dict[str, Any]:
     """Return the answer to one request: `{"ok": true, …}` or `{"ok": false, "error": …}`."""
     match request:
         case {"command": "status"}:
-            return {"ok": True, "status": status_of(daemon)}
+            return {"ok": True, "status": status_of(daemon) | await _nodes(daemon)}
         case {"command": "reload"}:
             if daemon.is_stopping:
                 return _no("the daemon is stopping")
@@ -28,6 +28,16 @@ async def answer(daemon: Daemon, request: dict[str, Any]) -> dict[str, Any]:
             return await _order(daemon, command, worker)
         case _:
             return _no(f"unknown command {request.get('command')!r}; is the daemon older than this command?")
+
+
+async def _nodes(daemon: Daemon) -> dict[str, Any]:
+    """Return what the database says of all nodes, where this daemon is one."""
+    if daemon.leasing is None:
+        return {}
+    from supervisor.daemon.cluster import question_of  # noqa: PLC0415 - most daemons have no leases
+
+    question = question_of(daemon.config, daemon.leasing.node)
+    return await daemon.leasing.cluster.look(daemon.database, question)
 
 
 async def _order(daemon: Daemon, command: str, worker: str) -> dict[str, Any]:

@@ -163,12 +163,17 @@ class Node:
         """The nodes that live, this one included, by their rows."""
         return self._roster.peers
 
+    @property
+    def trouble(self) -> str | None:
+        """What keeps this node from what a node does; None: nothing."""
+        return self._trouble or self._custody.trouble
+
     def summary(self) -> dict[str, Any]:
         """Return what a status says of the node and its stands, from memory."""
         return {
             "node": self.identity.name,
             "id": self.id,
-            "trouble": self._trouble or self._custody.trouble,
+            "trouble": self.trouble,
             "nodes": [peer.describe() for peer in self.peers.values()],
             "leases": [stand.describe() for stand in self._stands],
         }

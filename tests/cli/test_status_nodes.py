@@ -18,7 +18,7 @@ NO_LAG: dict[str, Any] = {"lag_events": None, "lag_exact": None, "lag_s": None}
 def node(name: str, *leases: str, this: bool = False, since: datetime = SINCE, **lag: Any) -> dict[str, Any]:
     """A row of `nodes`."""
     return {
-        "name": name,
+        "name": f"{name}@box:4711",
         "id": 1,
         "host": "box",
         "pid": 4711,
@@ -31,9 +31,15 @@ def node(name: str, *leases: str, this: bool = False, since: datetime = SINCE, *
     } | (NO_LAG | lag)
 
 
-def status(*nodes: dict[str, Any], problem: str | None = None, age_s: float | None = 0.0) -> dict[str, Any]:
+def status(
+    *nodes: dict[str, Any], problem: str | None = None, age_s: float | None = 0.0, trouble: str | None = None
+) -> dict[str, Any]:
     """The parts of a status that are about nodes."""
-    return {"nodes": list(nodes), "projections": [], "cluster": {"age_s": age_s, "problem": problem}}
+    return {
+        "nodes": list(nodes),
+        "projections": [],
+        "cluster": {"age_s": age_s, "problem": problem, "trouble": trouble},
+    }
 
 
 def whole(**parts: Any) -> dict[str, Any]:
@@ -91,13 +97,15 @@ def test_a_worker_in_standby_shows_who_has_its_lease() -> None:
     """The row of a worker says where its lease is held, and since when."""
     other = node("shop", "mail", "mailer")
     text = table(whole(**status(other)))
-    assert f"shop on box, pid 4711 since {SAID}" in text.splitlines()[5]
+    assert f"shop on box, pid 4711, since {SAID}" in text.splitlines()[5]
 
 
 def test_a_time_of_today_has_no_date() -> None:
     """What has just happened is shown by the clock alone."""
     now = datetime.now(UTC)
-    assert holders("mail", [node("shop", "mail", this=True, since=now)]) == f"here since {now.astimezone():%H:%M:%S}"
+    assert (
+        holders(status(node("shop", "mail", this=True, since=now)))["mail"] == f"here since {now.astimezone():%H:%M:%S}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +120,23 @@ def test_a_time_of_today_has_no_date() -> None:
 )
 def test_who_holds_a_worker(nodes: list[dict[str, Any]], said: str) -> None:
     """A lease is a worker's by its whole name, or as one of its shards."""
-    assert holders("mail", nodes) == said
+    assert holders(status(*nodes)).get("mail", "") == said
+
+
+def test_what_was_held_is_in_doubt_during_an_outage() -> None:
+    """While nobody can know who holds a lease, the last answer stands with a question mark."""
+    seen = status(node("shop", "mail", this=True), problem="the database is away", age_s=3.0)
+    assert holders(seen) == {"mail": f"here since {SAID}?"}
+
+
+def test_a_worker_that_waits_for_a_lease_of_nobody_says_so() -> None:
+    """In standby with no holder anywhere."""
+    assert "by nobody" in table(whole(**status())).splitlines()[5]
+
+
+def test_what_keeps_this_node_from_its_leases_is_told() -> None:
+    """A node that cannot do what nodes do says why, below the table."""
+    assert node_lines(status(trouble="permission denied"))[-1] == "  this node: permission denied"
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Site:
 
     async def look(self, this: int | None = None, streams: dict[str, list[str]] | None = None) -> dict[str, Any]:
         """What `status` would show."""
-        return await self.cluster.look(self.house.database, Question(this, streams or {}))
+        return await self.cluster.look(self.house.database, Question(this, None, streams or {}))
 
     async def look_until(self, is_so: Callable[[dict[str, Any]], bool], this: int | None = None) -> dict[str, Any]:
         """What `status` shows once this is so."""
@@ -172,7 +172,7 @@ async def test_a_database_without_the_schema_is_a_remark(database: str) -> None:
     """What goes wrong with the question stands beside the rows; it ends neither the status nor the daemon."""
     async with gatehouse(database) as house:
         cluster = Cluster(clock=SystemClock(), tasks=house.tasks)
-        seen = await cluster.look(house.database, Question(None, {}))
+        seen = await cluster.look(house.database, Question(None, None, {}))
         assert "UndefinedTable" in seen["cluster"]["problem"]
         assert house.crashed == {}
 
