@@ -143,10 +143,9 @@ class Nodes(list[Node]):
     def holder(self, lease: str) -> Holder | None:
         """Return who holds a lease: the node whose session has its lock, and whose name stands in its row."""
         found = self.postgres.execute(
-            "select format('%s@%s:%s', n.name, n.host, n.pid), l.epoch from supervisor.lease l "
+            "select l.node, l.epoch from supervisor.lease l "
             "join supervisor.held k on k.kind = 'lease' and k.id = l.id "
-            "join supervisor.held s on s.kind = 'node' and s.pid = k.pid "
-            f"join supervisor.node n on n.id = s.id and n.id = l.node_id where l.name = '{lease}'"
+            f"join supervisor.held s on s.kind = 'node' and s.id = l.node_id and s.pid = k.pid where l.name = '{lease}'"
         )
         if not found:
             return None
@@ -161,16 +160,19 @@ class Nodes(list[Node]):
             holder = self.holder(lease)
             return None if holder is None else wanted.get(holder.node)
 
-        return wait_until(held, f"{lease} is not held by {list(wanted)}", limit_s=limit_s)
+        return self.wait_until(held, f"{lease} is not held by {list(wanted)}", limit_s=limit_s)
 
+    def transcript(self) -> str:
+        """Return everything that they said, for a failed test."""
+        return "\n".join(f"{node.name}:\n{node.daemon.transcript()}" for node in self)
 
-def wait_until(find: Callable[[], T | None], complaint: str, *, limit_s: float = LIMIT_S) -> T:
-    """Return what `find` finds, asked for again and again."""
-    deadline_s = time.monotonic() + limit_s
-    while not (found := find()):
-        assert time.monotonic() < deadline_s, complaint
-        time.sleep(0.02)
-    return found
+    def wait_until(self, find: Callable[[], T | None], complaint: str, *, limit_s: float = LIMIT_S) -> T:
+        """Return what `find` finds, asked for again and again."""
+        deadline_s = time.monotonic() + limit_s
+        while not (found := find()):
+            assert time.monotonic() < deadline_s, f"{complaint}; they said\n{self.transcript()}"
+            time.sleep(0.02)
+        return found
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ has left one before. A stale mark is a violation, unless
 
 - the server itself had let go of that node's locks (its restart, `pg_terminate_backend`) after the old epoch had begun
   and before the newer one did, and no more than the trust in a lease and the grace of its worker has passed since; or
-- its process was continued after a SIGSTOP no longer than `NOTICE_S` ago: what was due while it was stopped is done in
-  the loop's first turns, in the order in which it was due, before it can be told that time has passed.
+- its process was continued after a SIGSTOP no longer than `NOTICE_S` and the worker's grace ago: what was due while it
+  was stopped is done in the loop's first turns, in the order in which it was due, before it can be told that time has
+  passed; then the worker is cancelled, and may put things in order.
 
 A partition, one way or both, a freeze and a kill -9 excuse nothing.
 """
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 TRUST_S = 10.0
 GRACE_S = 2.0
-NOTICE_S = 1.0
+NOTICE_S = 0.5
 
 
 class StaleMark(NamedTuple):
@@ -69,7 +70,7 @@ def _is_excused(history: History, mark: Mark, begun_s: float, succeeded_s: float
         for drop in history.drops
     )
     resumed = any(
-        resumption.node == mark.node and resumption.at_s <= mark.at_s <= resumption.at_s + NOTICE_S
+        resumption.node == mark.node and resumption.at_s <= mark.at_s <= resumption.at_s + NOTICE_S + GRACE_S
         for resumption in history.resumptions
     )
     return dropped or resumed

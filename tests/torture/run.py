@@ -78,6 +78,8 @@ poison = "dead-letter"
 settings = {{ chokes = true }}
 {patient}
 """
+# The text of each daemon's module `workers`.
+WORKERS = Path(__file__).with_name("workload.py").read_text("utf-8")
 _PATIENT = 'max_restarts = 1000\nbackoff = { initial = "100ms", max = "1s" }'
 
 
@@ -114,7 +116,7 @@ def torture(settings: Settings, template: Path, say: Callable[[str], None]) -> O
     with (
         running_postgres(template) as postgres,
         _folder(settings.keep) as folder,
-        several_nodes(folder, postgres, NODES, configuration(FIRST_SHARDS), _workers()) as nodes,
+        several_nodes(folder, postgres, NODES, configuration(FIRST_SHARDS), WORKERS) as nodes,
     ):
         for node in nodes:
             node.daemon.environ |= {"TORTURE_NODE": node.name, "TORTURE_MARKS": str(folder / f"{node.name}.marks")}
@@ -131,10 +133,6 @@ def server_template() -> Iterator[Path]:
 def configuration(shards: int) -> str:
     """Return the nodes' configuration, `{dsn}` left in it."""
     return _CONFIG.format(shards=shards, patient=_PATIENT)
-
-
-def _workers() -> str:
-    return Path(__file__).with_name("workload.py").read_text("utf-8")
 
 
 @contextlib.contextmanager

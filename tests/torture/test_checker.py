@@ -171,7 +171,7 @@ OVERLAPPING = [mark(0.0, 1, A), mark(5.0, 2, B), mark(6.0, 1, A)]
         ({"drops": [Drop(None, 5.5, 5.6)]}, False),
         ({"drops": [Drop(None, -9.0, -8.0)]}, False),
         ({"resumptions": [Resumption(A, 5.5)]}, True),
-        ({"resumptions": [Resumption(A, 4.9)]}, False),
+        ({"resumptions": [Resumption(A, 3.4)]}, False),
         ({"resumptions": [Resumption(A, 6.1)]}, False),
         ({"resumptions": [Resumption(B, 5.5)]}, False),
     ],
