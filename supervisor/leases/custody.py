@@ -58,6 +58,8 @@ class Custody:
         self._on_change = on_change
         self._taker = Taker(database, clock=clock)
         self._failures = 0
+        # Leases that could not be taken: somebody may have deleted their rows.
+        self._doubted: set[int] = set()
 
     def lose(self, stands: Iterable[Stand], reason: str) -> None:
         """Have what runs under these leases cancelled, and say it once for all."""
@@ -88,6 +90,9 @@ class Custody:
         for stand in leaving:
             if stand.session is joined.session and stand.happens(Event.RELEASED) and stand.given_epoch is not None:
                 self.entries.note("lease.released", stand.name, epoch=stand.given_epoch)
+        if self._doubted:
+            self.stands.forget_rows(self._doubted)
+            self._doubted.clear()
 
     async def acquire(self, joined: Joined, leases: tuple[int, ...]) -> None:
         """Try the locks of leases, and have those that are got taken in the background; raises as `Session.do` does."""
@@ -115,6 +120,7 @@ class Custody:
             self.take_after_s = self._clock.now_s() + _AT_LEAST_S + delay_s(_AGAIN, self._failures, self._rng.random())
             self._failures += 1
             # Given back: others may have more luck.
+            self._doubted.update(left)
             self.stands.happens(left, Event.RECALL)
             self._on_change()
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supervisor.leases.joining import join
-from supervisor.leases.plan import SETTLE_S
+from supervisor.leases.plan import SETTLE_S, Familiar
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 _IDS = "SELECT i.name, i.id FROM supervisor.lease_ids($1) AS i"
 _WANT = "SELECT supervisor.set_wants($1, $2) AS is_registered"
-_FAMILIAR = "SELECT l.id FROM supervisor.lease l WHERE l.id = ANY ($1) AND (l.node_id IS NULL OR l.node_id = $2)"
+_FAMILIAR = (
+    "SELECT l.id, l.node_id FROM supervisor.lease l WHERE l.id = ANY ($1) AND (l.node_id IS NULL OR l.node_id = $2)"
+)
 _LEAVE = "SELECT supervisor.leave_node($1)"
 
 
@@ -36,7 +38,7 @@ class Membership:
         self._clock = clock
         self._idle_limit_s = idle_limit_s
         self._published: frozenset[int] | None = None
-        self._familiar: frozenset[int] = frozenset()
+        self._familiar = Familiar()
 
     @property
     def wants(self) -> frozenset[int]:
@@ -49,8 +51,8 @@ class Membership:
         return self._published == self.wants
 
     @property
-    def familiar(self) -> frozenset[int] | None:
-        """While others may yet come back: the leases that were this node's or nobody's. None: all may be taken."""
+    def familiar(self) -> Familiar | None:
+        """While others may yet come back: the leases that may be taken all the same. None: all may."""
         joined = self.joined
         if joined is not None and self._clock.now_s() >= joined.at_s + SETTLE_S:
             return None
@@ -60,7 +62,7 @@ class Membership:
         """Make a session this node's, again if it is already; raises as `Session.do` does."""
         if self._former is not None and self._former.session.gate is not session.gate:
             self._former = None  # it is another database, perhaps
-            self._stands.forget_ids()
+            self._stands.forget_rows()
         self._published = None
         await self._learn(session)
         wants = self.wants
@@ -102,4 +104,5 @@ class Membership:
         if self.familiar is None:
             return
         rows = await joined.session.ask(_FAMILIAR, sorted(self.wants), joined.id)
-        self._familiar = frozenset(row["id"] for row in rows)
+        own = frozenset(row["id"] for row in rows if row["node_id"] is not None)
+        self._familiar = Familiar(own, frozenset(row["id"] for row in rows) - own)

@@ -16,7 +16,7 @@ from supervisor.leases.share import Member, assign
 from supervisor.leases.stand import State
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from supervisor.leases.look import Look
 
@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 DULL_AFTER_S = 1.2
 # After a restart of the server every node comes back within this time, in any order.
 SETTLE_S = 0.7
+
+
+class Familiar(NamedTuple):
+    """The leases that nobody else will come back for.
+
+    Attributes:
+        own: Those that this node held last.
+        nobodys: Those that were given back, or never held.
+    """
+
+    own: frozenset[int] = frozenset()
+    nobodys: frozenset[int] = frozenset()
+
+    def has(self, lease: int) -> bool:
+        """Whether a lease is one of them."""
+        return lease in self.own or lease in self.nobodys
 
 
 class Situation(NamedTuple):
@@ -36,7 +52,7 @@ class Situation(NamedTuple):
         wants: The leases that each living node is ready to hold, this one included.
         states: Where this node's stands are.
         requests: Which node asked for which lease.
-        familiar: While others may yet come back: the leases that were this node's or nobody's. None: all are.
+        familiar: While others may yet come back: the leases that may be taken all the same. None: all may.
         may_take: Whether this node takes anything at all now.
     """
 
@@ -46,7 +62,7 @@ class Situation(NamedTuple):
     wants: Mapping[int, frozenset[int]]
     states: Mapping[int, State]
     requests: Mapping[int, int]
-    familiar: Collection[int] | None
+    familiar: Familiar | None
     may_take: bool
 
 
@@ -98,7 +114,7 @@ def decide(situation: Situation, memory: Memory) -> tuple[Plan, Memory]:
     open_ = [lease for lease in situation.wants.get(me, ()) if states.get(lease) is State.ABSENT]
     mine = sorted(lease for lease in open_ if shares.get(lease) == me)
     familiar = situation.familiar
-    tries = tuple(lease for lease in mine if lease not in holder_of and (familiar is None or lease in familiar))
+    tries = tuple(lease for lease in mine if lease not in holder_of and (familiar is None or familiar.has(lease)))
     # Who just came back does not know yet who else does.
     asks = tuple(lease for lease in mine if holder_of.get(lease, me) not in (me, 0)) if familiar is None else ()
     return Plan(lost, strays, tries, asks, _recalls(situation, shares)), Memory(idle, dull)
@@ -128,8 +144,11 @@ def _deal(
 ) -> tuple[Mapping[int, int], dict[int, tuple[int, float]], dict[int, frozenset[int]]]:
     """Deal the leases out, and again without those that turn out to be dull."""
     me, now_s = situation.me, situation.now_s
+    # After a restart of the server every lease is free, and goes back to where it was.
+    own = situation.familiar.own if situation.familiar is not None else frozenset[int]()
+    settled = {**dict.fromkeys(own, me), **holder_of}
     while True:
-        shares = assign(_members(situation.wants, dull), holder_of)
+        shares = assign(_members(situation.wants, dull), settled)
         idle: dict[int, tuple[int, float]] = {}
         late: set[int] = set()
         for lease, node in shares.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from supervisor.leases.stand import Event, Stand, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
 
 _BELIEVED = (State.HELD, State.RECALLED)
 
@@ -75,11 +75,11 @@ class Stands:
                 self._by_id[lease] = stand
                 self.version += 1
 
-    def forget_ids(self) -> None:
-        """Know no row any more: it is another database, or somebody has deleted rows."""
+    def forget_rows(self, ids: Container[int] | None = None) -> None:
+        """Look rows up again under which nothing is held: these, or all because it is another database."""
         for stand in self:
-            if stand.state is State.ABSENT:
-                self._by_id.pop(stand.id or 0, None)
+            if stand.id is not None and stand.state is State.ABSENT and (ids is None or stand.id in ids):
+                del self._by_id[stand.id]
                 stand.id = None
         self.version += 1
 

@@ -29,6 +29,7 @@ _END_STUCK = """
         AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
         AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
 """
+_THERE = "SELECT l.id FROM supervisor.lease l WHERE l.id = ANY ($1)"
 # Workers that have the whole pool to themselves keep it for longer than anybody should hold a lock for nothing.
 _BORROW_LIMIT_S = 2.0
 _STATEMENT_LIMIT_S = 3.0
@@ -86,6 +87,8 @@ class Taker:
                 if waited_s >= _STUCK_AFTER_S and not has_ended_stuck:
                     has_ended_stuck = True
                     await self._fetch(_END_STUCK, sorted(left))
+                    if len(await self._fetch(_THERE, sorted(left))) < len(left):
+                        return tuple(sorted(left)), "somebody has deleted its row"
                 else:
                     await self._clock.sleep(pause_s)
                     pause_s = min(_AGAIN_AT_MOST_S, pause_s * 1.5)

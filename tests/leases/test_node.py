@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from support.cluster import cluster
-
-if TYPE_CHECKING:
-    pass
 
 
 async def test_one_of_two_nodes_runs_a_singleton(database: str) -> None:

@@ -1,0 +1,164 @@
+"""How a lease is lost: at once, by its own deadline, by the fence; and never given away under a worker that lives."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from support.cluster import cluster
+from support.gatehouse import aside
+from support.proxy import Proxy
+
+from supervisor.errors import LeaseLost
+from supervisor.leases.fence import enter
+from supervisor.leases.tenure import Standing
+from supervisor.leases.trust import GRACE_S, TRUST_S
+
+if TYPE_CHECKING:
+    from support.postgres import Postgres
+
+
+def terminate(pid: int) -> str:
+    return f"select pg_terminate_backend({pid})"
+
+
+async def test_a_terminated_session_is_noticed_at_once(postgres: Postgres) -> None:
+    """Scenario 19: when the server ends the holder's session, its worker ends at once and can write nothing more."""
+    async with cluster(postgres.dsn()) as nodes:
+        first = await nodes.add("mail")
+        await nodes.holder("mail")
+        second = await nodes.add("mail")
+        await second.node._clock.sleep(0.8)  # the second one no longer waits for the first to come back
+        lease = first.occupants["mail"].lease
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await aside(postgres.execute, terminate(first.backend()))
+        await nodes.until(lambda: first.occupants["mail"].ends == [Standing.LOST])
+        noticed = loop.time() - began
+        await nodes.until(lambda: nodes.holders("mail"))
+        holder = nodes.holders("mail")[0]
+        assert await holder.commit("mail") == 2
+        pool, connection = await first.database.borrow(None)
+        async with connection.transaction():
+            with pytest.raises(LeaseLost, match="epoch 1 is over"):
+                await enter(connection, lease, 5.0)
+        await first.database.give_back(pool, connection)
+        assert noticed < 0.5
+        [lost] = nodes.entries.of("lease.lost")
+        assert lost.fields["lease"] == "mail"
+        assert lost.fields["epoch"] == 1
+        assert not first.outlived
+
+
+async def test_a_hundred_leases_are_lost_in_one_entry(postgres: Postgres) -> None:
+    """The loss of a session that held a hundred leases is one entry, not a hundred."""
+    names = [f"w{number}" for number in range(100)]
+    async with cluster(postgres.dsn()) as nodes:
+        first = await nodes.add(*names)
+        await nodes.until(lambda: len(first.held) == 100)
+        await aside(postgres.execute, terminate(first.backend()))
+        await nodes.until(lambda: all(len(one.epochs) == 2 for one in first.occupants.values()))
+        assert nodes.counted("lease.lost") == [100]
+        await nodes.until(lambda: nodes.counted("lease.acquired") == [100, 100])
+
+
+async def test_a_node_that_is_cut_off_stops_before_the_lock_can_go(postgres: Postgres) -> None:
+    """Scenario 20: a holder that alone cannot reach the server ends its worker before another node can take over."""
+    with Proxy(postgres.port) as proxy:
+        async with cluster(postgres.dsn()) as nodes:
+            first = await nodes.add("mail", dsn=postgres.dsn(port=proxy.port))
+            await nodes.holder("mail")
+            second = await nodes.add("mail")
+            loop = asyncio.get_running_loop()
+            await aside(proxy.freeze)
+            began = loop.time()
+            await nodes.until(lambda: first.occupants["mail"].ends, limit_s=30)
+            ended = loop.time() - began
+            assert not second.held
+            assert TRUST_S - 6 < ended < TRUST_S + 1
+            await nodes.until(lambda: second.held, limit_s=30)
+            taken = loop.time() - began
+            assert taken > ended + GRACE_S / 2
+            assert taken < 20
+            assert await second.commit("mail") == 2
+            [lost] = nodes.entries.of("lease.lost")
+            assert "10s" in lost.fields["reason"]
+            await aside(proxy.thaw)
+
+
+async def test_a_worker_that_outlives_its_lease_is_named(postgres: Postgres) -> None:
+    """Who still runs when the grace after a loss is over is told, and its lease is not tried for again meanwhile."""
+    async with cluster(postgres.dsn()) as nodes:
+        first = await nodes.add("mail")
+        await nodes.holder("mail")
+        first.occupants["mail"].is_stubborn = True
+        await aside(postgres.execute, terminate(first.backend()))
+        await nodes.until(lambda: first.outlived == ["mail"])
+        assert first.node.stand("mail").standing is Standing.LOST
+        assert not await nodes.query("select from supervisor.held where kind = 'lease'")
+        first.outlived.clear()
+
+
+async def test_a_lost_lease_comes_back_when_its_worker_has_ended(postgres: Postgres) -> None:
+    """A loss that was found by the fence gives the lock back once the worker has ended, and stands again."""
+    async with cluster(postgres.dsn()) as nodes:
+        first = await nodes.add("mail")
+        await nodes.holder("mail")
+        postgres.execute("update supervisor.lease set epoch = epoch + 1")
+        lease = first.occupants["mail"].lease
+        with pytest.raises(LeaseLost):
+            await first.commit("mail")
+        first.node.stand("mail").found_lost("the fence refused it")
+        await nodes.until(lambda: first.occupants["mail"].epochs == [1, 3])
+        assert await first.commit("mail") == 3
+        assert first.occupants["mail"].lease.incarnation != lease.incarnation
+        [lost] = nodes.entries.of("lease.lost")
+        assert lost.fields["reason"] == "the fence refused it"
+
+
+async def test_the_lock_stays_while_a_recalled_worker_lives(postgres: Postgres) -> None:
+    """A lease that is to be given back is not released, and nobody else holds it, until its worker has ended."""
+    async with cluster(postgres.dsn()) as nodes:
+        first = await nodes.add("mail")
+        await nodes.holder("mail")
+        second = await nodes.add("mail")
+        first.occupants["mail"].is_stubborn = True
+        first.node.stand("mail").decline()
+        await first.node._clock.sleep(1.5)
+        assert not second.held
+        assert first.node.stand("mail").standing is Standing.RECALLED
+        first.occupants["mail"].is_running = False
+        first.node.stand("mail").vacate()
+        await nodes.until(lambda: second.held)
+
+
+async def test_leaving_releases_nothing_under_a_worker_that_lives(postgres: Postgres) -> None:
+    """A node that leaves keeps the lock of a worker that would not end: it goes with the process."""
+    async with cluster(postgres.dsn()) as nodes:
+        first = await nodes.add("mail", "other")
+        await nodes.until(lambda: len(first.held) == 2)
+        second = await nodes.add("mail", "other")
+        first.occupants["mail"].is_stubborn = True
+        await first.node.withdraw()
+        for occupant in first.occupants.values():
+            occupant.stand.decline()
+        await nodes.until(lambda: second.held == {"other"})
+        await first.node.leave()
+        assert second.held == {"other"}
+        assert await nodes.query("select from supervisor.lease where name = 'mail' and node_id is not null")
+        await first.kill()
+        await nodes.until(lambda: second.held == {"mail", "other"})
+
+
+async def test_a_node_ends_its_own_former_session(postgres: Postgres) -> None:
+    """After a cut that the server has not noticed, the node ends the session that still holds its leases."""
+    with Proxy(postgres.port) as proxy:
+        async with cluster(postgres.dsn()) as nodes:
+            first = await nodes.add("mail", dsn=postgres.dsn(port=proxy.port), connect_timeout_s=1.0)
+            await nodes.holder("mail")
+            former = first.backend()
+            await aside(proxy.forget)  # the open connections hear nothing more; new ones are fine
+            await nodes.until(lambda: first.occupants["mail"].epochs == [1, 2], limit_s=9)
+            assert first.backend() != former
+            assert not await nodes.query("select from pg_stat_activity where pid = $1", former)
