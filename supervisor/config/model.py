@@ -238,6 +238,7 @@ class Config(NamedTuple):
         path: The file it was read from.
         name: The daemon's name: the stem of the file.
         workers: By name, in the order of the file.
+        events: The event log.
     """
 
     path: Path
@@ -247,3 +248,8 @@ class Config(NamedTuple):
     database: DatabaseConfig
     workers: Mapping[str, WorkerSpec]
     events: EventsConfig = EventsConfig()
+
+    @property
+    def needs_leases(self) -> bool:
+        """Whether any worker runs only where its lease is held."""
+        return any(spec.needs_lease for spec in self.workers.values())

@@ -1,7 +1,7 @@
 """The life of the process, from the first breath of the loop to its end.
 
 ```text
-   begin ─▶ start (import, store, control, connect, workers) ─▶ ready ─▶ … ─▶ stop
+   begin ─▶ start (import, store, control, connect, schema, join, workers) ─▶ ready ─▶ … ─▶ stop
      └────────────────────────── a signal, a fault ───────────────────────────▲
 ```
 
@@ -29,6 +29,7 @@ from supervisor.errors import (
     ControlTaken,
     DatabaseGaveUp,
     DatabaseRefused,
+    SchemaUnusable,
     StoreFailed,
     StoreLocked,
     StoreUnusable,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import Config
     from supervisor.daemon.control import ControlServer
+    from supervisor.daemon.leasing import Leasing
     from supervisor.daemon.signals import GuardedLoop
     from supervisor.database.database import Database
     from supervisor.database.embedded import EmbeddedServer
@@ -74,6 +76,7 @@ _STATUS_OF = {
     ConfigError: ExitStatus.CONFIG,
     DatabaseGaveUp: ExitStatus.UNAVAILABLE,
     DatabaseRefused: ExitStatus.NOPERM,
+    SchemaUnusable: ExitStatus.CONFIG,
     StoreLocked: ExitStatus.TEMPFAIL,
     StoreUnusable: ExitStatus.CONFIG,
     StoreFailed: ExitStatus.UNAVAILABLE,
@@ -114,6 +117,8 @@ class Daemon:
         self.functions: Mapping[str, Any] = {}
         self.database: Database | None = None
         self.supervisor: Supervisor | None = None
+        # Only where a worker needs a lease.
+        self.leasing: Leasing | None = None
         self.store: EmbeddedServer | None = None
         self.state_lock: StateLock | None = None
         self.control: ControlServer | None = None
@@ -203,7 +208,16 @@ class Daemon:
     def _leave(self) -> NoReturn:
         """End the process at once: the operator asked three times."""
         status = self.ending.status if self.ending else ExitStatus.OK
-        tell("daemon.stopped", status=int(status), level="warning", reason="ended at once, as asked")
+        self._fall(status, "ended at once, as asked")
+
+    def on_outlived(self, worker: str) -> NoReturn:
+        """End the process at once: a worker runs on without the right to, and another node may run it any moment."""
+        tell("lease.outlived", worker=worker)
+        self.notifier.failed(ExitStatus.SOFTWARE, status=f"Worker {worker} outlived its lease")
+        self._fall(ExitStatus.SOFTWARE, f"worker {worker} outlived its lease")
+
+    def _fall(self, status: ExitStatus, reason: str) -> NoReturn:
+        tell("daemon.stopped", status=int(status), level="warning", reason=reason)
         exit_guard.exit_now(status, self.journal)
 
     def _on_crash(self, name: str, error: BaseException) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from supervisor.config.difference import difference
 from supervisor.config.model import Server
 from supervisor.daemon.aside import aside
+from supervisor.daemon.proof import prove_leases, prove_schema
 from supervisor.daemon.status import status_line
 from supervisor.errors import ConfigError, Fault, SupervisorError
 from supervisor.journal import tell
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from supervisor.config.difference import Difference
     from supervisor.config.model import Config
     from supervisor.daemon.daemon import Daemon
+    from supervisor.daemon.leasing import Leasing
     from supervisor.database.gate import Gate
 
 # systemd 253 sends the SIGHUP first and starts the client then; a Python needs a moment to start.
@@ -46,12 +48,14 @@ class Proven(NamedTuple):
         change: What it changes.
         functions: The function of each worker.
         gate: A gate connected to the new database, when that changes.
+        leasing: The node that this daemon becomes, when it is none yet.
     """
 
     config: Config
     change: Difference
     functions: Mapping[str, Any]
     gate: Gate | None
+    leasing: Leasing | None
 
 
 class Reloader:
@@ -171,7 +175,13 @@ class Reloader:
         _refuse(change)
         functions = await self._load(config)
         gate = await self._prove_database(config) if change.database_changed else None
-        return Proven(config, change, functions, gate)
+        try:
+            leasing = await self._prove_leases(config, gate)
+        except BaseException:
+            if gate is not None:
+                gate.close()
+            raise
+        return Proven(config, change, functions, gate, leasing)
 
     async def _read(self) -> Config:
         daemon = self._daemon
@@ -197,6 +207,28 @@ class Reloader:
             raise ConfigError(Fault(str(config.path), "database.dsn", failure.reason))
         return gate
 
+    async def _prove_leases(self, config: Config, gate: Gate | None) -> Leasing | None:
+        """Have the schema, and the means to hold leases, before anything changes; return a node if one is missing."""
+        daemon = self._daemon
+        database, is_needed = daemon.database, config.needs_leases
+        assert database is not None  # noqa: S101 - reloads begin after the start
+        # While the start still connects, it sees to all this itself.
+        is_first = is_needed and daemon.leasing is None and daemon.supervisor is not None
+        if gate is not None or is_first:
+            await prove_schema(
+                gate or database.gate, config.database, is_needed=is_needed, clock=daemon.clock, rng=daemon.rng
+            )
+        if gate is not None and is_needed:
+            await prove_leases(gate, clock=daemon.clock)
+        if not is_first:
+            return None
+        from supervisor.daemon.leasing import Leasing  # noqa: PLC0415 - most daemons have no leases
+
+        leasing = Leasing(daemon, database)
+        if gate is None:
+            await leasing.try_to_begin()
+        return leasing
+
     async def _apply(self, proven: Proven) -> None:
         """Put a proven configuration in force; nothing here can fail any more."""
         daemon, config, change = self._daemon, proven.config, proven.change
@@ -204,8 +236,11 @@ class Reloader:
         assert database is not None  # noqa: S101 - reloads begin after the start
         database.gate.config = config.database
         if proven.gate is not None:
-            await database.switch(proven.gate, limit_s=config.daemon.stop_timeout_s)
-            daemon.run_gate(proven.gate)
+            await self._move(proven.gate, config)
+        if proven.leasing is not None:
+            daemon.leasing = proven.leasing
+            if proven.gate is not None:
+                daemon.tasks.start(proven.leasing.begin(), name="join the nodes", is_vital=True)
         if change.log_changed:
             daemon.journal.set_level(config.log.level)
             daemon.journal.set_format(config.log.format)
@@ -214,6 +249,18 @@ class Reloader:
         daemon.config, daemon.functions = config, proven.functions
         if supervisor is not None:  # None while a daemon with ready = "started" still connects
             await supervisor.apply(change, workers=config.workers, functions=proven.functions)
+
+    async def _move(self, gate: Gate, config: Config) -> None:
+        """Move over to another connection; leases are given back on the old one, and stood for anew on the new one."""
+        daemon = self._daemon
+        database, leasing = daemon.database, daemon.leasing
+        assert database is not None  # noqa: S101 - reloads begin after the start
+        if leasing is not None and daemon.supervisor is not None:
+            await daemon.supervisor.let_go_of_leases("the database connection changes")
+            await leasing.let_go()
+            leasing.move()
+        await database.switch(gate, limit_s=config.daemon.stop_timeout_s)
+        daemon.run_gate(gate)
 
     def _accept(self, change: Difference, took_s: float) -> Outcome:
         said = {"added": change.added, "changed": change.changed, "removed": change.removed}

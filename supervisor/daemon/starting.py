@@ -1,4 +1,4 @@
-"""The start, in its order: import, store, control, connect, workers, READY."""
+"""The start, in its order: import, store, control, connect, schema, join the other nodes, workers, READY."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from supervisor.daemon.control import ControlServer
 from supervisor.daemon.handler import answer
 from supervisor.daemon.status import status_line
 from supervisor.database.database import Database
+from supervisor.database.migration import ensure_schema
 from supervisor.journal import tell
 from supervisor.supervision.supervisor import Supervisor
 from supervisor.workers.hire import hiring
@@ -17,6 +18,7 @@ from supervisor.workers.loading import load
 
 if TYPE_CHECKING:
     from supervisor.daemon.daemon import Daemon
+    from supervisor.daemon.leasing import Leasing
 
 
 class Start:
@@ -44,7 +46,12 @@ class Start:
         self._enter("Connecting")
         if config.daemon.ready == "started":
             self._say_ready()
-        await self._connect(server)
+        database = await self._connect(server)
+        self._enter("Looking at the SQL schema")
+        await self._prepare_schema(database)
+        if daemon.config.needs_leases:
+            self._enter("Joining the other nodes")
+            await self._join(database)
         self._enter("Starting the workers")
         self._start_workers()
         await self._finish()
@@ -59,7 +66,7 @@ class Start:
 
                 return await open_store(self._daemon, target, self._enter)
 
-    async def _connect(self, server: Server) -> None:
+    async def _connect(self, server: Server) -> Database:
         daemon = self._daemon
         database = Database(
             server, daemon.config.database, daemon, name=daemon.config.name, clock=daemon.clock, rng=daemon.rng,
@@ -70,19 +77,39 @@ class Start:
         if daemon.config.daemon.ready == "started":
             daemon.reloader.begin()  # a wrong dsn can be mended without a restart
         await database.wait_until_up()
+        return database
+
+    async def _prepare_schema(self, database: Database) -> None:
+        daemon = self._daemon
+        config = daemon.config
+        await ensure_schema(
+            database, mode=config.database.migrate, is_needed=config.needs_leases, clock=daemon.clock, rng=daemon.rng
+        )
+
+    async def _join(self, database: Database) -> None:
+        from supervisor.daemon.leasing import Leasing  # noqa: PLC0415 - most daemons have no leases
+
+        self._daemon.leasing = leasing = Leasing(self._daemon, database)
+        await leasing.begin()
 
     def _start_workers(self) -> None:
         daemon = self._daemon
         database = daemon.database
         assert database is not None  # noqa: S101 - connected just before
         daemon.supervisor = Supervisor(
-            hire=hiring(clock=daemon.clock, outages=database),
+            hire=hiring(clock=daemon.clock, outages=database, rng=daemon.rng, leasing=self._leasing),
             outages=database,
             clock=daemon.clock,
             rng=daemon.rng,
             on_exhausted=daemon.on_exhausted,
+            on_outlived=daemon.on_outlived,
         )
         daemon.supervisor.start(daemon.config.workers.values(), daemon.functions)
+
+    def _leasing(self) -> Leasing:
+        leasing = self._daemon.leasing
+        assert leasing is not None  # noqa: S101 - made before the first worker that needs a lease
+        return leasing
 
     async def _finish(self) -> None:
         daemon = self._daemon

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Connections are idle by then; a farewell takes a millisecond unless the peer hangs.
 _POOL_LIMIT_S = 1.0
 _STORE_LIMIT_S = 10.0
+# The node bounds both its steps by a second itself.
+_LEASES_LIMIT_S = 3.0
 _TASKS_LIMIT_S = 1.0
 # Above every deadline of the parts themselves: the net under them.
 _NET_S = 10.0
@@ -32,9 +34,7 @@ async def stop(daemon: Daemon) -> None:
         daemon.notifier.failed(ending.status, status=ending.reason)
     daemon.pulse.beat()
     daemon.tasks.cancel("start")
-    if daemon.supervisor is not None:
-        # Bounded by the workers' own deadlines; what is left behind has been named.
-        await daemon.supervisor.stop()
+    await _stop_workers(daemon)
     if daemon.control is not None:
         daemon.control.close()
     if daemon.database is not None:
@@ -52,6 +52,20 @@ async def stop(daemon: Daemon) -> None:
     if daemon.state_lock is not None:
         daemon.state_lock.release()
     tell("daemon.stopped", status=int(ending.status), took_s=round(daemon.clock.now_s() - ending.at_s, 3))
+
+
+async def _stop_workers(daemon: Daemon) -> None:
+    """Stop the workers, with their leases around them."""
+    if daemon.leasing is not None:
+        await _bounded(daemon, daemon.leasing.node.withdraw(), _LEASES_LIMIT_S, "leases")
+    if daemon.supervisor is not None:
+        # Bounded by the workers' own deadlines; what is left behind has been named.
+        await daemon.supervisor.stop()
+        if stubborn := daemon.supervisor.unreleasable():
+            # Its lease goes with the process: given back now, it would let another node run the worker beside it.
+            daemon.on_outlived(stubborn[0])
+    if daemon.leasing is not None:
+        await _bounded(daemon, daemon.leasing.leave(), _LEASES_LIMIT_S, "leases")
 
 
 async def _bounded(daemon: Daemon, work: Coroutine[object, object, object], limit_s: float, part: str) -> None:

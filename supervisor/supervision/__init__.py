@@ -29,9 +29,10 @@ What goes on (`State`) and what is wanted (`Wanted`) are separate:
    PAUSED                                        (no lease: everything but RUNNING and STOPPING ◄──► STANDBY)
 ```
 
-STANDBY: another node holds the lease, or nobody yet. SCHEDULED: a periodic worker between ticks. WAITING: the backoff after a failure. PARKED: only an
-outage parks. FINISHED, FAILED, EXHAUSTED: only an operator's `restart` or a reload brings it back, with
-a new instance in its place.
+STANDBY: another node holds the lease, or nobody yet. SCHEDULED: a periodic worker between ticks. WAITING: the
+backoff after a failure. PARKED: only an outage parks. FINISHED, FAILED, EXHAUSTED: only an operator's
+`restart` or a reload brings it back, with a new instance in its place; a projection that stands still at an
+event also comes back when that was mended.
 
 The odd edges:
 

@@ -41,6 +41,11 @@ class Crew:
         """Whether it is a single instance, whose own entries are the worker's."""
         return len(self.runners) == 1
 
+    @property
+    def has_leases(self) -> bool:
+        """Whether it runs only where its leases are held."""
+        return any(runner.tenancy is not None for runner in self.runners)
+
     def order_stop(self, reason: str, *, is_quiet: bool = False) -> None:
         """Tell every instance to end."""
         for runner in self.runners:

@@ -36,6 +36,7 @@ LOUD = 20
 # Every stop ends by its own deadlines; this is the net under them.
 _NET_S = 5.0
 _DAEMON_STOPS = "the daemon stops"
+_MOVED = "the database connection changed"
 
 
 class UnknownWorker(SupervisorError):
@@ -86,6 +87,8 @@ class Supervisor:
         self._crews: dict[str, Crew] = {}
         # Instances of workers that were removed, whose runs would not end.
         self._ghosts: dict[str, list[Runner]] = {}
+        # Workers that the end of the reload starts again.
+        self._let_go: set[str] = set()
         self._soundness = Soundness()
         self._staffing = Staffing(hire, self._floor, self._soundness)
         self._is_stopping = False
@@ -169,6 +172,17 @@ class Supervisor:
                 if runner.state is State.FAILED and runner.tenancy is not None and runner.tenancy.is_poisoned:
                     self._staffing.refill(crew, index)
 
+    async def let_go_of_leases(self, reason: str) -> None:
+        """End every worker with a lease and give the leases up; `apply` starts those again that are to run."""
+        crews = [crew for crew in self._crews.values() if crew.has_leases]
+        self._let_go |= {crew.spec.name for crew in crews}
+        async with asyncio.TaskGroup() as group:
+            for crew in crews:
+                crew.change += 1
+                group.create_task(self._end(crew, reason))
+        for crew in crews:
+            crew.give_up_leases()
+
     async def apply(
         self, difference: Difference, *, workers: Mapping[str, WorkerSpec], functions: Mapping[str, Any]
     ) -> None:
@@ -185,7 +199,10 @@ class Supervisor:
         for name in difference.retuned:
             self._crew(name).retune(workers[name])
         self.start((workers[name] for name in difference.added), functions)
+        let_go, self._let_go = self._let_go, set()
         async with asyncio.TaskGroup() as group:
+            for name in let_go.intersection({*difference.untouched, *difference.retuned}):
+                group.create_task(self._replace(self._crew(name), reason=_MOVED))
             for name in difference.removed:
                 group.create_task(self._remove(self._crew(name)))
             for name in difference.changed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from supervisor.config.model import Periodic, Projection, Service
@@ -32,6 +31,10 @@ class Leasing(Protocol):
     def bell(self) -> Bell:
         """What rings when there may be new events."""
 
+    @property
+    def layouts(self) -> Layouts:
+        """Which projections have been laid out on the database."""
+
 
 def hiring(*, clock: Clock, outages: Outages, rng: Random, leasing: Callable[[], Leasing]) -> Hire:
     """Return what makes the work of one instance from its configuration and the user's function.
@@ -42,12 +45,6 @@ def hiring(*, clock: Clock, outages: Outages, rng: Random, leasing: Callable[[],
         rng: Chance, for jitter.
         leasing: Returns what workers with a lease need; asked only for those.
     """
-
-    @cache
-    def layouts() -> Layouts:
-        from supervisor.workers.layout import Layouts  # noqa: PLC0415 - only who has projections pays for them
-
-        return Layouts()
 
     def hire(spec: WorkerSpec, function: Any, index: int) -> Work:
         tenure = leasing().stand(spec.name) if spec.singleton and not isinstance(spec.kind, Projection) else None
@@ -67,7 +64,7 @@ def hiring(*, clock: Clock, outages: Outages, rng: Random, leasing: Callable[[],
                 common = leasing()
                 shard_tenure = common.stand(lease_name(spec.name, index, shards))
                 return ProjectionWork(
-                    spec, function, shard=index, tenure=shard_tenure, bell=common.bell, layouts=layouts(),
+                    spec, function, shard=index, tenure=shard_tenure, bell=common.bell, layouts=common.layouts,
                     outages=outages, clock=clock, rng=rng,
                 )  # fmt: skip
 

@@ -149,6 +149,10 @@ class Stage:
     def bell(self) -> Any:
         raise NotImplementedError("these workers read no events")
 
+    @property
+    def layouts(self) -> Any:
+        raise NotImplementedError("these workers read no events")
+
     def stand(self, name: str) -> ScriptedTenure:
         """Return the lease of this name, as a node would."""
         return self.tenures.setdefault(name, ScriptedTenure(name))

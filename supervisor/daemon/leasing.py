@@ -1,0 +1,115 @@
+"""The daemon as one of the nodes: its leases and what it hears of the others, where a worker needs a lease."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supervisor.clock import ends_within
+from supervisor.daemon.cluster import Cluster
+from supervisor.events.bell import Bell
+from supervisor.events.pruning import Pruning
+from supervisor.leases.node import Node
+from supervisor.leases.stand import State
+from supervisor.workers.layout import Layouts
+
+if TYPE_CHECKING:
+    from supervisor.daemon.daemon import Daemon
+    from supervisor.database.database import Database
+    from supervisor.leases.stand import Stand
+
+_TASKS = ("leases", "leases: trust", "events: prune")
+# Joining is a handful of statements; whoever reloads waits for it.
+_JOIN_LIMIT_S = 15.0
+# Giving back takes a statement; what is not given back ends with the connection.
+_GIVE_BACK_LIMIT_S = 1.0
+_LOOK_AGAIN_S = 0.02
+
+
+class Leasing:
+    """A node, and what comes with being one.
+
+    Attributes:
+        node: The node.
+        cluster: What `status` says of all nodes.
+        bell: Rings when there may be new events.
+        layouts: The projections that have been laid out.
+    """
+
+    def __init__(self, daemon: Daemon, database: Database) -> None:
+        self._daemon = daemon
+        self._database = database
+        self.node = Node(
+            database, daemon.config.name, clock=daemon.clock, rng=daemon.rng, tasks=daemon.tasks,
+            on_outlived=daemon.on_outlived,
+        )  # fmt: skip
+        self.cluster = Cluster(clock=daemon.clock, tasks=daemon.tasks)
+        self.bell = Bell()
+        self.layouts = Layouts()
+        self._stands: dict[str, Stand] = {}
+        self._pruning = Pruning(database, keep_s=lambda: daemon.config.events.keep_s, clock=daemon.clock)
+
+    def stand(self, name: str) -> Stand:
+        """Return how this node stands to a lease."""
+        stand = self._stands[name] = self.node.stand(name)
+        return stand
+
+    async def begin(self) -> None:
+        """Join the others, and keep what is held from then on; an outage meanwhile is waited out.
+
+        Raises:
+            SupervisorError: Leases cannot work here.
+        """
+        self.node.subscribe("supervisor_event", self.bell.ring)
+        self.node.subscribe("supervisor_projection", self._revive)
+        self.node.on_look.append(self.bell.look)
+        await self.node.begin()
+        tasks = self._daemon.tasks
+        tasks.start(self.node.run(), name=_TASKS[0], is_vital=True)
+        tasks.start(self._pruning.run(), name=_TASKS[2], is_vital=True)
+
+    async def try_to_begin(self) -> None:
+        """Join the others, for a reload, which must not wait for ever.
+
+        Raises:
+            SupervisorError: Leases cannot work here; nothing has been joined.
+            TimeoutError: It took too long; nothing has been joined.
+        """
+        daemon = self._daemon
+        joining = daemon.tasks.start(_outcome(self), name="join the nodes")
+        if not await ends_within(joining, _JOIN_LIMIT_S, clock=daemon.clock):
+            joining.cancel()
+            self._database.gate.resident = None
+            raise TimeoutError(f"joining the other nodes has not ended after {_JOIN_LIMIT_S:g}s")
+        if (error := joining.result()) is not None:
+            self._database.gate.resident = None
+            raise error
+
+    async def let_go(self) -> None:
+        """Wait until everything that nothing runs under any more has been given back, before the connection changes."""
+        clock = self._daemon.clock
+        until_s = clock.now_s() + _GIVE_BACK_LIMIT_S
+        while clock.now_s() < until_s and any(stand.state is not State.ABSENT for stand in self._stands.values()):
+            await clock.sleep(_LOOK_AGAIN_S)
+
+    def move(self) -> None:
+        """Begin anew on another database: what was laid out on the one before says nothing there."""
+        self.layouts = Layouts()
+
+    async def leave(self) -> None:
+        """Give back what nothing runs under, and be no node any more."""
+        await self.node.leave()
+        for name in _TASKS:
+            self._daemon.tasks.cancel(name)
+
+    def _revive(self, projection: str) -> None:
+        if self._daemon.supervisor is not None:
+            self._daemon.supervisor.revive(projection)
+
+
+async def _outcome(leasing: Leasing) -> Exception | None:
+    """Begin, and return what it raised: for whoever reloads it is no fault of the daemon."""
+    try:
+        await leasing.begin()
+    except Exception as error:  # noqa: BLE001 - raised again by who waits
+        return error
+    return None

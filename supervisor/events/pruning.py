@@ -1,0 +1,68 @@
+"""Deletes events that are old and that every projection has passed, where `[events] keep` asks for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, NoReturn
+
+from supervisor.database.error_class import is_suspicious
+from supervisor.journal import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from supervisor.clock import Clock
+    from supervisor.database.database import Database
+
+EVERY_S = 60.0
+# Rows of one transaction: it must not hold up a vacuum or a replica for long.
+_AT_MOST = 10_000
+_LIMIT_S = 60.0
+# One node is enough, so whoever comes second has nothing to do. "pgs" and the number of this key space; the lock ends
+# with the statement.
+_PRUNE = f"""
+    SELECT CASE WHEN pg_try_advisory_xact_lock(1885827846, 0) THEN supervisor.prune_events($1, {_AT_MOST}) ELSE 0 END
+"""
+
+
+class Pruning:
+    """Prunes once a minute, and asks the database nothing at all while events are kept for ever.
+
+    Args:
+        database: Where the events are.
+        keep_s: Returns how long events are kept; 0: for ever.
+        clock: Time.
+    """
+
+    def __init__(self, database: Database, *, keep_s: Callable[[], float], clock: Clock) -> None:
+        self._database = database
+        self._keep_s = keep_s
+        self._clock = clock
+
+    async def run(self) -> NoReturn:
+        """Prune, for ever."""
+        while True:
+            await self._clock.sleep(EVERY_S)
+            if self._keep_s() > 0:
+                await self._prune()
+
+    async def _prune(self) -> None:
+        pruned = 0
+        try:
+            while (count := await self._prune_some()) > 0:
+                pruned += count
+                if count < _AT_MOST:
+                    break
+        except Exception as error:  # noqa: BLE001 - the next minute tries again; the leases must not suffer
+            if not is_suspicious(error):  # an outage is told by others
+                tell("events.unpruned", reason=f"{type(error).__name__}: {error}")
+        if pruned:
+            tell("events.pruned", events=pruned)
+
+    async def _prune_some(self) -> int:
+        pool, connection = await self._database.borrow(None)
+        try:
+            count: int = await connection.fetchval(_PRUNE, timedelta(seconds=self._keep_s()), timeout=_LIMIT_S)
+        finally:
+            await self._database.give_back(pool, connection)
+        return count
