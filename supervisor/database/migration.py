@@ -7,11 +7,12 @@ number of the last one. How the missing ones are applied stands in `upgrade.py`,
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
-from supervisor.database.error_class import ErrorClass, classify, is_suspicious
+from supervisor.database.backoff import delay_s
+from supervisor.database.schema_error import explain
 from supervisor.errors import DatabaseGaveUp, DatabaseRefused, DatabaseUnavailable, SchemaUnusable
 from supervisor.journal import tell
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from supervisor.clock import Clock
+    from supervisor.config.model import ConnectPolicy
     from supervisor.database.database import Database
 
     Mode = Literal["auto", "check"]
@@ -30,10 +32,6 @@ SCHEMA = Path(__file__).parent / "schema"
 # prepared statement, which a proxy might lose.
 _VERSION = "SELECT FROM pg_catalog.generate_series(1, (SELECT max(version) FROM supervisor.migration))"
 _LOOK_LIMIT_S = 5.0
-_GRANTS = (
-    "GRANT USAGE ON SCHEMA supervisor, GRANT SELECT ON ALL TABLES IN SCHEMA supervisor and"
-    " GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA supervisor to the daemon's role"
-)
 _PAUSE_S = 0.25
 _LOST_AT_MOST = 20
 
@@ -114,7 +112,7 @@ async def bring_up_to_date(connection: Any, *, mode: Mode, clock: Clock, rng: Ra
 
         former = await upgrade(connection, known_files(folder), clock=clock, rng=rng)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        _explain(error, found, known)
+        explain(error, found, known)
     return Change(former, known)
 
 
@@ -133,28 +131,48 @@ async def ensure_schema(
 
     Raises:
         SchemaUnusable: A person must change something first.
-        DatabaseRefused: A privilege is missing, or the server is read-only.
-        DatabaseGaveUp: Others kept what had to be changed locked for too long, or the connection was lost each time.
+        DatabaseRefused: A privilege is missing, or the server is read-only, and `retry_refused` is off.
+        DatabaseGaveUp: Others kept what had to be changed locked for too long, or every attempt failed.
     """
     known = len(known_files(folder))
-    for _ in range(_LOST_AT_MOST):
+    losses = refusals = 0
+    while True:
         await database.wait_until_up()
         began_s = clock.now_s()
         try:
             change = await _look_or_change(database, known, mode=mode, clock=clock, rng=rng, folder=folder)
         except DatabaseRefused as error:
-            if is_needed:
-                raise
-            tell("schema.absent", reason=str(error))
-            return
+            if not is_needed:
+                tell("schema.absent", reason=str(error))
+                return
+            pause_s = _pause_after_refusal(database.gate.config.startup, refusals, error, sample=rng.random())
+            if refusals == 0:
+                tell("schema.awaited", reason=str(error))
+            refusals += 1
         except DatabaseUnavailable as error:
-            lost = error
+            losses += 1
+            if losses == _LOST_AT_MOST:
+                raise DatabaseGaveUp(f"gave up on the SQL schema after {losses} tries: {error}") from error
             await database.gate.verify()  # after an outage, wait for its end instead of trying again at once
-            await clock.sleep(_PAUSE_S * (1 + rng.random()))
+            pause_s = _PAUSE_S * (1 + rng.random())
         else:
             tell_applied(change, took_s=clock.now_s() - began_s)
             return
-    raise DatabaseGaveUp(f"gave up on the SQL schema after {_LOST_AT_MOST} tries: {lost}") from lost
+        await clock.sleep(pause_s)
+
+
+def _pause_after_refusal(policy: ConnectPolicy, refusals: int, error: DatabaseRefused, *, sample: float) -> float:
+    """Return how long to wait after one more refusal.
+
+    Raises:
+        DatabaseRefused: A refusal ends the start.
+        DatabaseGaveUp: This was the last attempt.
+    """
+    if not policy.retry_refused:
+        raise error
+    if policy.attempts and refusals + 1 >= policy.attempts:
+        raise DatabaseGaveUp(f"gave up on the SQL schema after {policy.attempts} attempts: {error}") from error
+    return delay_s(policy.backoff, refusals, sample)
 
 
 def tell_applied(change: Change, *, took_s: float) -> None:
@@ -171,9 +189,10 @@ async def _look_or_change(
     link = database.gate.link
     if link is not None:
         try:
-            found = await version_of(link.connection)
+            async with database.gate.mutex:
+                found = await version_of(link.connection)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            _explain(error, 0, known)
+            explain(error, 0, known)
         if not is_outdated(found, known, mode):
             return Change(known, known)
     pool, connection = await database.borrow(None)
@@ -181,28 +200,3 @@ async def _look_or_change(
         return await bring_up_to_date(connection, mode=mode, clock=clock, rng=rng, folder=folder)
     finally:
         await database.give_back(pool, connection)
-
-
-def _explain(error: Exception, found: int, known: int) -> NoReturn:
-    """Raise what the daemon reacts to, with the remedy in its words."""
-    what = "upgraded" if found else "created"
-    says = " ".join(str(error).split())
-    code = getattr(error, "sqlstate", None)
-    match classify(error):
-        case ErrorClass.REFUSED:
-            raise DatabaseRefused(
-                f"The SQL schema cannot be read or {what}: {says} ({code}). Run `pgsupervisor migrate` with the"
-                " login of a role that may create it (PGSUPERVISOR__DATABASE__DSN=…); a daemon that does not own it"
-                f" needs {_GRANTS}."
-            ) from error
-        case ErrorClass.READ_ONLY:
-            raise DatabaseRefused(
-                f"The SQL schema cannot be {what}: {says} ({code}). Run `pgsupervisor migrate` on the primary."
-            ) from error
-        case _ if is_suspicious(error):
-            raise DatabaseUnavailable(f"The connection was lost over the SQL schema: {says}") from error
-        case _:
-            raise SchemaUnusable(
-                f"The SQL schema cannot be brought to version {known}: {says} ({code}). Is there another schema named"
-                " supervisor in this database?"
-            ) from error

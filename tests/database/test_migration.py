@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from support.gatehouse import HurriedClock, aside, gatehouse
+from support.gatehouse import HurriedClock, aside, gatehouse, policy
 from support.postgres import run_tool
 from support.schema import connection, make_schema
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from support.postgres import Postgres
 
 KNOWN = len(known_files())
+# As a daemon's start has it: a refusal ends it.
+AT_ONCE = policy(retry_refused=False, attempts=10)
 LOCK = "select pg_advisory_lock(1885827845, 0)"
 
 
@@ -197,7 +199,7 @@ async def test_what_somebody_else_calls_supervisor_is_left_alone(database: str, 
 async def test_a_role_that_may_not_make_it_says_what_is_missing(postgres: Postgres) -> None:
     """Without the privilege a start that needs the schema is refused with the remedy; another one goes on."""
     postgres.add_user("app", "pw")
-    async with gatehouse(postgres.dsn(user="app", password="pw")) as house:
+    async with gatehouse(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
         with pytest.raises(DatabaseRefused, match=r"permission denied.*pgsupervisor migrate.*GRANT USAGE ON SCHEMA"):
             await ensure(house)
         assert house.entries.of("schema.absent") == []
@@ -206,11 +208,28 @@ async def test_a_role_that_may_not_make_it_says_what_is_missing(postgres: Postgr
         assert "42501" in told.fields["reason"]
 
 
+async def test_a_refusal_is_tried_again_where_that_is_wanted(postgres: Postgres) -> None:
+    """With `retry_refused` a start waits for the GRANTs, says so once, and ends after its attempts."""
+    postgres.add_user("app", "pw")
+    dsn = postgres.dsn(user="app", password="pw")
+    async with gatehouse(dsn, startup=policy(retry_refused=True, attempts=3)) as house:
+        with pytest.raises(DatabaseGaveUp, match=r"after 3 attempts.*permission denied"):
+            await ensure(house)
+        assert len(house.entries.of("schema.awaited")) == 1
+    async with gatehouse(dsn, startup=policy(retry_refused=True, attempts=0)) as house:
+        starting = asyncio.ensure_future(ensure(house))
+        await house.entries.wait_for("schema.awaited")
+        postgres.execute("create schema supervisor authorization app")
+        async with asyncio.timeout(20):
+            await starting
+        assert len(house.entries.of("schema.applied")) == 1
+
+
 async def test_a_role_that_may_not_read_it_says_what_is_missing(postgres: Postgres) -> None:
     """A schema that is there, without the GRANTs, is told from one that is not."""
     await make_schema(postgres.dsn())
     postgres.add_user("app", "pw")
-    async with gatehouse(postgres.dsn(user="app", password="pw")) as house:
+    async with gatehouse(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
         with pytest.raises(DatabaseRefused, match=r"permission denied for schema supervisor.*GRANT SELECT ON ALL"):
             await ensure(house)
         postgres.execute("grant usage on schema supervisor to app; grant select on supervisor.migration to app")
@@ -227,7 +246,7 @@ async def test_a_schema_made_for_the_role_is_enough(postgres: Postgres) -> None:
 async def test_a_read_only_server_is_told_from_a_missing_privilege(postgres: Postgres) -> None:
     """Where nothing can be written the refusal says so; where the schema is there already it does not matter."""
     postgres.set_read_only()
-    async with gatehouse(postgres.dsn()) as house:
+    async with gatehouse(postgres.dsn(), startup=AT_ONCE) as house:
         with pytest.raises(DatabaseRefused, match=r"read-only.*on the primary"):
             await ensure(house)
         await ensure(house, is_needed=False)
