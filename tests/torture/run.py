@@ -119,7 +119,9 @@ def torture(settings: Settings, template: Path, say: Callable[[str], None]) -> O
         several_nodes(folder, postgres, NODES, configuration(FIRST_SHARDS), WORKERS) as nodes,
     ):
         for node in nodes:
-            node.daemon.environ |= {"TORTURE_NODE": node.name, "TORTURE_MARKS": str(folder / f"{node.name}.marks")}
+            marks = folder / f"{node.name}.marks"
+            marks.unlink(missing_ok=True)
+            node.daemon.environ |= {"TORTURE_NODE": node.name, "TORTURE_MARKS": str(marks)}
         return _Run(settings, postgres, nodes, folder, say).outcome()
 
 
@@ -167,6 +169,8 @@ class _Run:
         writers.stop()
         took_s = self._converge(nemesis)
         self._stop(nemesis)
+        for node in self._nodes:
+            (self._folder / f"{node.name}.journal").write_text(node.daemon.transcript(), "utf-8")
         history = asyncio.run(self._history(nemesis, writers))
         complaints = [*nemesis.complaints, *self._strange_lines()]
         return Outcome(check(history), complaints, figures_of(history, took_s, nemesis.ends))

@@ -166,7 +166,9 @@ class _Transaction:
         self._count += size
         uids += new
         stream = self._script.stream
-        type_ = POISON if stream.startswith("mail-") and self._rng.random() < 0.02 else "placed"
+        # One at a time: each costs its projection some seconds of trying again.
+        is_poison = size == 1 and stream.startswith("mail-") and self._rng.random() < 0.02
+        type_ = POISON if is_poison else "placed"
         data = [json.dumps({"uid": uid}) for uid in new]
         if size == 1:
             await connection.execute(_APPEND, stream, type_, data[0])
