@@ -15,6 +15,7 @@ from supervisor.workers.layout import Layouts
 if TYPE_CHECKING:
     from supervisor.daemon.daemon import Daemon
     from supervisor.database.database import Database
+    from supervisor.leases.look import Look
     from supervisor.leases.stand import Stand
 
 _TASKS = ("leases", "leases: trust", "events: prune")
@@ -23,6 +24,8 @@ _JOIN_LIMIT_S = 15.0
 # Giving back takes a statement; what is not given back ends with the connection.
 _GIVE_BACK_LIMIT_S = 1.0
 _LOOK_AGAIN_S = 0.02
+# A look is due every five seconds, and each of its statements is answered or given up within five.
+_OVERDUE_S = 60.0
 
 
 class Leasing:
@@ -45,6 +48,8 @@ class Leasing:
         self.cluster = Cluster(clock=daemon.clock, tasks=daemon.tasks)
         self.bell = Bell()
         self.layouts = Layouts()
+        self._has_begun = False
+        self._looked_s = float("-inf")
         self._stands: dict[str, Stand] = {}
         self._pruning = Pruning(database, keep_s=lambda: daemon.config.events.keep_s, clock=daemon.clock)
 
@@ -61,8 +66,9 @@ class Leasing:
         """
         self.node.subscribe("supervisor_event", self.bell.ring)
         self.node.subscribe("supervisor_projection", self._revive)
-        self.node.on_look.append(self.bell.look)
+        self.node.on_look += [self.bell.look, self._looked]
         await self.node.begin()
+        self._looked_s, self._has_begun = self._daemon.clock.now_s(), True
         tasks = self._daemon.tasks
         tasks.start(self.node.run(), name=_TASKS[0], is_vital=True)
         tasks.start(self._pruning.run(), name=_TASKS[2], is_vital=True)
@@ -84,6 +90,12 @@ class Leasing:
             self._database.gate.resident = None
             raise error
 
+    def is_overdue(self, now_s: float) -> bool:
+        """Whether the node's loop has not turned for longer than any of its deadlines explains."""
+        if not self._has_begun or not self._database.is_up or self.node.trouble is not None:
+            return False
+        return now_s > max(self._looked_s, self._database.gate.since_s) + _OVERDUE_S
+
     async def let_go(self) -> None:
         """Wait until everything that nothing runs under any more has been given back, before the connection changes."""
         clock = self._daemon.clock
@@ -97,9 +109,13 @@ class Leasing:
 
     async def leave(self) -> None:
         """Give back what nothing runs under, and be no node any more."""
+        self._has_begun = False
         await self.node.leave()
         for name in _TASKS:
             self._daemon.tasks.cancel(name)
+
+    def _looked(self, _: Look) -> None:
+        self._looked_s = self._daemon.clock.now_s()
 
     def _revive(self, projection: str) -> None:
         if self._daemon.supervisor is not None:

@@ -68,5 +68,7 @@ class Pulse:
         daemon = self._daemon
         if daemon.is_stopping:
             return True  # the stop has deadlines of its own
-        gate_turns = daemon.database is None or not daemon.database.gate.is_overdue(daemon.clock.now_s())
-        return gate_turns and (daemon.supervisor is None or daemon.supervisor.is_sound())
+        now_s = daemon.clock.now_s()
+        gate_turns = daemon.database is None or not daemon.database.gate.is_overdue(now_s)
+        leases_turn = daemon.leasing is None or not daemon.leasing.is_overdue(now_s)
+        return gate_turns and leases_turn and (daemon.supervisor is None or daemon.supervisor.is_sound())

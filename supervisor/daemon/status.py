@@ -30,7 +30,7 @@ def _database_line(daemon: Daemon, database: Database) -> str:
         case GateState.UP if not daemon.is_ready:
             return f"{daemon.phase}; the database is there ({gate.address})"
         case GateState.UP:
-            return f"{_workers_line(daemon)} on {gate.address}{_hunger(database)}"
+            return f"{_workers_line(daemon)} on {gate.address}{_hunger(database)}{_trouble(daemon)}"
         case GateState.CONNECTING:
             return f"Connecting to {gate.address}{_why(daemon, database)}"
         case GateState.DOWN:
@@ -54,6 +54,11 @@ def _why(daemon: Daemon, database: Database) -> str:
 def _hunger(database: Database) -> str:
     starved = database.starved
     return f"; the pool has no connection left to give: {starved.reason}" if starved is not None else ""
+
+
+def _trouble(daemon: Daemon) -> str:
+    trouble = daemon.leasing.node.trouble if daemon.leasing is not None else None
+    return f"; leases: {trouble}" if trouble is not None else ""
 
 
 def _workers_line(daemon: Daemon) -> str:
@@ -98,7 +103,8 @@ def _state(daemon: Daemon) -> str:
     if daemon.database is not None and not daemon.database.is_up:
         return "database-down"
     is_starved = daemon.database is not None and daemon.database.starved is not None
-    return "degraded" if is_starved or "Degraded" in _workers_line(daemon) else "running"
+    is_ill = "Degraded" in _workers_line(daemon)
+    return "degraded" if is_starved or is_ill or _trouble(daemon) else "running"
 
 
 def _database(daemon: Daemon, now_s: float) -> dict[str, Any]:

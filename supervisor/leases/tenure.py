@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +46,9 @@ class Tenure(Protocol):
 
     def found_lost(self, reason: str) -> None:
         """Say that the database refused the lease: it is lost, whatever was believed until now."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a status says of it: `lease`, `standing`, `epoch`, and `holder`, who has it elsewhere."""
 
     def vacate(self) -> None:
         """Say that nothing of the worker runs: after RECALLED or LOST, and before that without effect."""

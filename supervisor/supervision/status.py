@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
+    from supervisor.leases.tenure import Tenure
     from supervisor.supervision.crew import Crew
     from supervisor.supervision.runner import Runner
 
@@ -76,8 +77,17 @@ def row_of(crew: Crew, clock: Clock) -> dict[str, Any]:
         "last_ended": _iso(_latest(record.last_ended for record in records)),
         "next_run": _iso(_at(next_run_s, now_s, wall)),
         "uptime_s": round(max((now_s - run.began_s for run in running), default=0.0), 3),
+        "leases": [_lease(runner.tenancy.tenure) for runner in runners if runner.tenancy is not None],
         "abandoned": sum(1 for runner in runners for run in runner.left_behind if not run.is_done),
     }
+
+
+def _lease(tenure: Tenure) -> dict[str, Any]:
+    row = tenure.describe()
+    holder = row.get("holder")
+    if holder is not None:
+        row["holder"] = {**holder, "since": _iso(holder.get("since"))}
+    return row
 
 
 def _latest(times: Iterable[datetime | None]) -> datetime | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from supervisor.leases.lease import Lease
@@ -67,6 +68,15 @@ class ScriptedTenure:
             self.said.append("vacate")
             self.lease = None
             self._become(Standing.ABSENT)
+
+    def describe(self) -> dict[str, Any]:
+        holder = {"name": "b@host:1", "host": "host", "pid": 1, "since": datetime(2026, 1, 1, tzinfo=UTC)}
+        return {
+            "lease": self.name,
+            "standing": self.standing.name.lower(),
+            "epoch": self.lease.epoch if self.lease is not None else None,
+            "holder": holder if self.standing is Standing.ABSENT else None,
+        }
 
     def found_lost(self, reason: str) -> None:  # noqa: ARG002 - a node would tell it
         self._become(Standing.LOST)
