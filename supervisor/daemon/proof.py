@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from supervisor.database.migration import bring_up_to_date, tell_applied
+from supervisor.database.migration import bring_up_to_date, tell_absent, tell_applied
 from supervisor.errors import DatabaseRefused, DatabaseUnavailable
-from supervisor.journal import tell
 
 if TYPE_CHECKING:
     from random import Random
@@ -48,7 +47,7 @@ async def prove_schema(gate: Gate, config: DatabaseConfig, *, is_needed: bool, c
     except DatabaseRefused as error:
         if is_needed:
             raise
-        tell("schema.absent", reason=str(error))
+        tell_absent(error)
     else:
         tell_applied(change, took_s=clock.now_s() - began_s)
     finally:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 
 from supervisor.database.backoff import delay_s
+from supervisor.database.error_class import sqlstate_of
 from supervisor.database.schema_error import explain
 from supervisor.errors import DatabaseGaveUp, DatabaseRefused, DatabaseUnavailable, SchemaUnusable
 from supervisor.journal import tell
@@ -143,7 +144,7 @@ async def ensure_schema(
             change = await _look_or_change(database, known, mode=mode, clock=clock, rng=rng, folder=folder)
         except DatabaseRefused as error:
             if not is_needed:
-                tell("schema.absent", reason=str(error))
+                tell_absent(error)
                 return
             pause_s = _pause_after_refusal(database.gate.config.startup, refusals, error, sample=rng.random())
             if refusals == 0:
@@ -180,6 +181,12 @@ def tell_applied(change: Change, *, took_s: float) -> None:
     if change.former != change.version:
         former: dict[str, Any] = {"former": change.former} if change.former else {}
         tell("schema.applied", version=change.version, took_s=round(took_s, 3), **former)
+
+
+def tell_absent(error: DatabaseRefused) -> None:
+    """Say that there is no schema and that nobody needs it; the remedy stands in the catalog."""
+    cause = error.__cause__ or error
+    tell("schema.absent", reason=f"{cause} ({sqlstate_of(cause)})")
 
 
 async def _look_or_change(

@@ -20,8 +20,8 @@ _LOAD = """
 """
 # The horizon is asked in a statement of its own: the events have to be read by a later one.
 _LOOK = """
-    SELECT supervisor.horizon() AS horizon, s.last_value AS head, clock_timestamp() AS now, c.revision
-    FROM supervisor.event_position s
+    SELECT supervisor.horizon() AS horizon, supervisor.head() AS head, clock_timestamp() AS now, c.revision
+    FROM (SELECT) AS always
     LEFT JOIN supervisor.checkpoint c ON c.projection = $1 AND c.shard = $2 AND c.shards = $3
 """
 

@@ -383,7 +383,7 @@ _TABLE = (
         "schema.awaited",
         "f87c6279f52c41d98f86df9495321443",
         WARNING,
-        "The SQL schema is needed and not usable yet: {reason}. It is tried again and again.",
+        "{reason}. A worker needs it: it is tried again and again.",
     ),
     (
         "stop.overdue",

@@ -131,6 +131,12 @@ BEGIN
     RETURN least(head, oldest);
 END $$;
 
+-- Returns the last position that has been drawn; SELECT on all tables is none on the sequence.
+CREATE FUNCTION supervisor.head() RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT s.last_value FROM supervisor.event_position s
+$$;
+
 -- The names of the leases of a projection's shards.
 CREATE FUNCTION supervisor.shard_leases(projection text, shards int) RETURNS text[]
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
