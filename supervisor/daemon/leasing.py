@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import supervisor
 from supervisor.clock import ends_within
 from supervisor.daemon.cluster import Cluster
 from supervisor.events.bell import Bell
@@ -43,7 +44,7 @@ class Leasing:
         self._database = database
         self.node = Node(
             database, daemon.config.name, clock=daemon.clock, rng=daemon.rng, tasks=daemon.tasks,
-            on_outlived=daemon.on_outlived,
+            version=supervisor.__version__, on_outlived=daemon.on_outlived,
         )  # fmt: skip
         self.cluster = Cluster(clock=daemon.clock, tasks=daemon.tasks)
         self.bell = Bell()

@@ -201,6 +201,11 @@ class Database:
         if gate.link is not None:
             resident.linked(gate, gate.link)
 
+    def unhouse(self, resident: Resident) -> None:
+        """Let it live there no more."""
+        if self.gate.resident is resident:
+            self.gate.resident = None
+
     # Reload and stop
 
     def gate_for(self, server: Server, config: DatabaseConfig) -> Gate:

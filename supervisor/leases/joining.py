@@ -6,7 +6,6 @@ import os
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
-import supervisor
 from supervisor.leases.trust import IDLE_SESSION_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -57,12 +56,14 @@ class Identity(NamedTuple):
         host: Where it runs.
         pid: Its process there.
         started: When it began.
+        version: The daemon's.
     """
 
     name: str
     host: str
     pid: int
     started: datetime
+    version: str
 
 
 class Joined(NamedTuple):
@@ -81,10 +82,10 @@ class Joined(NamedTuple):
     at_s: float
 
 
-def identify(daemon: str, *, clock: Clock) -> Identity:
+def identify(daemon: str, version: str, *, clock: Clock) -> Identity:
     """Return who this process is as a node."""
     host, pid = socket.gethostname(), os.getpid()
-    return Identity(f"{daemon}@{host}:{pid}", host, pid, clock.wall())
+    return Identity(f"{daemon}@{host}:{pid}", host, pid, clock.wall(), version)
 
 
 async def join(
@@ -115,7 +116,7 @@ async def join(
     tries = 0
     while True:
         [(joined,)] = await session.ask(
-            _JOIN, node, identity.name, identity.host, identity.pid, supervisor.__version__, identity.started,
+            _JOIN, node, identity.name, identity.host, identity.pid, identity.version, identity.started,
             sorted(wants),
         )  # fmt: skip
         if joined is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -51,6 +52,12 @@ class Listening:
             for heard in tuple(self._subscribers[channel]):
                 heard("")
 
+    async def silence(self, joined: Joined) -> None:
+        """Listen to nothing any more; raises as `Session.do` does."""
+        while self._listened:
+            channel = self._listened.pop()
+            await joined.session.do(partial(_unlisten, channel=channel, heard=self._hear))
+
     def take_requests(self) -> dict[int, int]:
         """Return what was asked for, once."""
         requests, self.requests = self.requests, {}
@@ -68,6 +75,10 @@ class Listening:
             if node.isdecimal():
                 self.requests |= {int(lease): int(node) for lease in leases.split(",") if lease.isdecimal()}
         self._on_news()
+
+
+async def _unlisten(connection: Any, *, channel: str, heard: Callable[..., object]) -> None:
+    await connection.remove_listener(channel, heard)
 
 
 class Asking:

@@ -56,6 +56,10 @@ class Stands:
         """Return the stands under which a worker may run."""
         return self.within(*_BELIEVED)
 
+    def occupied(self) -> list[Stand]:
+        """Return the stands under which something runs, or whose locks are to be given back yet."""
+        return [stand for stand in self if stand.state is not State.ABSENT]
+
     def waiting(self) -> list[Stand]:
         """Return the stands that want the lease and have not got it."""
         return [stand for stand in self if stand.is_offered and stand.state is State.ABSENT]

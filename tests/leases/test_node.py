@@ -30,7 +30,6 @@ async def test_a_graceful_stop_hands_over_in_milliseconds(database: str) -> None
         await nodes.holder("mail", other_than=first)
         await second.commit("mail")
         assert loop.time() - began < 0.5
-        print("handed over in", loop.time() - began)
 
 
 async def test_a_killed_holder_is_taken_over_within_a_second(database: str) -> None:
@@ -44,5 +43,4 @@ async def test_a_killed_holder_is_taken_over_within_a_second(database: str) -> N
         await first.kill()
         await nodes.holder("mail", other_than=first)
         assert await second.commit("mail") == 2
-        print("taken over in", loop.time() - began)
         assert loop.time() - began < 2.0

@@ -35,7 +35,6 @@ async def test_leases_come_back_to_their_holders(postgres: Postgres, mode: Liter
                 for lease in member.held:
                     await member.commit(lease)
             took = loop.time() - began
-            print(f"{mode}: {took:.2f}s")
             assert took < 3.0
         assert nodes.counted("lease.lost") == [3] * 6
         assert not any(one.outlived for one in nodes.members)
