@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.daemon import Daemon, worker
 from benchmarks.figure import Figure, spread
 from benchmarks.process import Process, wait_until
+from benchmarks.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,42 +70,42 @@ def _figures(name: str, samples: list[float], floors: list[float]) -> Iterator[F
 class _Pair:
     """Two processes of which one holds; whichever is ended is replaced."""
 
-    def __init__(self, bench: Bench, record: Path, make: Callable[[], Process]) -> None:
-        self._rng = bench.random(f"takeover {record.name}")
-        self._record = record
+    def __init__(self, bench: Bench, path: Path, make: Callable[[], Process]) -> None:
+        self._rng = bench.random(f"takeover {path.name}")
+        self._path = path
         self._make = make
 
     def takeovers(self, end: Callable[[Process], None], count: int) -> list[float]:
         """Return how long each change of hands took, from just before the end."""
         took: list[float] = []
+        record = Record(self._path)
+        record.new()  # of an earlier round
         with contextlib.ExitStack() as stack:
             processes = [stack.enter_context(self._make())]
             processes[0].wait_notified()
-            wait_until(lambda: bool(self._epochs()), "a first holder")
+            wait_until(lambda: bool(record.new()), "a first holder")
             for _ in range(count):
                 processes.append(stack.enter_context(self._make()))
                 processes[-1].wait_notified()
                 time.sleep(_SETTLE_S + self._rng.random())
-                before, began_s = len(self._epochs()), time.monotonic()
+                epoch = record.new()[-1].epoch
+                began_s = time.monotonic()
                 end(processes.pop(0))
-                took.append(self._first_after(before) - began_s)
+                took.append(_first_of_another(record, epoch) - began_s)
             processes.pop().end()
         return took
 
-    def _first_after(self, epochs: int) -> float:
-        """Return the moment of the first commit of the holder after so many."""
-        wait_until(lambda: len(self._epochs()) > epochs, "another holder")
-        return list(self._epochs().values())[epochs]
 
-    def _epochs(self) -> dict[str, float]:
-        """Return each epoch with the moment of its first commit, in their order."""
-        first: dict[str, float] = {}
-        with contextlib.suppress(FileNotFoundError):
-            # The last line may be under way.
-            for line in self._record.read_text().split("\n")[:-1]:
-                at_s, epoch = line.split()
-                first.setdefault(epoch, float(at_s))
-        return first
+def _first_of_another(record: Record, epoch: int) -> float:
+    """Return when the first commit was made under another epoch."""
+    moments: list[float] = []
+
+    def has_come() -> bool:
+        moments.extend(commit.at_s for commit in record.new() if commit.epoch != epoch)
+        return bool(moments)
+
+    wait_until(has_come, "another holder")
+    return moments[0]
 
 
 def _daemon(bench: Bench, server: Postgres, workers: str) -> Process:
