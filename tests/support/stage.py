@@ -45,7 +45,7 @@ class Held(ScriptedTenure):
     async def take(self) -> Lease:
         """Acquire it as a node does: the holder before this one is fenced out."""
         lease_id = await self._owner.fetchval("select id from supervisor.lease_ids(array[$1])", self.name)
-        row = await self._owner.fetchrow(
+        row: Any = await self._owner.fetchrow(
             "update supervisor.lease set epoch = epoch + 1, incarnation = $2 where id = $1"
             " returning id, epoch, incarnation",
             lease_id, uuid4(),

@@ -1,0 +1,294 @@
+"""`ctx.tx`: what a handler may do with it, and what becomes of one that does what it must not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+from support.gatehouse import HurriedClock
+from support.gatehouse import HurriedClock
+from support.stage import Seen, appended, seen, stage
+
+from supervisor.errors import SupervisorError, TransactionMisused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from support.stage import Actor, Stage
+
+
+async def _fails(st: Stage, handler: Callable[[Any, Sequence[Any]], Awaitable[None]]) -> tuple[Actor, BaseException]:
+    """Give a handler one event, and return what its run ended with; the checkpoint has not moved."""
+    await st.append("s")
+    actor = await st.play(handler)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the caller looks at it
+        await actor.ended()
+    assert (await st.checkpoint())["position"] == 0
+    return actor, caught.value
+
+
+async def test_everything_that_asyncpg_offers_works_in_it(database: str) -> None:
+    """Statements of every kind, cursors, COPY and savepoints, all of it committed with the checkpoint."""
+    async with stage(database) as st:
+
+        async def handler(ctx: Any, events: Sequence[Any]) -> None:
+            tx = ctx.tx
+            await tx.execute("create table t (a int)")
+            await tx.executemany("insert into t values ($1)", [(1,), (2,)])
+            assert [row["a"] for row in await tx.fetch("select a from t order by a")] == [1, 2]
+            assert (await tx.fetchrow("select a from t where a = $1", 2))["a"] == 2
+            assert await tx.fetchval("select count(*) from t") == 2
+            assert len(await tx.fetchmany("insert into t values ($1) returning a", [(3,), (4,)])) == 2
+            statement = await tx.prepare("select a from t where a > $1")
+            assert len(await statement.fetch(2)) == 2
+            assert [row["a"] async for row in tx.cursor("select a from t order by a")] == [1, 2, 3, 4]
+            assert await tx.copy_records_to_table("t", records=[(5,)]) == "COPY 1"
+            async with tx.transaction():
+                await tx.execute("insert into t values (6)")
+            with contextlib.suppress(ZeroDivisionError):
+                async with tx.transaction():
+                    await tx.execute("insert into t values (7)")
+                    raise ZeroDivisionError
+            await tx.execute("savepoint a; insert into t values (8)")
+            await tx.execute("rollback to savepoint a")
+            assert tx.is_in_transaction()
+            assert tx.get_server_pid() > 0
+            assert not tx.is_closed()
+            assert await tx.fetchval("show transaction_isolation") == "read committed"
+            assert len(events) == 1
+
+        position = await st.append("s")
+        await st.play(handler)
+        await st.applied_upto(position)
+        assert [row["a"] for row in await st.owner.fetch("select a from t order by a")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["commit", "  ROLLBACK", "/* a /* nested */ comment */ end", "-- a\n;abort", "begin", "start transaction",
+     "prepare transaction 'x'", "rollback and chain"],
+)  # fmt: skip
+async def test_a_statement_that_would_end_the_transaction_is_refused(database: str, statement: str) -> None:
+    """Nothing is sent, nothing is moved, and the error says what to write instead."""
+    async with stage(database) as st:
+
+        async def handler(ctx: Any, _: Sequence[Any]) -> None:
+            await ctx.tx.execute("insert into seen (name) values ('half')")
+            await ctx.tx.execute(statement)
+
+        _, error = await _fails(st, handler)
+        assert isinstance(error, TransactionMisused)
+        assert "async with ctx.tx.transaction()" in str(error)
+        assert await st.owner.fetchval("select count(*) from seen") == 0
+
+
+async def test_every_way_to_send_a_statement_is_guarded(database: str) -> None:
+    """Prepared, with arguments, as a cursor, or the connection's own methods: refused all the same."""
+    async with stage(database) as st:
+        refused: list[str] = []
+
+        async def handler(ctx: Any, _: Sequence[Any]) -> None:
+            tx = ctx.tx
+            attempts: tuple[Callable[[], Awaitable[Any]], ...] = (
+                lambda: tx.prepare("commit"), lambda: tx.fetch("commit"), lambda: tx.fetchrow("commit"),
+                lambda: tx.fetchval("commit"), lambda: tx.executemany("commit", [()]),
+                lambda: tx.fetchmany("commit", [()]),
+            )  # fmt: skip
+            for attempt in attempts:
+                with pytest.raises(TransactionMisused):
+                    await attempt()
+                refused.append("call")
+            for name in ("close", "terminate", "reset"):
+                with pytest.raises(TransactionMisused):
+                    getattr(tx, name)
+                refused.append(name)
+            with pytest.raises(TransactionMisused):
+                tx.cursor("commit")
+
+        position = await st.append("s")
+        await st.play(handler)
+        await st.applied_upto(position)
+        assert len(refused) == 9
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["insert into seen (name) values ('behind'); commit", "insert into seen (name) values ('behind'); commit; begin",
+     "insert into seen (name) values ('behind'); commit and chain"],
+)  # fmt: skip
+async def test_a_commit_behind_its_back_is_found(database: str, text: str) -> None:
+    """A COMMIT hidden in a longer text: what it committed stays, the checkpoint does not move, nothing is split."""
+    async with stage(database) as st:
+        calls: list[int] = []
+
+        async def handler(ctx: Any, events: Sequence[Any]) -> None:
+            calls.append(len(events))
+            await ctx.tx.execute(text)
+
+        await st.append_many(3)
+        _, error = await _fails(st, handler)
+        assert isinstance(error, TransactionMisused)
+        assert "ended the transaction" in str(error)
+        assert calls == [4]
+
+
+async def test_a_transaction_kept_after_the_return_is_of_no_use(database: str) -> None:
+    """The connection, its statements, cursors and transactions, and `ctx.tx` itself: each raises, also later on."""
+    async with stage(database) as st:
+        kept: dict[str, Any] = {}
+
+        async def handler(ctx: Any, _: Sequence[Any]) -> None:
+            if not kept:
+                kept["ctx"], kept["tx"] = ctx, ctx.tx
+                kept["statement"] = await ctx.tx.prepare("insert into seen (name) values ('late')")
+                kept["transaction"] = ctx.tx.transaction()
+                kept["cursor"] = ctx.tx.cursor("select 1")
+                kept["copy"] = ctx.tx.copy_records_to_table
+                kept["pid"] = ctx.tx.get_server_pid
+                kept["execute"] = ctx.tx.execute
+
+        first = await st.append("s")
+        await st.play(handler)
+        await st.applied_upto(first)
+        await st.applied_upto(await st.append("s"))
+        uses: tuple[Callable[[], Awaitable[Any]], ...] = (
+            lambda: kept["tx"].execute("insert into seen (name) values ('late')"),
+            lambda: kept["execute"]("insert into seen (name) values ('late')"),
+            lambda: kept["copy"]("seen", records=[(1, "late")]),
+        )
+        for use in uses:
+            with pytest.raises(TransactionMisused, match="ends with its return"):
+                await use()
+        with pytest.raises(TransactionMisused):
+            kept["pid"]()
+        with pytest.raises(SupervisorError, match=r"no ctx\.tx now"):
+            _ = kept["ctx"].tx
+        for thing in (kept["statement"].fetch, kept["transaction"].start, lambda: kept["cursor"]):
+            with pytest.raises(asyncpg.InterfaceError, match="released"):
+                await thing()
+        assert await st.owner.fetchval("select count(*) from seen") == 0
+
+
+async def test_a_task_that_still_uses_it_fails_the_batch(database: str) -> None:
+    """A statement of the handler's own task that is under way at its return: rolled back, not moved, said plainly."""
+    async with stage(database) as st:
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def handler(ctx: Any, _: Sequence[Any]) -> None:
+            await ctx.tx.execute("insert into seen (name) values ('half')")
+            tasks.append(asyncio.create_task(ctx.tx.execute("select pg_sleep(30)")))
+            await asyncio.sleep(0.05)
+
+        _, error = await _fails(st, handler)
+        assert isinstance(error, TransactionMisused)
+        assert "still uses ctx.tx" in str(error)
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await tasks[0]
+        assert await st.owner.fetchval("select count(*) from seen") == 0
+
+
+async def test_a_task_left_behind_does_not_reach_the_next_batch(database: str) -> None:
+    """A task of one call that goes on using `ctx.tx` during the next one gets errors, and writes nothing."""
+    async with stage(database) as st:
+        tasks: list[asyncio.Task[Any]] = []
+        goes_on, written = asyncio.Event(), asyncio.Event()
+
+        async def straggler(ctx: Any) -> None:
+            await goes_on.wait()
+            try:
+                await ctx.tx.execute("insert into seen (name) values ('stray')")
+            finally:
+                written.set()
+
+        async def handler(ctx: Any, _: Sequence[Any]) -> None:
+            if not tasks:
+                tasks.append(asyncio.create_task(straggler(ctx)))
+            else:
+                goes_on.set()
+                await written.wait()
+
+        await st.play(handler)
+        await st.applied_upto(await st.append("s"))
+        await st.applied_upto(await st.append("s"))
+        with pytest.raises(SupervisorError):
+            await tasks[0]
+        assert await st.owner.fetchval("select count(*) from seen") == 0
+
+
+async def test_an_error_that_the_handler_swallowed_is_no_commit(database: str) -> None:
+    """A statement failed and the handler returned as if not: the batch fails like any other, down to the event."""
+    async with stage(database, clock=HurriedClock()) as st:
+        await st.owner.execute("create table even (n int check (n % 2 = 0))")
+        calls: list[int] = []
+
+        async def handler(ctx: Any, events: Sequence[Any]) -> None:
+            calls.append(len(events))
+            for event in events:
+                with contextlib.suppress(asyncpg.PostgresError):
+                    await ctx.tx.execute("insert into even values ($1)", 1 if event.data["n"] == 3 else 2)
+
+        await st.append_many(4)
+        positions = await appended(st)
+        await st.play(handler, poison="dead-letter")
+        await st.applied_upto(positions[-1])
+        letters = await st.owner.fetch("select position, error from supervisor.dead_letter")
+        assert [row["position"] for row in letters] == [positions[2]]
+        assert "returned as if it had not" in letters[0]["error"]
+        assert await st.owner.fetchval("select count(*) from even") == 3
+
+
+async def test_a_constraint_that_is_checked_at_commit_is_the_handlers_failure(database: str) -> None:
+    """What only COMMIT finds out counts as the batch's failure: the poison event is found, the rest is applied."""
+    async with stage(database, clock=HurriedClock()) as st:
+        await st.owner.execute(
+            "create table parent (id int primary key);"
+            "create table child (parent int references parent deferrable initially deferred);"
+            "insert into parent values (1), (2), (4), (5)"
+        )
+
+        async def handler(ctx: Any, events: Sequence[Any]) -> None:
+            for event in events:
+                await ctx.tx.execute("insert into child values ($1)", event.data["n"])
+
+        await st.append_many(5)
+        positions = await appended(st)
+        await st.play(handler, poison="dead-letter")
+        await st.applied_upto(positions[-1])
+        assert await st.owner.fetchval("select array_agg(parent order by parent) from child") == [1, 2, 4, 5]
+        assert await st.owner.fetchval("select array_agg(position) from supervisor.dead_letter") == [positions[2]]
+
+
+async def test_a_savepoint_left_open_is_committed_with_the_rest(database: str) -> None:
+    """A handler that starts a nested transaction and forgets it has written all the same."""
+    async with stage(database) as st:
+
+        async def handler(ctx: Any, _: Sequence[Any]) -> None:
+            await ctx.tx.transaction().start()
+            await ctx.tx.execute("insert into seen (name, position) values ('view', 1)")
+
+        await st.play(handler)
+        await st.applied_upto(await st.append("s"))
+        await st.applied_upto(await st.append("s"))
+        assert await seen(st) == [1, 1]
+
+
+async def test_events_may_be_appended_in_the_same_transaction(database: str) -> None:
+    """A projection may write events of its own: they commit with its checkpoint, and are read in their turn."""
+    from supervisor import append
+
+    async with stage(database) as st:
+        handler = Seen()
+
+        async def chain(ctx: Any, events: Sequence[Any]) -> None:
+            await handler(ctx, events)
+            for event in events:
+                if event.data["n"] < 5:
+                    await append(ctx.tx, event.stream, "next", {"n": event.data["n"] + 1})
+
+        await st.play(chain)
+        await st.append("s", n=0)
+        await st.until(lambda: len(handler.positions) == 6)
+        assert await seen(st) == await appended(st)
