@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from support.bouncer import bouncer
 from support.gatehouse import HurriedClock, aside, gatehouse, policy
 from support.postgres import run_tool
 from support.schema import connection, make_schema
@@ -319,6 +320,18 @@ async def test_a_connection_that_is_lost_again_and_again_ends_the_start(
         with pytest.raises(DatabaseGaveUp, match="The connection was lost"):
             await ensure(house, folder=folder, clock=HurriedClock())
         assert house.database.is_up
+
+
+async def test_a_proxy_that_pools_transactions_is_no_hindrance(postgres: Postgres) -> None:
+    """Ten at once through few server connections, none of them prepared: one schema, and no error."""
+    with bouncer(postgres, "transaction", default_pool_size=3) as dsn:
+        async with gatehouse(dsn):
+            pass  # it accepts
+        connections = [await asyncpg.connect(dsn) for _ in range(10)]
+        changes = await asyncio.gather(*(look(connected) for connected in connections))
+        assert sorted(changes) == [Change(0, KNOWN)] + [Change(KNOWN, KNOWN)] * 9
+        for connected in connections:
+            await connected.close()
 
 
 # Others at work
