@@ -51,7 +51,7 @@ class Change(NamedTuple):
 
 def known_files(folder: Path = SCHEMA) -> Sequence[Path]:
     """Return the files that make the schema, in their order; the version of each is its place, counted from 1."""
-    return sorted(folder.glob("[0-9]*.sql"))
+    return sorted(file for file in folder.iterdir() if file.suffix == ".sql")
 
 
 async def version_of(connection: Any) -> int:
