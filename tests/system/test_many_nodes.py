@@ -21,7 +21,7 @@ from torture.run import WORKERS
 from supervisor.database.migration import known_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from support.postgres import Postgres
@@ -36,7 +36,7 @@ async def both(ctx):
 async def busy(ctx):
     while True:
         await _work(ctx)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
 """
 WORKER = """
 [workers.{name}]
@@ -119,41 +119,43 @@ def make_case(postgres: Postgres, tmp_path: Path) -> Iterator[Callable[..., Case
         yield make
 
 
-def test_passes_on_from_a_node_that_is_cut_off_and_from_one_that_is_frozen(make_case: Callable[..., Case]) -> None:
-    """The one stops by its own deadline, before the server lets go; the other writes nothing when it wakes up."""
-    case = make_case(3, "left", "right")
+def test_passes_on_from_nodes_that_are_cut_off_muted_deafened_and_frozen(make_case: Callable[..., Case]) -> None:
+    """Who cannot reach the server stops before it lets go; who was frozen writes nothing when it wakes up."""
+    victims = ("cut-off", "muted", "deafened", "frozen")
+    case = make_case(5, *victims)
     case.nodes.start()
-    left, right, third = _settle(case)
+    cut_off, muted, deafened, frozen, heir = _each_with_its_own(case, victims)
     begun_s = time.monotonic()
-    left.cut_off()
-    right.freeze()
-    for lease in ("left", "right"):
-        case.nodes.wait_for_holder(lease, [third])
+    cut_off.cut_off()
+    muted.cut_off("to_server")
+    deafened.cut_off("to_client")
+    frozen.freeze()
+    for lease in victims:
+        case.nodes.wait_for_holder(lease, [heir])
         assert time.monotonic() - begun_s < PASSED_ON_S
-        case.wait_until_works(lease, third)
-    mark = right.daemon.mark
-    case.resumptions.append(Resumption(right.identity, time.monotonic()))
-    right.thaw()
-    left.rejoin()
-    right.daemon.wait_for("lease.lost", lease="right", after=mark)
-    identities = [left.identity, right.identity]
-    case.wait_until_all_stand([third.identity, *identities])
-    assert [node.stop() for node in case.nodes] == [0, 0, 0]
+        case.wait_until_works(lease, heir)
+    mark = frozen.daemon.mark
+    case.resumptions.append(Resumption(frozen.identity, time.monotonic()))
+    frozen.thaw()
+    frozen.daemon.wait_for("lease.lost", lease="frozen", after=mark)
+    for node in (cut_off, muted, deafened):
+        node.rejoin()
+    identities = [node.identity for node in case.nodes]
+    case.wait_until_all_stand(identities)
+    assert [node.stop() for node in case.nodes] == [0] * 5
     assert check(case.history()) == []
-    (lost,) = left.daemon.said("lease.lost")
-    assert lost["lease"] == "left"
-    last_s = max(mark.at_s for mark in case.marks("left") if mark.node == identities[0])
-    assert begun_s < last_s < begun_s + TRUST_S + GRACE_S
+    for lease, node in zip(victims, (cut_off, muted, deafened), strict=False):
+        last_s = max(mark.at_s for mark in case.marks(lease) if mark.node == node.identity)
+        assert begun_s < last_s < begun_s + TRUST_S + GRACE_S
 
 
-def _settle(case: Case) -> tuple[Node, Node, Node]:
-    """Wait until two nodes work, each under one of the leases, and return them with the third."""
-    left = case.nodes.wait_for_holder("left")
-    right = case.nodes.wait_for_holder("right", [node for node in case.nodes if node is not left])
-    case.wait_until_works("left", left)
-    case.wait_until_works("right", right)
-    (third,) = (node for node in case.nodes if node not in (left, right))
-    return left, right, third
+def _each_with_its_own(case: Case, leases: Sequence[str]) -> list[Node]:
+    """Wait until each lease is worked under by a node of its own; return these, and then the others."""
+    holders: list[Node] = []
+    for lease in leases:
+        holders.append(case.nodes.wait_for_holder(lease, [node for node in case.nodes if node not in holders]))
+        case.wait_until_works(lease, holders[-1])
+    return [*holders, *(node for node in case.nodes if node not in holders)]
 
 
 def test_an_ended_session_writes_nothing_more(make_case: Callable[..., Case]) -> None:

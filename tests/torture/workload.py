@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from supervisor import Context, Event
 
 NODE = f"{os.environ.get('TORTURE_NODE')}@{socket.gethostname()}:{os.getpid()}"
+TAIL_S = 1.2
 _APPLY = "select torture.apply($1, $2, $3, $4, $5, $6, $7, $8)"
 
 
@@ -32,8 +33,9 @@ async def lamp(ctx: Context) -> None:
         while True:
             await _mark(marks, sign)
     finally:
-        # As a worker that puts things in order at its end: within its grace, but not at once.
-        for _ in range(15):
+        # As a worker that puts things in order at its end: well within its grace, but not at once.
+        end_s = time.monotonic() + TAIL_S
+        while time.monotonic() < end_s:
             await _mark(marks, sign)
         os.close(marks)
 
