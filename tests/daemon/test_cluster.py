@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from support.clock import settle
 from support.gatehouse import LIMIT_S, aside, gatehouse
+from support.schema import connection, make_schema
 
 from supervisor.clock import SystemClock
 from supervisor.daemon.cluster import Cluster, Question
-from supervisor.database.migration import known_files
-from supervisor.database.upgrade import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -26,6 +23,11 @@ if TYPE_CHECKING:
     from support.postgres import Postgres
 
 ALL = {"view": ["%"]}
+GRANTS = """
+    grant usage on schema supervisor to app;
+    grant select on all tables in schema supervisor to app;
+    grant execute on all functions in schema supervisor to app;
+"""
 
 
 class Site:
@@ -40,9 +42,7 @@ class Site:
 
     async def session(self) -> Any:
         """A further connection, closed at the end."""
-        connection = await asyncpg.connect(self._dsn)
-        self._stack.push_async_callback(connection.close, timeout=LIMIT_S)
-        return connection
+        return await self._stack.enter_async_context(connection(self._dsn))
 
     async def node(self, name: str, *leases: str, pid: int = 1) -> tuple[Any, int]:
         """A session that has joined under this name and holds these leases, and the node's number."""
@@ -80,9 +80,8 @@ class Site:
 async def site(dsn: str) -> AsyncIterator[Site]:
     """A database with the schema and a daemon's pool."""
     async with contextlib.AsyncExitStack() as stack:
-        admin = await asyncpg.connect(dsn)
-        stack.push_async_callback(admin.close, timeout=LIMIT_S)
-        await upgrade(admin, known_files(), clock=SystemClock(), rng=Random(1))
+        await make_schema(dsn)
+        admin = await stack.enter_async_context(connection(dsn))
         house = await stack.enter_async_context(gatehouse(dsn, pool_max=2))
         yield Site(dsn, admin, house, stack)
         assert house.crashed == {}
@@ -166,6 +165,20 @@ async def test_during_an_outage_it_answers_from_memory_at_once(postgres: Postgre
         assert time.monotonic() - began_s < 0.9
         assert seen["cluster"]["problem"] == "the database is away"
         assert [row["name"] for row in seen["nodes"]] == ["shop"]
+
+
+async def test_a_role_that_owns_nothing_sees_all_of_it(postgres: Postgres) -> None:
+    """The grants of a daemon that does not own the schema are enough for the whole answer."""
+    postgres.add_user("app", "pw")
+    async with site(postgres.dsn()) as here:
+        await here.admin.execute(GRANTS)
+        await here.admin.execute("select supervisor.lay_out('view', 2)")
+        await here.node("shop", "view/1of2")
+        async with gatehouse(postgres.dsn(user="app", password="pw")) as house:
+            seen = await here.cluster.look(house.database, Question(None, None, ALL))
+        assert seen["cluster"]["problem"] is None
+        assert [row["leases"][0]["name"] for row in seen["nodes"]] == ["view/1of2"]
+        assert [row["lag_events"] for row in seen["projections"]] == [0]
 
 
 async def test_a_database_without_the_schema_is_a_remark(database: str) -> None:
