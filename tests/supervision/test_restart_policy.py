@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.workers import periodic, service
+from support.workers import periodic, projection, service
 
 from supervisor.config.model import Backoff
 from supervisor.supervision.restart import (
@@ -50,6 +50,16 @@ def test_every_ending_under_every_policy(
     for spec, expected in ((service(restart=restart), of_service), (periodic(restart=restart), of_periodic)):
         history = begun(spec, History(), now_s=0.0)
         assert judge(spec, history, ending, now_s=1.0, sample=1.0)[0] == expected
+
+
+@pytest.mark.parametrize("restart", ["always", "on-failure", "never"])
+def test_who_cannot_go_on_without_a_person_is_not_started_again(restart: str) -> None:
+    """Poison ends a projection whatever its restart policy says, and uses up none of its restarts."""
+    spec = projection(restart=restart)
+    history = begun(spec, History(), now_s=0.0)
+    decision, after = judge(spec, history, Ending.POISONED, now_s=1.0, sample=1.0)
+    assert decision == Finished(is_failure=True)
+    assert after.restarts_s == ()
 
 
 def crash(spec: WorkerSpec, times_s: list[float], *, runs_s: float = 0.0) -> list[Decision]:

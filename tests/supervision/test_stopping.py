@@ -51,15 +51,43 @@ def test_hurry_cancels_now() -> None:
     assert next_step(hurried._replace(cancelled_s=105.0), now_s=106.0) == Abandon()
 
 
-@given(st.floats(0, 100), st.booleans(), st.integers(0, 3), st.none() | st.floats(100, 300), st.floats(100, 1000))
+def test_a_lost_lease_cancels_now() -> None:
+    """Without its lease nothing is waited for, not even a statement in flight, and the grace is short."""
+    lost = TOLD._replace(notices=True, in_flight=3, lost_s=105.0)
+    assert next_step(lost, now_s=105.0) == Cancel()
+    assert next_step(lost._replace(cancelled_s=101.0), now_s=105.0) == Cancel()
+    assert next_step(lost._replace(cancelled_s=105.0), now_s=105.0) == WaitUntil(105.0 + GRACE_S)
+    assert next_step(lost._replace(cancelled_s=105.0), now_s=105.0 + GRACE_S) == Abandon()
+
+
+def test_a_hurry_after_a_loss_shortens_the_grace() -> None:
+    """A second SIGTERM counts for a run whose lease is lost too."""
+    both = TOLD._replace(lost_s=105.0, hurried_s=106.0)
+    assert next_step(both._replace(cancelled_s=105.0), now_s=106.0) == Cancel()
+    assert next_step(both._replace(cancelled_s=106.0), now_s=106.0) == WaitUntil(106.0 + HURRIED_GRACE_S)
+
+
+_TIMES = st.none() | st.floats(100, 300)
+
+
+@given(
+    limit_s=st.floats(0, 100),
+    notices=st.booleans(),
+    in_flight=st.integers(0, 3),
+    hurried_s=_TIMES,
+    lost_s=_TIMES,
+    start_s=st.floats(100, 1000),
+)
 def test_every_stop_ends(
-    limit_s: float, notices: bool, in_flight: int, hurried_s: float | None, start_s: float
+    *, limit_s: float, notices: bool, in_flight: int, hurried_s: float | None, lost_s: float | None, start_s: float
 ) -> None:
     """A run that never ends is left behind by the limit and the grace, whatever it does."""
     stop, now_s = Stop(start_s, limit_s, notices, in_flight, None, None), start_s
     for _ in range(10):
         if hurried_s is not None and now_s >= hurried_s:
             stop = stop._replace(hurried_s=hurried_s)
+        if lost_s is not None and now_s >= lost_s:
+            stop = stop._replace(lost_s=lost_s)
         match next_step(stop, now_s=now_s):
             case WaitUntil(at_s):
                 assert at_s > now_s
@@ -70,4 +98,4 @@ def test_every_stop_ends(
                 break
     else:
         raise AssertionError("it never ends")
-    assert now_s <= start_s + limit_s + GRACE_S + HURRIED_GRACE_S + 0.001
+    assert now_s <= start_s + limit_s + 2 * GRACE_S + HURRIED_GRACE_S + 0.001

@@ -4,47 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.clock import settle
-from support.workers import ScriptedWorker, forever, periodic, running, service
+from support.workers import ScriptedWorker, forever, periodic, reload, running, service
 
-from supervisor.config.difference import difference
-from supervisor.config.model import (
-    Config,
-    DaemonConfig,
-    DatabaseConfig,
-    Dsn,
-    LogConfig,
-    Server,
-    WorkerSpec,
-)
 from supervisor.supervision.runner import Runner
 from supervisor.supervision.supervisor import UnknownWorker
-
-if TYPE_CHECKING:
-    from support.workers import Stage
-
-
-def config(*specs: WorkerSpec) -> Config:
-    """Return a configuration of these workers."""
-    return Config(
-        path=Path("/etc/app.toml"),
-        name="app",
-        daemon=DaemonConfig(state_dir=Path("/var/lib/app"), control=Path("/run/app/control.sock")),
-        log=LogConfig(),
-        database=DatabaseConfig(target=Server(Dsn("x", redacted="x"), "here")),
-        workers={spec.name: spec for spec in specs},
-    )
-
-
-async def reload(stage: Stage, old: list[WorkerSpec], new: list[WorkerSpec], /, **functions: Any) -> None:
-    """Apply the difference between two configurations."""
-    before, after = config(*old), config(*new)
-    await stage.supervisor.apply(difference(before, after), workers=after.workers, functions=functions)
-    await settle()
 
 
 async def test_pause_and_resume() -> None:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 from support.clock import FakeClock, settle
-from support.workers import ScriptedWorker, SwitchedDatabase, ended, forever, periodic, projection, running, service
+from support.workers import (
+    ScriptedWorker,
+    SwitchedDatabase,
+    ended,
+    forever,
+    periodic,
+    projection,
+    reload,
+    running,
+    service,
+)
 
 from supervisor.errors import LeaseLost, Poisoned
 from supervisor.leases.tenure import Standing
+from supervisor.supervision.attention import Attention
+from supervisor.supervision.runner import Runner
+from supervisor.supervision.soundness import is_late
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -450,3 +464,110 @@ async def test_reviving_starts_what_stands_at_a_poisoned_event_and_nothing_else(
         stage.supervisor.revive("")
         await settle()
         assert (worker.runs, stage.state("mail")) == (3, "failed")
+
+
+async def test_a_reload_to_fewer_shards_lets_the_others_go() -> None:
+    """After a reload from four shards to two the four leases are given back, and two others are stood for."""
+    worker = ScriptedWorker()
+    async with running((projection(shards=4), worker)) as stage:
+        await give(stage, "view/1of4")
+        await give(stage, "view/4of4")
+        await reload(stage, [projection(shards=4)], [projection(shards=2)], view=worker)
+        former = [stage.tenures[f"view/{shard}of4"] for shard in (1, 2, 3, 4)]
+        assert [tenure.said[-1] for tenure in former] == ["vacate", "decline", "decline", "vacate"]
+        assert stage.tenures["view/1of2"].said == stage.tenures["view/2of2"].said == ["offer"]
+        assert stage.row("view")["replicas"] == 2
+
+
+async def test_a_removed_worker_lets_its_lease_go() -> None:
+    """A worker that is no longer configured gives its lease back after its run has ended."""
+    async with running((SINGLETON, ScriptedWorker())) as stage:
+        await give(stage)
+        await reload(stage, [SINGLETON], [])
+        assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
+
+
+async def test_a_changed_worker_keeps_its_lease() -> None:
+    """A worker whose settings change is started anew under the lease that it has."""
+    changed, worker = SINGLETON._replace(settings={"a": 1}), ScriptedWorker()
+    async with running((SINGLETON, worker)) as stage:
+        await give(stage)
+        await reload(stage, [SINGLETON], [changed], mail=worker)
+        assert (stage.state("mail"), worker.runs, stage.tenures["mail"].said) == ("running", 2, ["offer"])
+
+
+async def test_a_worker_that_is_no_singleton_any_more_lets_its_lease_go() -> None:
+    """From then on it runs everywhere."""
+    worker = ScriptedWorker()
+    async with running((SINGLETON, worker)) as stage:
+        await give(stage)
+        await reload(stage, [SINGLETON], [service()], mail=worker)
+        assert (stage.state("mail"), worker.runs) == ("running", 2)
+        assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
+
+
+async def test_all_leases_go_and_come_back_when_the_connection_changes() -> None:
+    """Workers with leases end before a new connection, and stand for their leases again afterwards; others run on."""
+    specs = [SINGLETON, service("plain"), service("quiet", singleton=True)]
+    workers = {spec.name: ScriptedWorker() for spec in specs}
+    async with running(*((spec, workers[spec.name]) for spec in specs)) as stage:
+        await give(stage)
+        stage.supervisor.pause("quiet")
+        await settle()
+        await stage.supervisor.let_go_of_leases("the database connection changes")
+        assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
+        await reload(stage, specs, specs, **workers)
+        assert stage.tenures["mail"].said[3:] == ["offer"]
+        await give(stage)
+        assert [stage.state(spec.name) for spec in specs] == ["running", "running", "paused"]
+        assert [workers[spec.name].runs for spec in specs] == [2, 1, 0]
+
+
+async def test_the_status_names_leases_and_who_holds_them_elsewhere() -> None:
+    """A row has the lease's name, epoch and standing, and of one that is held elsewhere who has it, as JSON."""
+    async with running((SINGLETON, ScriptedWorker()), (service("plain"), ScriptedWorker())) as stage:
+        (lease,) = json.loads(json.dumps(stage.row("mail")["leases"]))
+        assert (lease["lease"], lease["standing"], lease["epoch"]) == ("mail", "absent", None)
+        assert lease["holder"]["since"] == "2026-01-01T00:00:00.000+00:00"
+        await give(stage)
+        (lease,) = stage.row("mail")["leases"]
+        assert (lease["standing"], lease["epoch"], lease["holder"]) == ("held", 1, None)
+        assert stage.row("plain")["leases"] == []
+
+
+async def test_a_runner_that_misses_its_lease_is_late() -> None:
+    """Standing by with the lease in hand, or running without it, is noticed by the watchdog's look, and mended."""
+    async with running((SINGLETON, ScriptedWorker())) as stage:
+        runner = next(stage.supervisor._runners())
+        tenure = stage.tenures["mail"]
+        tenure.heed(None)
+        tenure.give()
+        await settle()
+        assert (stage.state("mail"), is_late(runner, now_s=0.0, is_up=True)) == ("standby", True)
+        assert stage.supervisor.is_sound()
+        await settle()
+        assert stage.state("mail") == "running"
+        tenure.lose()
+        assert is_late(runner, now_s=0.0, is_up=True)
+        stage.supervisor.is_sound()
+        await settle()
+        assert stage.state("mail") == "standby"
+
+
+async def test_a_fault_of_the_runner_does_not_leak_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the runner itself fails for good, what it held is still given back on request."""
+
+    async def broken(_: Runner) -> None:
+        raise RuntimeError("a fault of the daemon")
+
+    async with running((SINGLETON, ScriptedWorker())) as stage:
+        await give(stage)
+        runner = next(stage.supervisor._runners())
+        monkeypatch.setattr(Runner, "_do_run", broken)
+        monkeypatch.setattr(Attention, "wait", broken)
+        runner.attention.wake()
+        stage.tenures["mail"].recall()
+        await stage.clock.jump(10.0)
+        monkeypatch.undo()
+        assert not stage.supervisor.is_sound()
+        assert stage.tenures["mail"].said == ["offer", "vacate"]

@@ -5,12 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.clock import FakeClock, HighRoller, settle
 from support.tenure import ScriptedTenure
 
-from supervisor.config.model import Every, Periodic, Projection, Service, WorkerSpec
+from supervisor.config.difference import difference
+from supervisor.config.model import (
+    Config,
+    DaemonConfig,
+    DatabaseConfig,
+    Dsn,
+    Every,
+    LogConfig,
+    Periodic,
+    Projection,
+    Server,
+    Service,
+    WorkerSpec,
+)
 from supervisor.events.shard import lease_name
 from supervisor.journal import observe
 from supervisor.supervision.supervisor import Supervisor
@@ -186,6 +200,25 @@ async def running(
         unobserve()
         stage.supervisor.hurry()
         await ended(stage.supervisor.stop(), stage.clock)
+
+
+def _config(*specs: WorkerSpec) -> Config:
+    """Return a configuration of these workers."""
+    return Config(
+        path=Path("/etc/app.toml"),
+        name="app",
+        daemon=DaemonConfig(state_dir=Path("/var/lib/app"), control=Path("/run/app/control.sock")),
+        log=LogConfig(),
+        database=DatabaseConfig(target=Server(Dsn("x", redacted="x"), "here")),
+        workers={spec.name: spec for spec in specs},
+    )
+
+
+async def reload(stage: Stage, old: list[WorkerSpec], new: list[WorkerSpec], /, **functions: Any) -> None:
+    """Apply the difference between two configurations."""
+    before, after = _config(*old), _config(*new)
+    await stage.supervisor.apply(difference(before, after), workers=after.workers, functions=functions)
+    await settle()
 
 
 async def ended(work: Any, clock: FakeClock) -> Any:

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.workers import service
+from support.workers import projection, service
 
 from supervisor.clock import SystemClock
 from supervisor.errors import ConfigError
@@ -132,6 +132,29 @@ async def test_what_cannot(folder: Path, name: str, says: str) -> None:
     assert problem.startswith("workers.w0.run: ")
     with pytest.raises(AssertionError, match=says):
         raise AssertionError(problem)
+
+
+async def test_what_a_projection_takes(folder: Path) -> None:
+    """A projection's function takes the context and the events; one that takes the context alone is told so."""
+    module = write(folder, "views", GOOD)
+    names = ["pair", "optional"]
+    specs = [projection(f"w{n}")._replace(run=f"{module}:{name}") for n, name in enumerate(names)]
+    functions = await load(specs, python_path=[folder], source="app.toml", clock=SystemClock())
+    assert functions["w0"] is sys.modules[module].pair
+    specs = [projection()._replace(run=f"{module}:{name}") for name in ("work", "plain")]
+    for spec, says in zip(specs, ("takes (ctx); a projection takes two", "async def work(ctx, events)"), strict=True):
+        with pytest.raises(ConfigError) as caught:
+            await load([spec], python_path=[folder], source="app.toml", clock=SystemClock())
+        assert says in caught.value.faults[0].problem
+
+
+async def test_one_function_for_a_service_and_a_projection(folder: Path) -> None:
+    """Each worker is judged by its own kind."""
+    module = write(folder, "both", GOOD)
+    specs = [service()._replace(run=f"{module}:pair"), projection()._replace(run=f"{module}:pair")]
+    with pytest.raises(ConfigError) as caught:
+        await load(specs, python_path=[folder], source="app.toml", clock=SystemClock())
+    assert [fault.key for fault in caught.value.faults] == ["workers.mail.run"]
 
 
 @pytest.mark.parametrize(

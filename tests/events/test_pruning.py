@@ -1,0 +1,110 @@
+"""Old events go once every projection has passed them, by one node, and only where that is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from support.clock import FakeClock
+from support.gatehouse import aside, gatehouse
+
+from supervisor.database.migration import ensure_schema
+from supervisor.events.pruning import EVERY_S, Pruning
+
+if TYPE_CHECKING:
+    from support.gatehouse import Gatehouse
+    from support.postgres import Postgres
+
+_FILL = """
+    insert into supervisor.projection (name, shards) values ('view', 1);
+    insert into supervisor.checkpoint (projection, shard, shards, position) values ('view', 0, 1, 0);
+    select supervisor.append('s', 't') from generate_series(1, 5);
+    update supervisor.event set at = at - interval '1 day' where position <= 5;
+    update supervisor.checkpoint set position = 4;
+"""
+
+
+class Minutes:
+    """A pruning, a minute of which passes when the test says so."""
+
+    def __init__(self, house: Gatehouse, keep_s: float) -> None:
+        self.keep_s = keep_s
+        self.house = house
+        self.clock = FakeClock()
+        self._pruning = Pruning(house.database, keep_s=lambda: self.keep_s, clock=self.clock)
+        house.tasks.start(self._pruning.run(), name="prune")
+
+    async def pass_one(self) -> None:
+        """Let one minute pass, and what is done in it end."""
+        await self.clock.next_sleep()
+        await self.clock.jump(EVERY_S)
+        async with asyncio.timeout(10):
+            while not self.clock.sleepers:  # noqa: ASYNC110 - it sleeps again when it is done
+                await asyncio.sleep(0.002)
+
+    async def left(self) -> list[Any]:
+        """Return the positions of the events that are there."""
+        rows = await self.house.view().fetch("select position from supervisor.event order by position")
+        return [row["position"] - 1 for row in rows]
+
+
+async def fill(house: Gatehouse) -> None:
+    """Make five events, four of them old, three of them passed."""
+    await ensure_schema(
+        house.database, mode="auto", is_needed=True, clock=house.database._clock, rng=house.database._rng
+    )
+    await house.view().execute(_FILL)
+
+
+async def test_only_what_is_old_and_passed_goes(database: str) -> None:
+    """What is young, or not yet passed by every projection, stays."""
+    async with gatehouse(database) as house:
+        await fill(house)
+        minutes = Minutes(house, keep_s=3600.0)
+        await minutes.pass_one()
+        assert await minutes.left() == [4, 5]
+        assert [told.fields["events"] for told in house.entries.of("events.pruned")] == [3]
+        await house.view().execute("update supervisor.checkpoint set position = 100")
+        await minutes.pass_one()
+        assert await minutes.left() == [5]
+
+
+async def test_nothing_is_asked_while_events_are_kept_for_ever(database: str) -> None:
+    """With keep = 0 no statement is sent; a reload that changes it takes effect with the next minute."""
+    async with gatehouse(database) as house:
+        await fill(house)
+        minutes = Minutes(house, keep_s=0.0)
+        await minutes.pass_one()
+        assert await minutes.left() == [1, 2, 3, 4, 5]
+        minutes.keep_s = 3600.0
+        await minutes.pass_one()
+        assert await minutes.left() == [4, 5]
+
+
+async def test_one_node_is_enough(database: str) -> None:
+    """While another node prunes, this one leaves it at that."""
+    async with gatehouse(database) as house:
+        await fill(house)
+        async with house.view().acquire() as other, other.transaction():
+            await other.execute("select pg_advisory_xact_lock(1885827846, 0)")
+            minutes = Minutes(house, keep_s=3600.0)
+            await minutes.pass_one()
+            assert await minutes.left() == [1, 2, 3, 4, 5]
+        await minutes.pass_one()
+        assert await minutes.left() == [4, 5]
+
+
+async def test_a_failure_is_told_and_tried_again(database: str, shared_postgres: Postgres) -> None:
+    """What keeps it from pruning is told, and the next minute tries again."""
+    async with gatehouse(database) as house:
+        await fill(house)
+        name = database.rpartition("/")[2]
+        rename = "alter function supervisor.prune_events rename to prune_elsewhere"
+        await aside(lambda: shared_postgres.execute(rename, dbname=name))
+        minutes = Minutes(house, keep_s=3600.0)
+        await minutes.pass_one()
+        assert "UndefinedFunctionError" in house.entries.of("events.unpruned")[0].fields["reason"]
+        back = "alter function supervisor.prune_elsewhere rename to prune_events"
+        await aside(lambda: shared_postgres.execute(back, dbname=name))
+        await minutes.pass_one()
+        assert await minutes.left() == [4, 5]
