@@ -89,6 +89,16 @@ class Actor:
         self.stop.set()
         await self.ended()
 
+    async def leave(self) -> None:
+        """Be gone, whatever it does; what the run raised is of no interest any more."""
+        if self.task is None:
+            return
+        self.stop.set()
+        if not self.task.done():
+            await asyncio.wait({self.task}, timeout=5)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
     async def ended(self) -> None:
         """Wait for the end of the run; what it raised is raised here."""
         assert self.task is not None
@@ -230,11 +240,6 @@ async def stage(dsn: str, *, clock: Clock | None = None, **config: Any) -> Async
         try:
             yield made
         finally:
-            for actor in made.actors:
-                if actor.task is not None and not actor.task.done():
-                    actor.stop.set()
-                    await asyncio.wait({actor.task}, timeout=5)
-                    actor.task.cancel()
-                    await asyncio.wait({actor.task})
+            await asyncio.gather(*(actor.leave() for actor in made.actors))
             listener.terminate()
             await owner.close(timeout=5)

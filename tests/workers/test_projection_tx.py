@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 from support.gatehouse import HurriedClock
-from support.gatehouse import HurriedClock
 from support.stage import Seen, appended, seen, stage
 
 from supervisor.errors import SupervisorError, TransactionMisused
