@@ -44,6 +44,7 @@ class Session:
         begun_s: When it began.
         answered_s: When the newest of its statements that was answered had been sent.
         is_over: Whether it has ended.
+        failure: Why it is given up; None: it is not.
     """
 
     def __init__(self, gate: Gate, link: Link, *, clock: Clock) -> None:
@@ -52,7 +53,7 @@ class Session:
         self.begun_s = clock.now_s()
         self.answered_s = float("-inf")
         self.is_over = False
-        self._failure: Failure | None = None
+        self.failure: Failure | None = None
         self._clock = clock
 
     async def do(self, operation: Callable[[Any], Awaitable[T]]) -> T:
@@ -65,7 +66,7 @@ class Session:
         """
         connection = self.link.connection
         async with self.gate.mutex:
-            if self.is_over or self._failure is not None or connection.is_closed():
+            if self.is_over or self.failure is not None or connection.is_closed():
                 raise SessionEnded("The session of this node has ended.")
             sent_s = self._clock.now_s()
             try:
@@ -98,15 +99,16 @@ class Session:
 
     async def check(self, *, is_routine: bool) -> Failure | None:
         """Return what is wrong with the connection, for the gate."""
-        if is_routine and self._failure is None and self._clock.now_s() < self.answered_s + _FRESH_S:
+        if is_routine and self.failure is None and self._clock.now_s() < self.answered_s + _FRESH_S:
             return None
         async with self.gate.mutex:
-            if self._failure is not None:
-                return self._failure
+            if self.failure is not None:
+                return self.failure
             sent_s = self._clock.now_s()
             failure = await check(self.link.connection, self.link.endpoint, self.gate.dialer)
             if failure is None:
                 self.answered_s = sent_s
+            self.failure = failure
             return failure
 
     def end(self) -> None:
@@ -126,7 +128,7 @@ class Session:
         return failure_of(error, address=self.link.endpoint.address, limit_s=self._limit_s)
 
     def _fail(self, failure: Failure) -> None:
-        self._failure = self._failure or failure
+        self.failure = self.failure or failure
         self.gate.suspect()
 
 
@@ -167,7 +169,8 @@ class Residence:
 
     def _terminated(self, session: Session) -> None:
         if self.session is session:
-            self._end("the session that held it has ended")
+            why = f" ({session.failure.reason})" if session.failure is not None else ""
+            self._end(f"the session that held it has ended{why}")
 
     def _end(self, reason: str) -> None:
         session, self.session = self.session, None
