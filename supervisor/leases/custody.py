@@ -83,12 +83,13 @@ class Custody:
         for stand in leaving:
             if stand.session is not joined.session:
                 stand.happens(Event.RELEASED)  # it went with its session
-        ids = {stand.id for stand in leaving if stand.session is joined.session} | set(strays)
-        if not ids:
-            return
-        await joined.session.ask(_RELEASE, sorted(filter(None, ids)), joined.id)
-        for stand in leaving:
-            if stand.session is joined.session and stand.happens(Event.RELEASED) and stand.given_epoch is not None:
+                if stand.session is None or stand.session.gate is not joined.session.gate:
+                    self._doubted.add(stand.id or 0)  # of another database
+        ours = [stand for stand in leaving if stand.session is joined.session]
+        if ids := {stand.id for stand in ours if stand.id is not None} | set(strays):
+            await joined.session.ask(_RELEASE, sorted(ids), joined.id)
+        for stand in ours:
+            if stand.happens(Event.RELEASED) and stand.given_epoch is not None:
                 self.entries.note("lease.released", stand.name, epoch=stand.given_epoch)
         if self._doubted:
             self.stands.forget_rows(self._doubted)

@@ -93,6 +93,8 @@ class Roster:
     def tell_waiting(self, waiting: Collection[Stand]) -> None:
         """Say once who holds what this node waits for, when that takes long; and again when it is somebody else."""
         now_s = self._clock.now_s()
+        names = {stand.name for stand in waiting}
+        self._told = {name: node for name, node in self._told.items() if name in names}
         due = []
         for stand in waiting:
             node, since_s = self._held_by.get(stand.name, (0, now_s))

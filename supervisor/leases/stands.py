@@ -83,7 +83,8 @@ class Stands:
         """Look rows up again under which nothing is held: these, or all because it is another database."""
         for stand in self:
             if stand.id is not None and stand.state is State.ABSENT and (ids is None or stand.id in ids):
-                del self._by_id[stand.id]
+                if self._by_id.get(stand.id) is stand:  # in another database the number may be another's by now
+                    del self._by_id[stand.id]
                 stand.id = None
         self.version += 1
 

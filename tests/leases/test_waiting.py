@@ -1,0 +1,107 @@
+"""What is known of who holds a lease that a node waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import asyncpg
+from support.cluster import cluster
+from support.gatehouse import HurriedClock, aside, server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.postgres import Postgres
+
+
+async def test_a_node_that_waits_says_who_holds_the_lease(database: str) -> None:
+    """Scenario 21: a node that waits knows the holder's name, host and process, and says so once when it takes long."""
+    async with cluster(database) as nodes:
+        first = await nodes.add("mail", name="first")
+        await nodes.holder("mail")
+        second = await nodes.add("mail", clock=HurriedClock(10.0))
+        stand = second.node.stand("mail")
+        await nodes.until(lambda: stand.holder is not None and stand.holder.since is not None)
+        assert stand.holder is not None
+        assert stand.holder.name == f"first@{socket.gethostname()}:{os.getpid()}"
+        assert (stand.holder.host, stand.holder.pid) == (socket.gethostname(), os.getpid())
+        [[acquired]] = await nodes.query("select acquired_at from supervisor.lease")
+        assert stand.holder.since == acquired
+        told = await nodes.entries.wait_for("lease.waiting")
+        assert told.fields["holder"] == stand.holder.name
+        assert told.fields["holder_pid"] == os.getpid()
+        assert told.fields["lease"] == "mail"
+        await asyncio.sleep(2)  # twenty of its seconds
+        assert len(nodes.entries.of("lease.waiting")) == 1
+        third = await nodes.add("mail", name="third")
+        await first.stop()
+        await nodes.until(lambda: second.held or third.held)
+        if third.held:
+            await nodes.entries.wait_for("lease.waiting", times=2, holder=third.node.identity.name)
+
+
+async def test_a_lock_that_no_node_holds_is_waited_for(database: str) -> None:
+    """A lease whose lock some other session holds is waited for, and status and journal say that it is no node's."""
+    async with cluster(database) as nodes:
+        node = await nodes.add(clock=HurriedClock(10.0))
+        connection = await asyncpg.connect(database)
+        lease = await connection.fetchval("select id from supervisor.lease_ids('{mail}')")
+        await connection.execute(f"select pg_advisory_lock(1885827842, {lease})")
+        node.stand_for(["mail"])
+        told = await nodes.entries.wait_for("lease.waiting")
+        assert told.fields["holder"] == "a session that is no node's"
+        assert not node.held
+        await connection.close()
+        await nodes.holder("mail")
+
+
+async def test_a_reload_that_changes_the_database_takes_the_node_along(
+    postgres: Postgres, make_postgres: Callable[[], Postgres]
+) -> None:
+    """When the connection string changes, the leases of the old database are lost and those of the new one taken."""
+    other = make_postgres()
+    async with cluster(other.dsn()) as there, cluster(postgres.dsn()) as here:
+        await there.add("unrelated")  # numbers are given out there already
+        node = await here.add("mail", "other")
+        await here.until(lambda: len(node.held) == 2)
+        gate, old = node.database.gate_for(server(other.dsn()), node.database.gate.config), node.database.gate
+        assert await gate.connect_once() is None
+        node.occupants["mail"].is_stubborn = True  # it takes a moment to end
+        await node.database.switch(gate, limit_s=1.0)
+        node.tasks.cancel("gate")
+        node.tasks.start(gate.run(), name="gate")
+        await here.until(lambda: node.occupants["other"].epochs == [1, 1])
+        node.occupants["mail"].is_running = False
+        node.occupants["mail"].is_stubborn = False
+        node.node.stand("mail").vacate()
+        await here.until(lambda: node.occupants["mail"].epochs == [1, 1])
+        rows = await there.query("select name from supervisor.lease where node_id is not null order by name")
+        assert [row["name"] for row in rows] == ["mail", "other", "unrelated"]
+        assert await node.commit("mail") == 1
+        assert old.link is None
+        assert not await aside(postgres.execute, "select 1 from supervisor.held")
+
+
+async def test_a_role_with_the_three_grants_is_enough(postgres: Postgres) -> None:
+    """A daemon that does not own the schema holds leases, hands them over and ends a stuck transaction."""
+    async with cluster(postgres.dsn()) as nodes:
+        postgres.add_user("app", "secret")
+        postgres.execute(
+            "grant usage on schema supervisor to app; grant select on all tables in schema supervisor to app; "
+            "grant execute on all functions in schema supervisor to app"
+        )
+        dsn = postgres.dsn(user="app", password="secret")
+        first = await nodes.add("mail", dsn=dsn)
+        await nodes.holder("mail")
+        second = await nodes.add("mail", dsn=dsn)
+        assert await first.commit("mail") == 1
+        link = first.database.gate.link
+        assert link is not None
+        link.connection.terminate()
+        await nodes.until(lambda: len(first.occupants["mail"].epochs + second.occupants["mail"].epochs) == 2)
+        await nodes.holders("mail")[0].stop()
+        await nodes.until(lambda: nodes.holders("mail"))
+        assert not nodes.crashed
