@@ -106,6 +106,18 @@ def _append(options: argparse.Namespace) -> int:
     return append(options.config, options.stream, options.type, options.data)
 
 
+def _projections(options: argparse.Namespace) -> int:
+    from supervisor.cli import projections  # noqa: PLC0415 - only what the command needs
+
+    match options.action:
+        case "list":
+            return projections.list_projections(options.config, as_json=options.json)
+        case "reset":
+            return projections.reset(options.config, options.name, to=options.to)
+        case _:
+            return projections.skip(options.config, options.name)
+
+
 def _unit(options: argparse.Namespace) -> int:
     from supervisor.cli.unit import print_unit  # noqa: PLC0415 - only what the command needs
 
@@ -121,5 +133,6 @@ _HANDLERS = {
     "restart": _order,
     "migrate": _migrate,
     "append": _append,
+    "projections": _projections,
     "unit": _unit,
 }

@@ -45,8 +45,24 @@ def parser_of_commands() -> Parser:
     append.add_argument("stream", metavar="STREAM", help="what it concerns, such as orders-17")
     append.add_argument("type", metavar="TYPE", help="what happened, such as placed")
     append.add_argument("data", metavar="JSON", nargs="?", default="{}", help="a JSON object (default: {})")
+    _add_projections(commands)
     _add(commands, "unit", "print a hardened systemd unit for this configuration")
     return parser
+
+
+def _add_projections(commands: argparse._SubParsersAction[Parser]) -> None:
+    about = "Look at projections, and move one that stands still."
+    parser = commands.add_parser("projections", help=about[0].lower() + about[1:-1], description=about)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+    listing = _add(actions, "list", "show how far each has come, and where one has stopped")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    reset = _add(actions, "reset", "let one begin again; what it has written stays")
+    reset.add_argument("name", metavar="NAME", help="the projection")
+    reset.add_argument(
+        "--to", metavar="POSITION", type=int, default=0, help="the first event is the one after this (default: 0, all)"
+    )
+    skip = _add(actions, "skip", "leave out the event at which one has stopped")
+    skip.add_argument("name", metavar="NAME", help="the projection")
 
 
 def _add(

@@ -1,0 +1,163 @@
+"""`projections list/reset/skip`: how far each has come, and how to move one that stands still."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import asyncpg
+
+from supervisor.cli.columns import align
+from supervisor.cli.nodes import lag
+from supervisor.cli.output import complain, show
+from supervisor.cli.own_connection import carry_out, configuration, connected
+from supervisor.config.model import Projection
+from supervisor.config.table import nearest
+from supervisor.daemon.cluster_rows import SHARDS, projection_rows
+from supervisor.database.error_class import ErrorClass, classify, is_suspicious
+from supervisor.errors import DatabaseRefused, DatabaseUnavailable, SchemaUnusable, SupervisorError
+from supervisor.events.glob import like_patterns
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from supervisor.config.model import Config
+
+_REFUSED = 1
+# So many positions are looked at to count a backlog, of all projections together; a longer one is estimated.
+_COUNTED = 1_000_000
+_COLUMNS = ("PROJECTION", "SHARD", "POSITION", "LAG", "APPLIED", "DEAD", "STOPPED AT")
+_DEAD = "SELECT projection, count(*)::int AS letters FROM supervisor.dead_letter GROUP BY projection"
+_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+class _Refused(SupervisorError):
+    """What was asked for cannot be done; nothing has been changed."""
+
+
+def list_projections(config_path: str | None, *, as_json: bool) -> int:
+    """Print every projection and return the exit status."""
+
+    async def act(connection: Any, config: Config) -> str:
+        rows = await _rows(connection, config)
+        return json.dumps(rows, indent=2) if as_json else _table(rows)
+
+    return carry_out(_do(config_path, act))
+
+
+def reset(config_path: str | None, name: str, *, to: int) -> int:
+    """Let a projection begin again after position `to` and return the exit status."""
+
+    async def act(connection: Any, config: Config) -> str:
+        if not await connection.fetchval("SELECT supervisor.reset_projection($1, $2)", name, to):
+            await _complain_of_name(connection, config, name)
+        whence = "from the start" if to == 0 else f"after position {to}"
+        first = await connection.fetchval("SELECT min(position) FROM supervisor.event")
+        # The sequence's first number was drawn when the schema was made.
+        pruned = "" if first is None or first <= max(to + 1, 2) else f"; what is left of the log begins at {first}"
+        return f"{name} begins again {whence}{pruned}"
+
+    return carry_out(_do(config_path, act))
+
+
+def skip(config_path: str | None, name: str) -> int:
+    """Skip the events at which a projection has stopped and return the exit status."""
+
+    async def act(connection: Any, config: Config) -> str:
+        rows = await connection.fetch("SELECT * FROM supervisor.skip_poison($1) AS position", name)
+        if not rows:
+            await _complain_of_name(connection, config, name, otherwise=f"{name} has not stopped at any event")
+        positions = [str(row["position"]) for row in rows]
+        what = f"event {positions[0]}" if len(positions) == 1 else f"events {', '.join(positions)}"
+        return f"{name}: skipped {what}, now among its dead letters (supervisor.dead_letter)"
+
+    return carry_out(_do(config_path, act))
+
+
+async def _do(config_path: str | None, act: Callable[[Any, Config], Awaitable[str]]) -> int:
+    config = configuration(config_path)
+    async with connected(config) as connection:
+        try:
+            show(await act(connection, config))
+        except _Refused as error:
+            complain(str(error))
+            return _REFUSED
+        except (asyncpg.InvalidParameterValueError, asyncpg.DataError) as error:
+            complain(f"Nothing was changed: {error}")
+            return _REFUSED
+        except _LOST as error:
+            _explain(error)
+    return 0
+
+
+async def _complain_of_name(
+    connection: Any, config: Config, name: str, *, otherwise: str | None = None
+) -> NoReturn:  # fmt: skip
+    known = [row["name"] for row in await connection.fetch("SELECT name FROM supervisor.projection ORDER BY 1")]
+    if otherwise is not None and name in known:
+        raise _Refused(otherwise)
+    if name in _configured(config):
+        raise _Refused(f"{name} has never run on this database: there is nothing to move")
+    near = nearest(name, [*known, *_configured(config)])
+    hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}" if known else "there is none at all"
+    raise _Refused(f"there is no projection {name}; {hint}")
+
+
+async def _rows(connection: Any, config: Config) -> list[dict[str, Any]]:
+    """Return one row a projection, of the configuration or of the database."""
+    configured = _configured(config)
+    known = [row["name"] for row in await connection.fetch("SELECT name FROM supervisor.projection")]
+    # Of one that another daemon runs, nobody here knows its streams.
+    patterns = {name: like_patterns(configured[name].streams if name in configured else ()) for name in known}
+    laid_out = projection_rows(await connection.fetch(SHARDS, json.dumps(patterns), _COUNTED))
+    letters = {row["projection"]: row["letters"] for row in await connection.fetch(_DEAD)}
+    rows = [row | {"dead_letters": letters.get(row["name"], 0)} for row in laid_out]
+    rows += [{"name": name, "shards": [], "dead_letters": 0} for name in configured if name not in known]
+    return sorted((row | {"configured": row["name"] in configured} for row in rows), key=lambda row: str(row["name"]))
+
+
+def _configured(config: Config) -> Mapping[str, Projection]:
+    return {name: spec.kind for name, spec in config.workers.items() if isinstance(spec.kind, Projection)}
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "There is no projection."
+    return "\n".join(align([_COLUMNS, *(cells for row in rows for cells in _cells(row))]))
+
+
+def _cells(row: dict[str, Any]) -> list[tuple[str, ...]]:
+    name = str(row["name"])
+    if not row["shards"]:
+        return [(name, "", "", "", "", "", "it has never run here")]
+    foreign = "" if row["configured"] else "not in this configuration"
+    return [
+        (
+            name if number == 0 else "",
+            f"{number + 1}/{len(row['shards'])}",
+            str(shard["position"]),
+            lag(shard),
+            str(shard["applied"]),
+            str(row["dead_letters"]) if number == 0 else "",
+            f"{shard['poison']}: {shard['error']}" if shard["poison"] is not None else foreign if number == 0 else "",
+        )
+        for number, shard in enumerate(row["shards"])
+    ]
+
+
+def _explain(error: Exception) -> NoReturn:
+    says = " ".join(str(error).split())
+    match classify(error):
+        case ErrorClass.REFUSED:
+            raise DatabaseRefused(
+                f"The database refused it: {says}. The role needs GRANT USAGE ON SCHEMA supervisor, SELECT on its"
+                " tables and EXECUTE on its functions."
+            ) from error
+        case _ if is_suspicious(error):
+            raise DatabaseUnavailable(f"The connection was lost: {says}. Look with `projections list`.") from error
+        case _ if isinstance(
+            error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError)
+        ):
+            raise SchemaUnusable("The SQL schema is not there, or too old: run `pgsupervisor migrate`.") from error
+        case _:
+            raise DatabaseUnavailable(f"The database could not do it: {says}") from error
