@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from supervisor.config.difference import difference
 from supervisor.config.model import Server
 from supervisor.daemon.aside import aside
-from supervisor.daemon.proof import prove_leases, prove_schema
 from supervisor.daemon.status import status_line
 from supervisor.errors import ConfigError, Fault, SupervisorError
 from supervisor.journal import tell
@@ -214,10 +213,13 @@ class Reloader:
         assert database is not None  # noqa: S101 - reloads begin after the start
         # While the start still connects, it sees to all this itself.
         is_first = is_needed and daemon.leasing is None and daemon.supervisor is not None
-        if gate is not None or is_first:
-            await prove_schema(
-                gate or database.gate, config.database, is_needed=is_needed, clock=daemon.clock, rng=daemon.rng
-            )
+        if gate is None and not is_first:
+            return None
+        from supervisor.daemon.proof import prove_leases, prove_schema  # noqa: PLC0415 - few reloads need it
+
+        await prove_schema(
+            gate or database.gate, config.database, is_needed=is_needed, clock=daemon.clock, rng=daemon.rng
+        )
         if gate is not None and is_needed:
             await prove_leases(gate, clock=daemon.clock)
         if not is_first:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from supervisor.errors import SupervisorError
 from supervisor.journal import tell
 from supervisor.supervision.state import Wanted
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
 
     from supervisor.config.model import WorkerSpec
     from supervisor.supervision.runner import Runner
+
+
+class UnknownWorker(SupervisorError):
+    """There is no worker of this name; the message names the nearest."""
+
+    @classmethod
+    def among(cls, known: Iterable[str], name: str) -> UnknownWorker:
+        """Return the error for a name that is none of the known ones."""
+        from difflib import get_close_matches  # noqa: PLC0415 - only a typo needs it
+
+        near = get_close_matches(name, [*known], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return cls(f"there is no worker {name!r}{hint}")
 
 
 class Crew:

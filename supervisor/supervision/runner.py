@@ -101,6 +101,11 @@ class Runner:
         self.left_behind.append(run)
         run.when_done(self.attention.wake)
 
+    @property
+    def lives_on(self) -> bool:
+        """Whether anything of it still runs."""
+        return self.run is not None or any(not run.is_done for run in self.left_behind)
+
     def has_left_behind(self) -> bool:
         """Whether a run that was left behind still lives."""
         self.left_behind[:] = [run for run in self.left_behind if not run.is_done]

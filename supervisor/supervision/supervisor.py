@@ -6,10 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import ends_within
-from supervisor.errors import SupervisorError
 from supervisor.journal import tell
 from supervisor.supervision.alarm import Alarm
-from supervisor.supervision.crew import Crew
+from supervisor.supervision.crew import Crew, UnknownWorker
 from supervisor.supervision.floor import Floor
 from supervisor.supervision.parking import Parking
 from supervisor.supervision.soundness import Soundness
@@ -37,10 +36,6 @@ LOUD = 20
 _NET_S = 5.0
 _DAEMON_STOPS = "the daemon stops"
 _MOVED = "the database connection changed"
-
-
-class UnknownWorker(SupervisorError):
-    """There is no worker of this name; the message names the nearest."""
 
 
 class Supervisor:
@@ -120,11 +115,11 @@ class Supervisor:
             crew.tell("worker.stopped", is_quiet=said >= LOUD, reason=_DAEMON_STOPS)
         self._alarm.close()
         self._tasks.cancel_all()
-        return sorted({runner.spec.name for runner in self._everybody() if _lives_on(runner)})
+        return sorted({runner.spec.name for runner in self._everybody() if runner.lives_on})
 
     def unreleasable(self) -> list[str]:
         """Return the workers whose leases cannot be given back, because their runs would not end."""
-        left = (runner for runner in self._everybody() if runner.tenancy is not None and _lives_on(runner))
+        left = (runner for runner in self._everybody() if runner.tenancy is not None and runner.lives_on)
         return sorted({runner.spec.name for runner in left})
 
     def hurry(self) -> None:
@@ -258,13 +253,9 @@ class Supervisor:
         return [*self._runners(), *(runner for ghosts in self._ghosts.values() for runner in ghosts)]
 
     def _crew(self, name: str) -> Crew:
-        if (crew := self._crews.get(name)) is not None:
-            return crew
-        from difflib import get_close_matches  # noqa: PLC0415 - only a typo needs it
-
-        near = get_close_matches(name, self._crews, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UnknownWorker(f"there is no worker {name!r}{hint}")
+        if (crew := self._crews.get(name)) is None:
+            raise UnknownWorker.among(self._crews, name)
+        return crew
 
     def _order(self, name: str, wanted: Wanted) -> None:
         crew = self._crew(name)
@@ -292,7 +283,7 @@ class Supervisor:
         crew.give_up_leases()
         if self._crews.get(crew.spec.name) is crew:
             del self._crews[crew.spec.name]
-            if ghosts := [runner for runner in crew.runners if _lives_on(runner)]:
+            if ghosts := [runner for runner in crew.runners if runner.lives_on]:
                 self._ghosts[crew.spec.name] = ghosts
 
     async def _end(self, crew: Crew, reason: str) -> None:
@@ -313,7 +304,3 @@ class Supervisor:
 
 async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
-
-
-def _lives_on(runner: Runner) -> bool:
-    return runner.run is not None or any(not run.is_done for run in runner.left_behind)

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from support.bouncer import bouncer
 from support.launching import config, request, status, worker_row
 
 if TYPE_CHECKING:
@@ -296,3 +297,78 @@ def test_a_periodic_singleton_ticks_in_one_place(launch: Launcher, table: str, s
         where gap < '100ms'
     """
     assert ask(shared_postgres, table, close) == "0"
+
+
+def test_a_reload_in_an_outage_does_not_add_the_first_singleton(launch: Launcher, postgres: Postgres) -> None:
+    """Nobody knows then whether leases can be had: the reload is refused, and works once the database is back."""
+    postgres.execute("create table effect (epoch bigint)")
+    daemon = launch.ready(config(postgres.dsn(), workers=PLAIN), IDLE + WORK)
+    postgres.stop("immediate")
+    daemon.wait_for("database.lost")
+    daemon.write(config(postgres.dsn(), workers=PLAIN + SINGLETON))
+    answer = request(daemon, "reload")
+    assert not answer["ok"]
+    assert "the database is away" in answer["error"]
+    postgres.start()
+    daemon.wait_for("database.recovered")
+    assert request(daemon, "reload")["ok"]
+    assert daemon.wait_for("run 1")["epoch"] == 1
+
+
+def test_a_reload_behind_a_pooling_proxy_adds_no_singleton(launch: Launcher, postgres: Postgres) -> None:
+    """Through a proxy that pools transactions the first singleton is refused, and the plain workers run on."""
+    postgres.execute("create table effect (epoch bigint)")
+    with bouncer(postgres, "transaction") as dsn:
+        daemon = launch.ready(config(dsn, workers=PLAIN), IDLE + WORK)
+        daemon.write(config(dsn, workers=PLAIN + SINGLETON))
+        answer = request(daemon, "reload")
+        assert not answer["ok"]
+        assert "pools transactions" in answer["error"]
+        assert [row["state"] for row in status(daemon)["workers"]] == ["running"]
+        assert not daemon.said("node.joined")
+        assert daemon.stop() == 0
+
+
+def test_a_reload_to_a_pooling_proxy_leaves_the_leases_where_they_are(launch: Launcher, postgres: Postgres) -> None:
+    """A dsn behind which leases cannot work is refused as a whole, before anything changes."""
+    postgres.execute("create table effect (epoch bigint)")
+    daemon = launch.ready(config(postgres.dsn(), workers=SINGLETON), WORK)
+    daemon.wait_for("run 1")
+    with bouncer(postgres, "transaction") as dsn:
+        daemon.write(config(dsn, workers=SINGLETON))
+        until(lambda: "refuses connections" not in request(daemon, "reload")["error"])
+        answer = request(daemon, "reload")
+        assert not answer["ok"]
+        assert "pools transactions" in answer["error"]
+    (lease,) = worker_row(daemon)["leases"]
+    assert (lease["standing"], lease["epoch"], worker_row(daemon)["runs"]) == ("held", 1, 1)
+
+
+VIEW = '[workers.view]\nkind = "projection"\nrun = "workers:view"\nshards = 2\nrestart = "always"\n'
+PROJECT = """
+    async def view(ctx, events):
+        for event in events:
+            if event.type == "poison":
+                raise ValueError("cannot apply it")
+            await ctx.tx.execute("insert into effect values ($1)", event.position)
+"""
+
+
+def test_a_projection_goes_on_once_its_poison_is_skipped(
+    launch: Launcher, table: str, shared_postgres: Postgres
+) -> None:
+    """A shard stands still at a poisoned event, degraded, and goes on by itself when that is skipped from outside."""
+    daemon = launch.ready(config(table, workers=VIEW), PROJECT)
+    append = "select supervisor.append('s', '{}')"
+    ask(shared_postgres, table, append.format("poison"))
+    daemon.wait_for("projection.poison")
+    until(lambda: worker_row(daemon, "view")["state"] == "failed")
+    row = worker_row(daemon, "view")
+    assert (row["running"], row["failures"], status(daemon)["state"]) == (1, 1, "degraded")
+    assert len(daemon.said("worker.failed")) == 0
+    ask(shared_postgres, table, append.format("good"))
+    ask(shared_postgres, table, "select supervisor.skip_poison('view')")
+    until(lambda: ask(shared_postgres, table, "select count(*) from effect") == "1")
+    until(lambda: worker_row(daemon, "view")["running"] == 2)
+    assert (status(daemon)["state"], len(daemon.said("projection.poison"))) == ("running", 1)
+    assert daemon.stop() == 0

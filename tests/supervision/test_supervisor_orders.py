@@ -10,8 +10,8 @@ import pytest
 from support.clock import settle
 from support.workers import ScriptedWorker, forever, periodic, reload, running, service
 
+from supervisor.supervision.crew import UnknownWorker
 from supervisor.supervision.runner import Runner
-from supervisor.supervision.supervisor import UnknownWorker
 
 
 async def test_pause_and_resume() -> None:

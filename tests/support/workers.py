@@ -143,11 +143,13 @@ class Stage:
         self.exits: list[WorkerExhausted] = []
         self.outlived: list[str] = []
         self.tenures: dict[str, ScriptedTenure] = {}
+        rng = HighRoller()
+        self._hire_others = hiring(clock=clock, outages=database, rng=rng, leasing=lambda: self)
         self.supervisor = Supervisor(
             hire=self._hire,
             outages=database,
             clock=clock,
-            rng=HighRoller(),
+            rng=rng,
             on_exhausted=self.exits.append,
             on_outlived=self.outlived.append,
         )
@@ -155,9 +157,7 @@ class Stage:
     def _hire(self, spec: WorkerSpec, function: Any, index: int) -> Work:
         if isinstance(spec.kind, Projection):
             return ScriptedProjection(function, self.stand(lease_name(spec.name, index, spec.kind.shards)))
-        return hiring(clock=self.clock, outages=self.database, rng=HighRoller(), leasing=lambda: self)(
-            spec, function, index
-        )
+        return self._hire_others(spec, function, index)
 
     @property
     def bell(self) -> Any:
