@@ -52,7 +52,7 @@ class Figures(NamedTuple):
 def figures_of(history: History, convergence_s: float, ends: Sequence[tuple[str, int]]) -> Figures:
     """Count and measure."""
     works = [turn for turn in history.turns if not turn.is_take]
-    leases = {"beat", "tick"}
+    leases = {"beat", "stubborn", "tick"}
     gaps = {lease: _longest(turn.at_s for turn in works if turn.lease == lease) for lease in leases}
     return Figures(
         events=len(history.events),

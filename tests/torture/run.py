@@ -36,7 +36,7 @@ PROJECTIONS = {
     "everything": Reading(("*",)),
     "letters": Reading(("mail-*",), buries_poison=True),
 }
-_SINGLES = ("lamp", "beat", "tick", "everything", "letters")
+_SINGLES = ("lamp", "beat", "stubborn", "tick", "everything", "letters")
 _CONFIG = """
 [supervisor]
 stop_timeout = "2s"
@@ -51,6 +51,11 @@ singleton = true
 [workers.beat]
 run = "workers:beat"
 singleton = true
+{patient}
+[workers.stubborn]
+run = "workers:stubborn"
+singleton = true
+settings = {{ dsn = "{{dsn}}" }}
 {patient}
 [workers.tick]
 kind = "periodic"

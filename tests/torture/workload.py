@@ -13,13 +13,18 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from supervisor import Context, Event
+    from supervisor.leases.lease import Lease
 
 NODE = f"{os.environ.get('TORTURE_NODE')}@{socket.gethostname()}:{os.getpid()}"
 TAIL_S = 1.2
+_FENCE = "select supervisor.fence($1, $2, $3) is not null"
+_WORK = "select torture.work($1, $2, $3, $4)"
 _APPLY = "select torture.apply($1, $2, $3, $4, $5, $6, $7, $8)"
 
 
@@ -52,6 +57,31 @@ async def beat(ctx: Context) -> None:
         await ctx.sleep(0.05)
 
 
+async def stubborn(ctx: Context) -> None:
+    """Service: writes on a connection of its own, and goes on when it is cancelled: nothing but the fence stops it."""
+    assert ctx.lease is not None
+    connection: asyncpg.Connection[Any] | None = None
+    end_s = float("inf")
+    while time.monotonic() < end_s:
+        try:
+            if connection is None or connection.is_closed():
+                connection = await asyncpg.connect(ctx.settings["dsn"], timeout=1, command_timeout=1)
+            await _work_alone(connection, ctx.lease)
+            await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            end_s = min(end_s, time.monotonic() + TAIL_S)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            await asyncio.sleep(0.05)
+    if connection is not None:
+        connection.terminate()
+
+
+async def _work_alone(connection: asyncpg.Connection[Any], lease: Lease) -> None:
+    async with connection.transaction():
+        if await connection.fetchval(_FENCE, lease.id, lease.epoch, lease.incarnation):
+            await connection.execute(_WORK, lease.name, lease.epoch, lease.incarnation, NODE)
+
+
 async def tick(ctx: Context) -> None:
     """Periodic: one fenced transaction for each tick."""
     await _work(ctx)
@@ -61,9 +91,7 @@ async def _work(ctx: Context) -> None:
     lease = ctx.lease
     assert lease is not None
     async with ctx.transaction() as connection:
-        await connection.execute(
-            "select torture.work($1, $2, $3, $4)", lease.name, lease.epoch, lease.incarnation, NODE
-        )
+        await connection.execute(_WORK, lease.name, lease.epoch, lease.incarnation, NODE)
         await _dawdle()
 
 
