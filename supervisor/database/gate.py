@@ -308,11 +308,15 @@ class Gate:
         self.listener.progressed()
 
     def _hang_up(self) -> None:
-        if self.link is not None:
+        link, self.link = self.link, None
+        if link is None:
+            return
+        self._linked.clear()
+        if self.resident is not None:
+            self.resident.parted(link)
+        else:
             # Never a farewell: the peer may be frozen, and a farewell waits for it.
-            self.link.connection.terminate()
-            self.link = None
-            self._linked.clear()
+            link.connection.terminate()
 
     def close(self) -> None:
         """End, whatever the state."""

@@ -42,6 +42,9 @@ class Resident(Protocol):
     def linked(self, gate: Gate, link: Link) -> None:
         """There is a connection, a new one."""
 
+    def parted(self, link: Link) -> None:
+        """The gate gives this connection up; the resident ends it once nothing rests on it any more."""
+
     async def check(self, link: Link, *, is_routine: bool) -> Failure | None:
         """Return what is wrong with the connection; a matter of routine may be answered without asking the server."""
 

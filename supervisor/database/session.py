@@ -112,8 +112,13 @@ class Session:
             return failure
 
     def end(self) -> None:
-        """Note that it is over."""
+        """Note that it is over; the connection stays until `hang_up`."""
         self.is_over = True
+
+    def hang_up(self) -> None:
+        """End the connection, and with it whatever the server still takes it to hold."""
+        # Never a farewell: the peer may be frozen, and a farewell waits for it.
+        self.link.connection.terminate()
 
     def give_up(self, reason: str) -> None:
         """Have the gate make another connection: this one cannot serve, though it may live."""
@@ -148,6 +153,8 @@ class Residence:
         on_end: Callable[[Session, str], object],
     ) -> None:
         self.session: Session | None = None
+        # The one that ended last: who heard of its end hangs up.
+        self._last: Session | None = None
         self._clock = clock
         self._on_begin = on_begin
         self._on_end = on_end
@@ -159,6 +166,13 @@ class Residence:
         session = self.session = Session(gate, link, clock=self._clock)
         link.connection.add_termination_listener(lambda _: self._terminated(session))
         self._on_begin()
+
+    def parted(self, link: Link) -> None:
+        """End the session of a connection that the gate gives up; whoever hears of that hangs up."""
+        if self.session is not None and self.session.link is link:
+            self._terminated(self.session)
+        elif self._last is None or self._last.link is not link:
+            link.connection.terminate()
 
     async def check(self, link: Link, *, is_routine: bool) -> Failure | None:
         """Return what is wrong with the connection."""
@@ -175,5 +189,6 @@ class Residence:
     def _end(self, reason: str) -> None:
         session, self.session = self.session, None
         if session is not None:
+            self._last = session
             session.end()
             self._on_end(session, reason)

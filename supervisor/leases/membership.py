@@ -58,9 +58,13 @@ class Membership:
             return None
         return self._familiar
 
+    def is_return(self, session: Session) -> bool:
+        """Whether this node has been on the session's database before."""
+        return self._former is not None and self._former.session.gate is session.gate
+
     async def join(self, session: Session) -> Joined:
         """Make a session this node's, again if it is already; raises as `Session.do` does."""
-        if self._former is not None and self._former.session.gate is not session.gate:
+        if not self.is_return(session):
             self._former = None  # it is another database, perhaps
             self._stands.forget_rows()
         self._published = None

@@ -191,4 +191,5 @@ class Node:
     def _session_ended(self, session: Session, reason: str) -> None:
         self._membership.part()
         self._custody.end_session(session, reason)
+        self._trustee.hang_up(session)
         self._waker.call()

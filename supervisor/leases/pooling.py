@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _TELL_PID = "DO $$ BEGIN RAISE INFO '%', pg_catalog.pg_backend_pid(); END $$"
 # A proxy that hands out its processes in turns shows each of them within so many.
-_ROUNDS = 40
+_ROUNDS = 20
 _LIMIT_S = 5.0
 _LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _PROBLEM = (

@@ -18,7 +18,7 @@ from supervisor.leases.listening import Asking, requests_for
 from supervisor.leases.look import LOOK, look_of
 from supervisor.leases.plan import SETTLE_S
 from supervisor.leases.pooling import refuse_transaction_pooling
-from supervisor.leases.stand import Event
+from supervisor.leases.stand import Event, State
 from supervisor.leases.trust import CALM_LOOK_S, EAGER_LOOK_S
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class Routine:
         try:
             joined = self._membership.joined
             if joined is None or joined.session is not session:
+                if self._membership.is_return(session) and self._custody.stands.within(State.LOST):
+                    return  # it would end the former session, and with it the locks of what has not ended yet
                 joined = await self.join(session)
             await self._attend(joined)
             self.trouble = None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from supervisor.clock import Clock
+    from supervisor.database.session import Session
     from supervisor.leases.stand import Stand
     from supervisor.leases.stands import Stands
 
@@ -39,6 +40,15 @@ class Trustee:
         self._waker = Waker(clock=clock)
         self._on_distrust = on_distrust
         self._on_outlived = on_outlived
+        self._ended: list[Session] = []
+
+    def hang_up(self, session: Session) -> None:
+        """End a session's connection, but not before what ran under its leases has ended.
+
+        The server may not have noticed anything: it would give the locks away at once.
+        """
+        self._ended.append(session)
+        self._end_vacated()
 
     def notice(self) -> None:
         """Look at the stands again: something has changed."""
@@ -46,6 +56,13 @@ class Trustee:
 
     async def run(self) -> NoReturn:
         """Watch, for ever."""
+        try:
+            await self._watch()
+        finally:
+            for session in self._ended:
+                session.hang_up()
+
+    async def _watch(self) -> NoReturn:
         while True:
             now_s = self._clock.now_s()
             until_s = trusted_until_s(self.confirmed_s)
@@ -57,7 +74,15 @@ class Trustee:
                     stand.lost_s = None
                     if self._on_outlived is not None:
                         self._on_outlived(stand.name)
+            self._end_vacated()
             await self._waker.wait(self._due_s(lost, until_s))
+
+    def _end_vacated(self) -> None:
+        occupied = {stand.session for stand in self._stands.within(State.LOST)}
+        for session in tuple(self._ended):
+            if session not in occupied:
+                self._ended.remove(session)
+                session.hang_up()
 
     def _due_s(self, lost: list[Stand], until_s: float) -> float | None:
         """Return in how many seconds there is something to see to."""
