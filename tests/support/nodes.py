@@ -59,6 +59,7 @@ class Node:
 
     def start(self) -> None:
         """Start the process, as its unit would; nothing is waited for."""
+        self.daemon.kill()  # closes what is left of the one before, if there was one
         self.daemon.start("/usr/bin/env", "--block-signal=HUP", sys.executable, "-m", "supervisor")
 
     def reload(self) -> None:
