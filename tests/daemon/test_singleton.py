@@ -118,6 +118,7 @@ def test_who_ignores_its_stop_ends_the_process(launch: Launcher, database: str) 
     assert first.said("lease.outlived")[0]["worker"] == "main"
     assert first.said("worker.abandoned")
     assert not first.said("lease.released")
+    assert not first.said("lease.lost")
     assert second.wait_for("run 1")["epoch"] == 2
 
 
@@ -372,3 +373,23 @@ def test_a_projection_goes_on_once_its_poison_is_skipped(
     until(lambda: worker_row(daemon, "view")["running"] == 2)
     assert (status(daemon)["state"], len(daemon.said("projection.poison"))) == ("running", 1)
     assert daemon.stop() == 0
+
+
+def test_a_projection_begins_anew_on_another_database(launch: Launcher, table: str, shared_postgres: Postgres) -> None:
+    """After a reload to another database a projection is laid out there and applies the events of that one."""
+    new = f"{table.rpartition('/')[2]}_next"
+    shared_postgres.execute(f"create database {new}")
+    try:
+        shared_postgres.execute("create table effect (epoch bigint)", dbname=new)
+        daemon = launch.ready(config(table, workers=VIEW), PROJECT)
+        append = "select supervisor.append('s', 't')"
+        ask(shared_postgres, table, append)
+        until(lambda: ask(shared_postgres, table, "select count(*) from effect") == "1")
+        daemon.write(config(shared_postgres.dsn(dbname=new), workers=VIEW))
+        assert request(daemon, "reload")["ok"]
+        shared_postgres.execute(append, dbname=new)
+        until(lambda: shared_postgres.execute("select count(*) from effect", dbname=new) == "1")
+        assert not daemon.said("worker.failed")
+        assert daemon.stop() == 0
+    finally:
+        shared_postgres.execute(f"drop database {new} with (force)")

@@ -23,6 +23,7 @@ from support.workers import (
 
 from supervisor.errors import LeaseLost, Poisoned
 from supervisor.leases.tenure import Standing
+from supervisor.supervision.attendance import Attendance
 from supervisor.supervision.attention import Attention
 from supervisor.supervision.runner import Runner
 from supervisor.supervision.soundness import is_late
@@ -571,3 +572,23 @@ async def test_a_fault_of_the_runner_does_not_leak_the_lease(monkeypatch: pytest
         monkeypatch.undo()
         assert not stage.supervisor.is_sound()
         assert stage.tenures["mail"].said == ["offer", "vacate"]
+
+
+async def test_a_fault_of_the_runner_starts_no_second_run(monkeypatch: pytest.MonkeyPatch, deaf: Deaf) -> None:
+    """A run that a failing runner left behind is waited for: a singleton does not run twice, not even here."""
+
+    async def broken(_: Attendance) -> None:
+        monkeypatch.undo()
+        await settle()  # the run begins
+        raise RuntimeError("a fault of the daemon")
+
+    worker = ScriptedWorker(deaf)
+    async with running((SINGLETON, worker)) as stage:
+        monkeypatch.setattr(Attendance, "until_end", broken)
+        await give(stage)
+        await settle()
+        await stage.clock.jump(60.0)
+        assert (stage.state("mail"), worker.runs) == ("abandoned", 1)
+        deaf.may_end.set()
+        await settle()
+        assert (stage.state("mail"), worker.runs) == ("running", 2)
