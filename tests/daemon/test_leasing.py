@@ -1,0 +1,85 @@
+"""The daemon as a node: whether its loop turns, what the status says of trouble, and joins that fail."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from support.gatehouse import aside, gatehouse
+from support.inner_daemon import inner_daemon
+from support.launching import config
+
+from supervisor.clock import SystemClock
+from supervisor.daemon.leasing import Leasing
+from supervisor.daemon.status import status_line
+from supervisor.database.migration import ensure_schema
+from supervisor.errors import SupervisorError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from support.gatehouse import Gatehouse
+    from support.postgres import Postgres
+
+    from supervisor.daemon.daemon import Daemon
+
+
+@asynccontextmanager
+async def housed(tmp_path: Path, dsn: str) -> AsyncIterator[tuple[Daemon, Gatehouse]]:
+    """A daemon with a database, and nothing started yet."""
+    clock = SystemClock()
+    async with gatehouse(dsn, clock=clock) as house:
+        with inner_daemon(tmp_path, config(dsn), clock=clock) as daemon:
+            daemon.database, daemon.is_ready = house.database, True
+            try:
+                yield daemon, house
+            finally:
+                await asyncio.wait(daemon.tasks.cancel_all() or {asyncio.ensure_future(asyncio.sleep(0))})
+
+
+async def joined(daemon: Daemon, house: Gatehouse) -> Leasing:
+    """Make the daemon a node."""
+    await ensure_schema(house.database, mode="auto", is_needed=True, clock=daemon.clock, rng=daemon.rng)
+    daemon.leasing = leasing = Leasing(daemon, house.database)
+    await leasing.begin()
+    return leasing
+
+
+async def test_a_loop_that_does_not_turn_is_unsound(tmp_path: Path, database: str) -> None:
+    """The watchdog is fed only while the node looks; that it cannot look in an outage is no reason to be killed."""
+    async with housed(tmp_path, database) as (daemon, house):
+        leasing = await joined(daemon, house)
+        assert daemon.pulse.is_sound()
+        now_s = daemon.clock.now_s()
+        assert not leasing.is_overdue(now_s + 30.0)
+        assert leasing.is_overdue(now_s + 100.0)
+        house.gate.close()
+        assert not leasing.is_overdue(now_s + 100.0)
+
+
+async def test_trouble_is_shown(tmp_path: Path, database: str, shared_postgres: Postgres) -> None:
+    """A node that cannot do what a node does says so in STATUS, degraded, and is not taken for a loop that stands."""
+    async with housed(tmp_path, database) as (daemon, house):
+        leasing = await joined(daemon, house)
+        name = database.rpartition("/")[2]
+        rename = "alter function supervisor.look rename to glance"
+        await aside(lambda: shared_postgres.execute(rename, dbname=name))
+        leasing.stand("x").offer()
+        await house.until(lambda: leasing.node.trouble is not None)
+        assert "leases: " in status_line(daemon)
+        assert not leasing.is_overdue(daemon.clock.now_s() + 100.0)
+
+
+async def test_a_refused_join_leaves_nothing_behind(tmp_path: Path, database: str, shared_postgres: Postgres) -> None:
+    """When joining fails in a reload, the gate's connection serves on as if nobody had tried."""
+    async with housed(tmp_path, database) as (daemon, house):
+        leasing = Leasing(daemon, house.database)
+        with pytest.raises(SupervisorError, match="pgsupervisor migrate"):
+            await leasing.try_to_begin()
+        assert house.gate.resident is None
+        assert await house.gate.verify()
+        advisory = f"select count(*) from pg_locks where locktype = 'advisory' and pid = {house.backend()}"
+        assert await aside(lambda: shared_postgres.execute(advisory)) == "0"
