@@ -41,7 +41,6 @@ class Custody:
         stands: How this node stands to each.
         entries: What the journal hears of it.
         take_after_s: Until when nothing is taken, because it did not work.
-        trouble: Why it did not.
     """
 
     def __init__(
@@ -50,16 +49,20 @@ class Custody:
         self.stands = Stands(now_s=clock.now_s, on_change=on_change, on_lost=lambda stand, why: self.lose([stand], why))
         self.entries = LeaseEntries(clock=clock, tasks=tasks)
         self.take_after_s = float("-inf")
-        self.trouble: str | None = None
-        self._node = node
+        self._trouble: str | None = None
         self._clock = clock
         self._rng = rng
         self._tasks = tasks
         self._on_change = on_change
-        self._taker = Taker(database, clock=clock)
+        self._taker = Taker(database, node, clock=clock)
         self._failures = 0
         # Leases that could not be taken: somebody may have deleted their rows.
         self._doubted: set[int] = set()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last acquisition failed; None: it did not, or it is a while ago."""
+        return self._trouble if self._clock.now_s() < self.take_after_s + _AT_LEAST_S + _AGAIN.max_s else None
 
     def lose(self, stands: Iterable[Stand], reason: str) -> None:
         """Have what runs under these leases cancelled, and say it once for all."""
@@ -112,12 +115,15 @@ class Custody:
             self._tasks.start(self._take(joined, tuple(got)), name="leases: take")
 
     async def _take(self, joined: Joined, leases: tuple[int, ...]) -> None:
-        left, reason = await self._taker.take(leases, joined, self._node, lambda taken: self._taken(joined, taken))
-        if joined.session.is_over:
-            return
-        self.trouble = None
+        left, reason = await self._taker.take(
+            leases,
+            joined,
+            is_open=lambda lease: self._is_acquiring(joined, lease),
+            on_taken=lambda taken: self._taken(joined, taken),
+        )
+        left = tuple(lease for lease in left if self._is_acquiring(joined, lease))
         if left:
-            self.trouble = f"{len(left)} of its leases could not be taken: {reason}"
+            self._trouble = f"{len(left)} of its leases could not be taken: {reason}"
             self.take_after_s = self._clock.now_s() + _AT_LEAST_S + delay_s(_AGAIN, self._failures, self._rng.random())
             self._failures += 1
             # Given back: others may have more luck.
@@ -125,12 +131,16 @@ class Custody:
             self.stands.happens(left, Event.RECALL)
             self._on_change()
         else:
-            self._failures = 0
+            self._failures, self._trouble = 0, None
+
+    def _is_acquiring(self, joined: Joined, lease: int) -> bool:
+        stands = self.stands.of((lease,))
+        return any(stand.state is State.ACQUIRING and stand.session is joined.session for stand in stands)
 
     def _taken(self, joined: Joined, taken: Taken) -> None:
-        if joined.session.is_over:
-            return
         for stand in self.stands.of(tuple(taken.epochs)):
             epoch = taken.epochs[stand.id or 0]
-            if stand.happens(Event.TAKEN, Lease(stand.name, epoch, stand.id or 0, taken.incarnation)):
+            if stand.session is joined.session and stand.happens(
+                Event.TAKEN, Lease(stand.name, epoch, stand.id or 0, taken.incarnation)
+            ):
                 self.entries.note("lease.acquired", stand.name, epoch=epoch)

@@ -26,7 +26,7 @@ _SETTINGS = """
     SET tcp_keepalives_interval = '3s';
     SET tcp_keepalives_count = 4;
     SET tcp_user_timeout = '{idle_ms}ms';
-    SET lock_timeout = '2s';
+    SET lock_timeout = '500ms';
     SET idle_in_transaction_session_timeout = '10s';
     SET default_transaction_isolation = 'read committed';
 """

@@ -82,7 +82,7 @@ class Node:
         self._listening = Listening(self._waker.call)
         self._routine = Routine(
             custody=self._custody, membership=self._membership, roster=self._roster, listening=self._listening,
-            on_look=self._looked, clock=clock,
+            on_look=self._looked, clock=clock, rng=rng,
         )  # fmt: skip
         self._residence: Residence | None = None
 

@@ -82,14 +82,12 @@ class Plan(NamedTuple):
     """What is to be done, each a list of leases.
 
     Attributes:
-        lost: Believed to be held here, and not.
         strays: Held here, and nobody stands for them.
         tries: Free, and this node's to take.
         asks: To be asked of their holders.
         recalls: To be given back, because another node has asked for them rightly.
     """
 
-    lost: tuple[int, ...] = ()
     strays: tuple[int, ...] = ()
     tries: tuple[int, ...] = ()
     asks: tuple[int, ...] = ()
@@ -100,24 +98,32 @@ NOTHING = Memory({}, {})
 _BELIEVED = frozenset({State.HELD, State.RECALLED})
 
 
+def missing(me: int, look: Look, states: Mapping[int, State]) -> tuple[int, ...]:
+    """Return the leases that are believed to be held here, and whose locks this node's session does not hold."""
+    believed = [lease for lease, state in states.items() if state in _BELIEVED]
+    if not believed:
+        return ()
+    own = {lease for lease, holder in zip(look.leases, look.holders, strict=True) if holder == me}
+    return tuple(lease for lease in believed if lease not in own)
+
+
 def decide(situation: Situation, memory: Memory) -> tuple[Plan, Memory]:
     """Return what to do and what to remember."""
     me, states = situation.me, situation.states
     holder_of = situation.look.holder_of()
     own = {lease for lease, holder in holder_of.items() if holder == me}
-    lost = tuple(lease for lease, state in states.items() if state in _BELIEVED and lease not in own)
     strays = tuple(lease for lease in own if states.get(lease, State.ABSENT) is State.ABSENT)
     dull = _still_dull(situation, memory, holder_of)
     shares, idle, dull = _deal(situation, memory, holder_of, dull)
     if not situation.may_take:
-        return Plan(lost, strays, recalls=_recalls(situation, shares)), Memory(idle, dull)
+        return Plan(strays, recalls=_recalls(situation, shares)), Memory(idle, dull)
     open_ = [lease for lease in situation.wants.get(me, ()) if states.get(lease) is State.ABSENT]
     mine = sorted(lease for lease in open_ if shares.get(lease) == me)
     familiar = situation.familiar
     tries = tuple(lease for lease in mine if lease not in holder_of and (familiar is None or familiar.has(lease)))
     # Who just came back does not know yet who else does.
     asks = tuple(lease for lease in mine if holder_of.get(lease, me) not in (me, 0)) if familiar is None else ()
-    return Plan(lost, strays, tries, asks, _recalls(situation, shares)), Memory(idle, dull)
+    return Plan(strays, tries, asks, _recalls(situation, shares)), Memory(idle, dull)
 
 
 def _recalls(situation: Situation, shares: Mapping[int, int]) -> tuple[int, ...]:

@@ -16,13 +16,14 @@ from supervisor.errors import ConfigError
 from supervisor.leases.judgement import Judgement
 from supervisor.leases.listening import Asking, requests_for
 from supervisor.leases.look import LOOK, look_of
-from supervisor.leases.plan import SETTLE_S
+from supervisor.leases.plan import SETTLE_S, missing
 from supervisor.leases.pooling import refuse_transaction_pooling
 from supervisor.leases.stand import Event, State
 from supervisor.leases.trust import CALM_LOOK_S, EAGER_LOOK_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from random import Random
 
     from supervisor.clock import Clock
     from supervisor.database.session import Session
@@ -37,6 +38,8 @@ _NOTIFY = "SELECT pg_catalog.pg_notify('supervisor_lease', p) FROM unnest($1::te
 # Many notifications at once are one look.
 _BETWEEN_TURNS_S = 0.01
 _AFTER_FAILURE_S = 1.0
+# One notification wakes every node; they need not look in step ever after.
+_JITTER = 0.15
 
 
 class Routine:
@@ -55,6 +58,7 @@ class Routine:
         listening: Listening,
         on_look: Callable[[Look], object],
         clock: Clock,
+        rng: Random,
     ) -> None:
         self.trouble: str | None = None
         self._custody = custody
@@ -63,9 +67,11 @@ class Routine:
         self._listening = listening
         self._on_look = on_look
         self._clock = clock
+        self._rng = rng
         self._asking = Asking(clock=clock)
         self._judgement = Judgement(clock=clock)
         self._looked_s: float | None = None
+        self._eager_s = EAGER_LOOK_S
         self._not_before_s = float("-inf")
         self._withdrawing: asyncio.Future[None] | None = None
         self._leaving: asyncio.Future[None] | None = None
@@ -95,7 +101,7 @@ class Routine:
         if joined is None or self._looked_s is None:
             return EAGER_LOOK_S
         is_eager = not self._membership.is_withdrawn and any(self._custody.stands.waiting())
-        due_s = self._looked_s + (EAGER_LOOK_S if is_eager else CALM_LOOK_S)
+        due_s = self._looked_s + (self._eager_s if is_eager else CALM_LOOK_S)
         if is_eager and self._membership.familiar is not None:
             due_s = min(due_s, joined.at_s + SETTLE_S)
         return max(0.0, due_s - now_s)
@@ -163,6 +169,10 @@ class Routine:
             self._custody.end_session(joined.session, "another server process answers on its session")
             return None
         self._looked_s = sent_s
+        stands = self._custody.stands
+        lost = missing(joined.id, look, stands.states())
+        self._custody.lose(stands.of(lost), "its session does not hold the lock any more")
+        self._eager_s = EAGER_LOOK_S * (1 - _JITTER * self._rng.random())
         self._on_look(look)
         if not look.is_registered:
             self._membership.part()
@@ -178,7 +188,6 @@ class Routine:
             me=joined.id, look=look, custody=custody, membership=membership, peers=self._roster.peers,
             requests=self._listening.take_requests(),
         )  # fmt: skip
-        custody.lose(stands.of(plan.lost), "its session does not hold the lock any more")
         stands.happens(plan.recalls, Event.RECALL)
         await custody.give_back(joined, plan.strays)
         if plan.tries:

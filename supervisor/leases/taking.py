@@ -55,19 +55,25 @@ class Taken(NamedTuple):
 class Taker:
     """Takes leases whose locks are held."""
 
-    def __init__(self, database: Database, *, clock: Clock) -> None:
+    def __init__(self, database: Database, node: str, *, clock: Clock) -> None:
         self._database = database
+        self._node = node
         self._clock = clock
 
     async def take(
-        self, leases: tuple[int, ...], joined: Joined, node: str, on_taken: Callable[[Taken], object]
+        self,
+        leases: tuple[int, ...],
+        joined: Joined,
+        *,
+        is_open: Callable[[int], bool],
+        on_taken: Callable[[Taken], object],
     ) -> tuple[tuple[int, ...], str]:
         """Take leases, some of them at once and some when others let go of their rows.
 
         Args:
             leases: Whose locks the session of `joined` holds.
             joined: This node's session.
-            node: This node's name.
+            is_open: Whether a lease is still to be taken.
             on_taken: Called with each part.
 
         Returns:
@@ -76,8 +82,8 @@ class Taker:
         began_s, pause_s, has_ended_stuck = self._clock.now_s(), _AGAIN_S, False
         left = set(leases)
         try:
-            while left and not joined.session.is_over:
-                taken = await self._bump(sorted(left), joined, node)
+            while left := {lease for lease in left if is_open(lease)}:
+                taken = await self._bump(sorted(left), joined)
                 if taken.epochs:
                     left -= taken.epochs.keys()
                     on_taken(taken)
@@ -96,9 +102,9 @@ class Taker:
             return tuple(sorted(left)), _words(error)
         return tuple(sorted(left)), "a transaction of the former holder does not end"
 
-    async def _bump(self, leases: list[int], joined: Joined, node: str) -> Taken:
+    async def _bump(self, leases: list[int], joined: Joined) -> Taken:
         incarnation = uuid4()
-        rows = await self._fetch(_TAKE, leases, joined.backend.pid, joined.id, node, incarnation)
+        rows = await self._fetch(_TAKE, leases, joined.backend.pid, joined.id, self._node, incarnation)
         return Taken({row["id"]: row["epoch"] for row in rows}, incarnation)
 
     async def _fetch(self, query: str, *args: object) -> list[asyncpg.Record]:

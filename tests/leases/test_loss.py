@@ -147,6 +147,7 @@ async def test_leaving_releases_nothing_under_a_worker_that_lives(postgres: Post
             occupant.stand.decline()
         await nodes.until(lambda: second.held == {"other"})
         await first.node.leave()
+        await second.node._clock.sleep(1.5)
         assert second.held == {"other"}
         assert await nodes.query("select from supervisor.lease where name = 'mail' and node_id is not null")
         await first.kill()

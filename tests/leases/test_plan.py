@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.leases.look import Look
-from supervisor.leases.plan import DULL_AFTER_S, NOTHING, Familiar, Memory, Plan, Situation, decide
+from supervisor.leases.plan import DULL_AFTER_S, NOTHING, Familiar, Memory, Plan, Situation, decide, missing
 from supervisor.leases.share import Member, assign
 from supervisor.leases.stand import State
 
@@ -77,7 +77,8 @@ def test_a_request_is_checked_before_a_lease_is_given() -> None:
 
 def test_what_is_not_held_any_more_is_lost() -> None:
     """A lease that we believe in and that another, or nobody, holds is lost, also while its worker ends."""
-    assert plan({2: 2}, {1: H, 2: State.RECALLED, 3: State.LOST}).lost == (1, 2)
+    states = {1: H, 2: State.RECALLED, 3: State.LOST, 4: A, 5: H}
+    assert missing(1, look({2: 2, 5: 1}), states) == (1, 2)
 
 
 def test_a_lock_that_nobody_stands_for_is_a_stray() -> None:
@@ -146,7 +147,7 @@ class Cluster:
             node, self.now_s, look(self.holders, tuple(self.wants)), self.wants, states, asked, None, True
         )  # fmt: skip
         plan, self.memories[node] = decide(seen, self.memories[node])
-        assert not plan.lost
+        assert not missing(node, seen.look, states)
         assert not plan.strays
         for lease in plan.recalls:
             del self.holders[lease]
