@@ -61,9 +61,10 @@ def _workers(status: dict[str, Any]) -> list[str]:
     holder_of = holders(status) if "nodes" in status else None
     with_holder = [] if holder_of is None else ["HELD"]
     with_lag = ["LAG"] if projections else []
+    is_known = "nodes" in status and status["cluster"]["problem"] is None
     rows = [[*titles, *with_holder, *with_lag, "LAST ERROR"]]
     for worker in status["workers"]:
-        nobody = "by nobody" if worker["state"] == "standby" else ""
+        nobody = "by nobody" if worker["state"] == "standby" and is_known else ""
         held = [] if holder_of is None else [holder_of.get(worker["name"], nobody)]
         behind = [lag(projections.get(worker["name"]))] if with_lag else []
         rows.append([*_cells(worker), *held, *behind, str(worker.get("last_error") or "")])

@@ -134,6 +134,11 @@ def test_a_worker_that_waits_for_a_lease_of_nobody_says_so() -> None:
     assert "by nobody" in table(whole(**status())).splitlines()[5]
 
 
+def test_during_an_outage_nobody_is_said_to_hold_nothing() -> None:
+    """Where the database cannot be asked, a worker in standby says nothing of who has its lease."""
+    assert "by nobody" not in table(whole(**status(problem="the database is away", age_s=None)))
+
+
 def test_what_keeps_this_node_from_its_leases_is_told() -> None:
     """A node that cannot do what nodes do says why, below the table."""
     assert node_lines(status(trouble="permission denied"))[-1] == "  this node: permission denied"
