@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _REASONS = {
     policy.Ending.FAILED: "it failed and restart is never",
-    policy.Ending.POISONED: "it stands still at an event that it cannot apply",
+    policy.Ending.POISONED: "it stands still until a person acts",
 }
 
 

@@ -1,9 +1,9 @@
-"""Lays a projection out over its shards, once for each configuration of it."""
+"""Lays a projection out over its shards, as the newest configuration wants it."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
@@ -17,72 +17,105 @@ if TYPE_CHECKING:
 
     from supervisor.config.model import WorkerSpec
     from supervisor.database.waiting_pool import WaitingPool
+    from supervisor.workers.projection import ProjectionWork
+
+    Rest = Callable[[float], Awaitable[bool]]
 
 # It waits for the transactions of the former shards. As long as it waits, nobody else may take such a lock.
 _LOCK_LIMIT = "1s"
 _LIMIT_S = 30.0
 _AGAIN = Backoff(initial_s=0.25, factor=2.0, max_s=5.0, jitter="none")
+_LAY_OUT = "SELECT supervisor.lay_out($1, $2, $3 * interval '1 s')"
 _IN_THE_WAY = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
 class Layouts:
-    """What this daemon has laid out: all shards of a worker, and all their runs, share one layout.
+    """How this daemon wants its projections laid out, and since when.
 
-    A start and a reload lay out; a run that comes later takes what it finds. Otherwise two nodes with different
-    configurations would take turns for ever.
+    Every daemon has its say once for each configuration, and the newest one wins. A projection that runs here for the
+    first time long after the start must not undo what a node did that was reloaded meanwhile.
     """
 
-    __slots__ = ("_done", "_lock")
+    __slots__ = ("_configured", "_done", "_lock")
 
     def __init__(self) -> None:
+        self._configured: dict[str, tuple[WorkerSpec, float]] = {}
         self._done: dict[str, WorkerSpec] = {}
+        # One at a time: all shards of a projection wait for the same, and the pool is for others too.
         self._lock = asyncio.Lock()
 
-    async def ensure(
-        self, spec: WorkerSpec, shards: int, db: WaitingPool, *, rest: Callable[[float], Awaitable[bool]]
-    ) -> bool:
-        """Lay a worker out unless that was done for this configuration of it; false: it is to stop before.
+    def note(self, spec: WorkerSpec, *, now_s: float) -> None:
+        """Note that a worker is configured like this; only a change is news."""
+        known = self._configured.get(spec.name)
+        if known is None or known[0] != spec:
+            self._configured[spec.name] = (spec, now_s)
+
+    async def ensure(self, work: ProjectionWork, db: WaitingPool, *, rest: Rest, is_missing: bool = False) -> bool:
+        """Have a projection laid out as its configuration says; false: the worker is to stop before that is done.
 
         Args:
-            spec: The worker.
-            shards: Over how many shards.
-            db: Its pool.
+            work: One of its shards.
+            db: The shard's pool.
             rest: Waits for so many seconds, and returns false when the worker is to stop.
+            is_missing: Whether the database shows another layout, though this was done before.
+
+        Raises:
+            Poisoned: A newer configuration of another node says otherwise.
         """
         async with self._lock:
-            tries = 0
-            while self._done.get(spec.name) != spec:
-                try:
-                    has_changed = await _lay_out(db, spec.name, shards)
-                except _IN_THE_WAY as error:
-                    if tries == 0:
-                        tell("projection.waiting", worker=spec.name, shards=shards, reason=str(error))
-                    if not await rest(delay_s(_AGAIN, tries, 0.0)):
-                        return False
-                    tries += 1
-                else:
-                    self._done[spec.name] = spec
-                    if has_changed:
-                        tell("projection.laid_out", worker=spec.name, shards=shards)
+            if self._done.get(work.spec.name) == work.spec and not is_missing:
+                return True
+            return await self._lay_out(work, db, rest)
+
+    async def _lay_out(self, work: ProjectionWork, db: WaitingPool, rest: Rest) -> bool:
+        name, shards = work.spec.name, work.shard.shards
+        tries = 0
+        while True:
+            ago_s = work.clock.now_s() - self._configured[name][1]
+            try:
+                found = await _lay_out(db, name, shards, ago_s)
+            except _IN_THE_WAY as error:
+                if tries == 0:
+                    tell("projection.waiting", worker=name, shards=shards, reason=str(error))
+                if not await rest(delay_s(_AGAIN, tries, 0.0)):
+                    return False
+                tries += 1
+            else:
+                break
+        if found.shards != shards:
+            raise displaced(work, found.shards)
+        self._done[name] = work.spec
+        if found.has_changed:
+            tell("projection.laid_out", worker=name, shards=shards)
         return True
 
 
-async def _lay_out(db: WaitingPool, name: str, shards: int) -> Any:
+class _Layout(NamedTuple):
+    shards: int
+    has_changed: bool
+
+
+async def _lay_out(db: WaitingPool, name: str, shards: int, ago_s: float) -> _Layout:
     async with db.acquire() as connection:
         try:
             async with connection.transaction(isolation="read_committed"):
                 await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_LIMIT}'")
-                return await connection.fetchval("SELECT supervisor.lay_out($1, $2)", name, shards, timeout=_LIMIT_S)
+                has_changed = await connection.fetchval(_LAY_OUT, name, shards, ago_s, timeout=_LIMIT_S)
+                in_force = await connection.fetchval("SELECT shards FROM supervisor.projection WHERE name = $1", name)
         except asyncio.CancelledError:
+            # As with a batch: whoever cancels may have a lease to give back.
             connection.terminate()
             raise
+    return _Layout(in_force, bool(has_changed))
 
 
-def displaced(name: str, label: str | None, own: int, found: int) -> Poisoned:
+def displaced(work: ProjectionWork, found: int) -> Poisoned:
     """Tell that another node has laid a projection out differently, and return the error that ends the run."""
-    tell("projection.displaced", worker=name, shard=label, shards=found, own=own)
+    name, own = work.spec.name, work.shard.shards
+    tell("projection.displaced", worker=name, shard=work.shard.label, shards=found, own=own)
     if not found:
         return Poisoned(f"there is no projection {name} in the database any more; restart the worker to begin anew")
     return Poisoned(
-        f"another node has laid {name} out over {found} shards; here it is configured for {own}: reload this node"
+        f"{name} has been laid out over {found} shard{'' if found == 1 else 's'} by a node that was configured later; "
+        f"here it has {own}: reload this node with the same number"
     )

@@ -9,7 +9,7 @@ from supervisor.clock import ends_within
 from supervisor.config.model import Projection
 from supervisor.database.error_class import is_suspicious
 from supervisor.database.manual_transaction import connection_of
-from supervisor.errors import LeaseLost, Poisoned
+from supervisor.errors import LeaseLost, Poisoned, SupervisorError
 from supervisor.events.checkpoint import Checkpoint, Displaced, load, look
 from supervisor.events.reader import Reader
 from supervisor.journal import tell
@@ -41,6 +41,14 @@ _UNWRITTEN = 10_000
 _UNWRITTEN_S = 60.0
 
 
+class _NotLaidOut(SupervisorError):
+    """The database shows another number of shards, or none."""
+
+    def __init__(self, shards: int) -> None:
+        super().__init__(shards)
+        self.shards = shards
+
+
 class Projecting:
     """A run of one shard, under one lease.
 
@@ -65,6 +73,7 @@ class Projecting:
         self._checkpoint: Checkpoint | None = None
         # Where the checkpoint stands if the answer to a COMMIT was lost.
         self._aimed_at: int | None = None
+        self._has_insisted = False
         self._must_load = self._must_look = True
         self._seen_rings = self._seen_head = 0
         self._held_looks: int | None = None
@@ -84,8 +93,7 @@ class Projecting:
         """
         watching = asyncio.ensure_future(self._watch.run())  # noqa: TID251 - owned and ended right here
         try:
-            layouts = self._work.layouts
-            if await layouts.ensure(self._work.spec, self._kind.shards, self._db, rest=self._rest):
+            if await self._work.layouts.ensure(self._work, self._db, rest=self._rest):
                 while not self._stop.is_set:
                     await self._step()
         finally:
@@ -96,6 +104,8 @@ class Projecting:
             is_caught_up = await self._work_off()
         except CheckpointMoved:
             self._must_load = True
+        except _NotLaidOut as missing:
+            await self._lay_out_again(missing.shards)
         except (LeaseLost, Poisoned):
             raise
         except Exception as error:  # noqa: BLE001 - the handler's or the server's: what follows is decided in one place
@@ -136,7 +146,7 @@ class Projecting:
         work, former = self._work, self._checkpoint
         found = await load(lent, work.shard)
         if isinstance(found, Displaced):
-            raise displaced(work.spec.name, work.shard.label, self._kind.shards, found.shards)
+            raise _NotLaidOut(found.shards)
         if former is not None and found.revision != former.revision:
             self._condemned = None
             if (found.revision, found.position) != (former.revision + 1, self._aimed_at):
@@ -146,6 +156,13 @@ class Projecting:
         self._aimed_at = None
         self._reader.begin(found)
         self._must_load, self._must_look = False, True
+
+    async def _lay_out_again(self, found: int) -> None:
+        """Have it laid out after all: the run before this one may have been on another database."""
+        if self._checkpoint is not None or self._has_insisted:
+            raise displaced(self._work, found)
+        self._has_insisted = True
+        await self._work.layouts.ensure(self._work, self._db, rest=self._rest, is_missing=True)
 
     async def _look(self, lent: Any) -> None:
         bell, checkpoint = self._work.bell, self._known()

@@ -45,7 +45,7 @@ class ProjectionWork:
         shard: Which shard it is.
         tenure: The shard's lease.
         bell: What wakes it.
-        layouts: What its daemon has laid out.
+        layouts: How its daemon wants projections laid out.
         outages: The database.
         clock: Time.
         rng: Chance, for jitter.
@@ -68,6 +68,7 @@ class ProjectionWork:
         self.outages = outages
         self.clock = clock
         self.rng = rng
+        layouts.note(spec, now_s=clock.now_s())
         self._current: Projecting | None = None
 
     @property

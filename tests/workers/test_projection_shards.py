@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from support.gatehouse import HurriedClock
 from support.stage import Seen, appended, seen, stage
 
 from supervisor.errors import LeaseLost, Poisoned
@@ -172,7 +171,7 @@ async def test_a_node_that_was_not_reloaded_stands_aside(database: str) -> None:
         with pytest.raises((LeaseLost, Poisoned)):
             await actor.ended()
         await actor.start()
-        with pytest.raises(Poisoned, match="3 shards; here it is configured for 2"):
+        with pytest.raises(Poisoned, match="3 shards by a node that was configured later; here it has 2"):
             await actor.ended()
         # Another shard of the same daemon does not lay it out again either.
         sibling = await st.play(handler, shard=1, shards=2, layouts=old)
@@ -198,7 +197,7 @@ async def test_an_idle_shard_notices_that_it_was_displaced(database: str) -> Non
 
 async def test_a_layout_waits_for_a_stuck_transaction_and_says_so(database: str) -> None:
     """A batch in flight of a former shard is waited for, with one entry, and nobody queues behind who waits."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with stage(database) as st:
         begun, goes_on = asyncio.Event(), asyncio.Event()
 
         async def stuck(ctx: Any, events: Sequence[Any]) -> None:
@@ -220,6 +219,38 @@ async def test_a_layout_waits_for_a_stuck_transaction_and_says_so(database: str)
         await _through(st)
         assert len(await seen(st)) == 2
         assert len(st.entries.of("projection.laid_out", shards=2)) == 1
+
+
+async def test_the_newest_configuration_wins_whoever_runs_first(database: str) -> None:
+    """A node that stood by since before another was reloaded does not undo the new layout when its turn comes."""
+    async with stage(database) as st:
+        stood_by = st.cast(Seen(), shards=1, layouts=Layouts())
+        await asyncio.sleep(0.05)
+        await st.play(Seen(), shards=4, layouts=Layouts())
+        await st.until(lambda: _is_laid_out(st, 4))
+        await stood_by.start()
+        with pytest.raises(Poisoned, match="4 shards"):
+            await stood_by.ended()
+        assert await _is_laid_out(st, 4)
+        # Of two that were configured before they ran, too.
+        older, newer = st.cast(Seen(), shards=2, layouts=Layouts()), None
+        await asyncio.sleep(0.05)
+        newer = st.cast(Seen(), shards=3, layouts=Layouts())
+        await older.start()
+        await st.until(lambda: _is_laid_out(st, 2))
+        await newer.start()
+        await st.until(lambda: _is_laid_out(st, 3))
+
+
+async def test_another_database_is_laid_out_too(database: str) -> None:
+    """A run on a database that does not know the projection begins there, though its daemon had laid it out before."""
+    async with stage(database) as st:
+        actor = await st.play(Seen(), shards=2)
+        await st.until(lambda: _is_laid_out(st, 2))
+        await actor.end()
+        await st.owner.execute("delete from supervisor.projection")
+        await actor.start()
+        await st.until(lambda: _is_laid_out(st, 2))
 
 
 async def test_a_layout_that_has_to_wait_ends_with_its_worker(database: str) -> None:

@@ -27,8 +27,10 @@ COMMENT ON COLUMN supervisor.event.bucket IS 'A number made of the stream; shard
 CREATE TABLE supervisor.projection (
     name text PRIMARY KEY,
     shards int NOT NULL,
-    laid_out_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    configured_at timestamptz NOT NULL
 );
+COMMENT ON COLUMN supervisor.projection.configured_at IS
+    'When the newest of the daemons that want this number of shards was configured.';
 
 CREATE TABLE supervisor.checkpoint (
     projection text NOT NULL REFERENCES supervisor.projection ON DELETE CASCADE,
@@ -144,15 +146,19 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         ELSE ARRAY(SELECT format('%s/%sof%s', projection, n, shards) FROM generate_series(1, shards) AS n) END
 $$;
 
--- Lays a projection out over a number of shards; false: it is already. The holders of the former shards are fenced out
--- first (this waits for their transactions in flight), so that their checkpoints are final when they are read.
+-- Lays a projection out over a number of shards; false: it is already; null: a daemon that was configured later than the
+-- caller, `configured_ago` ago, wants another number. So the newest configuration wins, and never two of them in turns.
 --
--- The new shards begin where the hindmost of the former ones stood, and a layer says how far each of those had come.
-CREATE FUNCTION supervisor.lay_out(projection text, shards int) RETURNS boolean
+-- The holders of the former shards are fenced out first (this waits for their transactions in flight), so that their
+-- checkpoints are final when they are read. The new shards begin where the hindmost of the former ones stood, and a layer
+-- says how far each of those had come.
+CREATE FUNCTION supervisor.lay_out(projection text, shards int, configured_ago interval DEFAULT '0') RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
+    since timestamptz := clock_timestamp() - configured_ago;
     former int;
+    former_since timestamptz;
     passed bigint[];
     earlier jsonb;
     lowest bigint;
@@ -166,9 +172,17 @@ BEGIN
     IF projection IS NULL OR shards IS NULL OR shards < 1 THEN
         RAISE EXCEPTION 'a projection has a name and at least one shard' USING ERRCODE = '22023';
     END IF;
-    INSERT INTO supervisor.projection (name, shards) VALUES (projection, shards) ON CONFLICT DO NOTHING;
+    INSERT INTO supervisor.projection (name, shards, configured_at) VALUES (projection, shards, since)
+        ON CONFLICT DO NOTHING;
     -- No key of it changes: who buries an event under the name need not wait, or it would be a deadlock.
-    SELECT p.shards INTO former FROM supervisor.projection p WHERE p.name = projection FOR NO KEY UPDATE;
+    SELECT p.shards, p.configured_at INTO former, former_since FROM supervisor.projection p WHERE p.name = projection
+        FOR NO KEY UPDATE;
+    -- Unless the clock has been put back meanwhile, by a restore on another machine for instance.
+    IF former <> shards AND former_since > since AND former_since <= clock_timestamp() THEN
+        RETURN NULL;
+    END IF;
+    UPDATE supervisor.projection p SET shards = lay_out.shards, configured_at = since
+        WHERE p.name = projection AND (former <> lay_out.shards OR p.configured_at < since);
     IF former = shards THEN
         INSERT INTO supervisor.checkpoint (projection, shard, shards, position)
             SELECT projection, n, shards, 0 FROM generate_series(0, shards - 1) AS n ON CONFLICT DO NOTHING;
@@ -195,7 +209,6 @@ BEGIN
     INSERT INTO supervisor.checkpoint (projection, shard, shards, position, revision, applied, layers)
         SELECT projection, n, shards, lowest, last_revision + 1, CASE n WHEN 0 THEN total ELSE 0 END, earlier
         FROM generate_series(0, shards - 1) AS n;
-    UPDATE supervisor.projection p SET shards = lay_out.shards, laid_out_at = clock_timestamp() WHERE p.name = projection;
     PERFORM supervisor.say_moved(projection);
     RETURN true;
 END $$;
