@@ -94,9 +94,10 @@ async def join(
     wants: frozenset[int],
     former: Joined | None,
     *,
+    may_end_former: bool,
     clock: Clock,
     idle_limit_s: float = IDLE_SESSION_TIMEOUT_S,
-) -> Joined:
+) -> Joined | None:
     """Make a session this node's; raises as `Session.do` does.
 
     Args:
@@ -104,14 +105,16 @@ async def join(
         identity: Who joins.
         wants: The leases that it is ready to hold.
         former: This node's last session on this database. It may live on, unnoticed by the server, and hold locks.
+        may_end_former: Whether nothing runs any more under these locks.
         clock: For the pauses while the server ends it.
         idle_limit_s: After how much silence the server ends the session.
+
+    Returns:
+        The node's session; None: the former one lives on, and may not be ended yet.
     """
     await session.script(_SETTINGS.format(idle_ms=round(idle_limit_s * 1000)))
     [(pid, start)] = await session.ask(_SELF)
     backend = Backend(pid, start)
-    if former is not None and former.backend != backend:
-        await session.ask(_END_FORMER, *former.backend)
     node = former.id if former is not None else None
     tries = 0
     while True:
@@ -121,6 +124,10 @@ async def join(
         )  # fmt: skip
         if joined is not None:
             return Joined(session, joined, backend, clock.now_s())
+        if former is not None and tries == 0:
+            if not may_end_former:
+                return None
+            await session.ask(_END_FORMER, *former.backend)
         tries += 1
         if tries >= _MOST_TRIES:
             node = None  # somebody else is that node: this one is a new one

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.leases.joining import join
 from supervisor.leases.plan import SETTLE_S, Familiar
+from supervisor.leases.stand import State
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
@@ -58,21 +59,24 @@ class Membership:
             return None
         return self._familiar
 
-    def is_return(self, session: Session) -> bool:
-        """Whether this node has been on the session's database before."""
-        return self._former is not None and self._former.session.gate is session.gate
+    async def join(self, session: Session) -> Joined | None:
+        """Make a session this node's, again if it is already; raises as `Session.do` does.
 
-    async def join(self, session: Session) -> Joined:
-        """Make a session this node's, again if it is already; raises as `Session.do` does."""
-        if not self.is_return(session):
+        Returns:
+            The node's session; None: the former one lives on, and something still runs under its locks.
+        """
+        if self._former is not None and self._former.session.gate is not session.gate:
             self._former = None  # it is another database, perhaps
             self._stands.forget_rows()
         self._published = None
         await self._learn(session)
         wants = self.wants
         joined = await join(
-            session, self._identity, wants, self._former, clock=self._clock, idle_limit_s=self._idle_limit_s
-        )
+            session, self._identity, wants, self._former, may_end_former=not self._stands.within(State.LOST),
+            clock=self._clock, idle_limit_s=self._idle_limit_s,
+        )  # fmt: skip
+        if joined is None:
+            return None
         self.joined = self._former = joined
         await self.read_familiar(joined)
         self._published = wants

@@ -18,7 +18,7 @@ from supervisor.leases.listening import Asking, requests_for
 from supervisor.leases.look import LOOK, look_of
 from supervisor.leases.plan import SETTLE_S, missing
 from supervisor.leases.pooling import refuse_transaction_pooling
-from supervisor.leases.stand import Event, State
+from supervisor.leases.stand import Event
 from supervisor.leases.trust import CALM_LOOK_S, EAGER_LOOK_S
 
 if TYPE_CHECKING:
@@ -114,10 +114,9 @@ class Routine:
         try:
             joined = self._membership.joined
             if joined is None or joined.session is not session:
-                if self._membership.is_return(session) and self._custody.stands.within(State.LOST):
-                    return  # it would end the former session, and with it the locks of what has not ended yet
                 joined = await self.join(session)
-            await self._attend(joined)
+            if joined is not None:
+                await self._attend(joined)
             self.trouble = None
         except SessionEnded:
             return  # the gate makes another one, and wakes this loop
@@ -125,8 +124,8 @@ class Routine:
             self.trouble = f"it cannot do what a node does: {error}"
             self._not_before_s = self._clock.now_s() + _AFTER_FAILURE_S
 
-    async def join(self, session: Session) -> Joined:
-        """Make a session this node's.
+    async def join(self, session: Session) -> Joined | None:
+        """Make a session this node's; None: something has to end first that still runs under the former one.
 
         Raises:
             ConfigError: It is none: a proxy pools transactions.
@@ -136,6 +135,8 @@ class Routine:
         is_first = self._looked_s is None
         await refuse_transaction_pooling(session, is_thorough=is_first)
         joined = await self._membership.join(session)
+        if joined is None:
+            return None
         self._roster.forget()
         self._judgement.forget()
         await self._listening.tune(joined)

@@ -89,6 +89,37 @@ async def test_a_node_that_is_cut_off_stops_before_the_lock_can_go(postgres: Pos
             await aside(proxy.thaw)
 
 
+async def test_a_deafened_node_gives_nothing_away_under_its_worker(postgres: Postgres) -> None:
+    """A node that the server hears and that hears nothing keeps its session until what ran under it has ended."""
+    with Proxy(postgres.port) as proxy:
+        async with cluster(postgres.dsn()) as nodes:
+            first = await nodes.add("mail", dsn=postgres.dsn(port=proxy.port), connect_timeout_s=1.0)
+            await nodes.holder("mail")
+            first.occupants["mail"].lingers_s = 1.5
+            second = await nodes.add("mail")
+            await second.node._clock.sleep(0.8)
+            await aside(proxy.freeze, "to_client")
+            while not second.held:
+                await nodes.until(lambda: second.held or first.occupants["mail"].ends)
+                assert not (first.held and second.held)
+                await asyncio.sleep(0.01)
+            assert first.occupants["mail"].ends == [Standing.LOST]
+            assert not first.held
+            await aside(proxy.thaw)
+
+
+async def test_a_restart_is_not_waited_out_by_the_slowest(postgres: Postgres) -> None:
+    """After a restart of the server leases come back at once, though a worker of another one still ends."""
+    async with cluster(postgres.dsn()) as nodes:
+        first = await nodes.add("quick", "slow")
+        await nodes.until(lambda: len(first.held) == 2)
+        first.occupants["slow"].lingers_s = 1.5
+        await aside(postgres.restart)
+        await nodes.until(lambda: first.occupants["quick"].epochs == [1, 2], limit_s=1.4)
+        assert first.occupants["slow"].epochs == [1]
+        await nodes.until(lambda: first.occupants["slow"].epochs == [1, 2])
+
+
 async def test_a_worker_that_outlives_its_lease_is_named(postgres: Postgres) -> None:
     """Who still runs when the grace after a loss is over is told, and its lease is not tried for again meanwhile."""
     async with cluster(postgres.dsn()) as nodes:

@@ -39,6 +39,7 @@ class Occupant:
         epochs: Those under which it has run.
         ends: Why each run ended.
         is_stubborn: Whether it stays when it is recalled, or its lease is lost.
+        lingers_s: How long it takes to end.
     """
 
     def __init__(self, stand: Stand, on_change: Callable[[], object]) -> None:
@@ -47,6 +48,7 @@ class Occupant:
         self.ends: list[Standing] = []
         self.is_running = False
         self.is_stubborn = False
+        self.lingers_s = 0.0
         self._on_change = on_change
         stand.heed(self.notice)
         stand.offer()
@@ -65,8 +67,13 @@ class Occupant:
         elif standing in (Standing.RECALLED, Standing.LOST) and not self.is_stubborn:
             if self.is_running:
                 self.ends.append(standing)
-            self.is_running = False
-            asyncio.get_running_loop().call_soon(self.stand.vacate)
+            asyncio.get_running_loop().call_later(self.lingers_s, self.end)
+        self._on_change()
+
+    def end(self) -> None:
+        """Have ended."""
+        self.is_running = False
+        self.stand.vacate()
         self._on_change()
 
 
