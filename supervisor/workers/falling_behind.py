@@ -39,11 +39,11 @@ class FallingBehind:
     def saw(self, sight: Sight) -> None:
         """Note what a look at the log has shown."""
         now_s = self._work.clock.now_s()
+        if self._reader.read_upto >= self._head:
+            self._unread_since_s = None  # all that was unread at the last look, however long ago that was
         self._server_time = (sight.now, now_s)
         self._head = sight.head
-        if sight.head <= self._reader.read_upto:
-            self._unread_since_s = None
-        elif self._unread_since_s is None:
+        if self._unread_since_s is None and sight.head > self._reader.read_upto:
             self._unread_since_s = now_s
 
     @property
