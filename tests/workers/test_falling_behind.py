@@ -21,25 +21,25 @@ def sight(head: int) -> Sight:
     return Sight(revision=0, head=head, horizon=head, now=NOW)
 
 
-def test_what_comes_after_an_idle_hour_has_not_waited_for_an_hour() -> None:
+async def test_what_comes_after_an_idle_hour_has_not_waited_for_an_hour() -> None:
     """What was unread at the last look and has been read since does not make the next event look old."""
     clock, reader = FakeClock(), Reader(Shard("view", 0, 1), (), batch=10)
     behind = FallingBehind(SimpleNamespace(clock=clock, bell=Bell()), reader, warning_s=60.0)  # type: ignore[arg-type]
     behind.saw(sight(5))
     reader.read_upto = 5
-    clock.jump(3600.0)
+    await clock.jump(3600.0)
     behind.saw(sight(6))
     assert behind.lag.events == 1
     assert behind.lag.seconds == 0.0
 
 
-def test_what_is_unread_over_several_looks_has_waited_since_the_first() -> None:
+async def test_what_is_unread_over_several_looks_has_waited_since_the_first() -> None:
     """Somebody's open transaction holds it back, and the waiting counts from where it was first seen."""
     clock, reader = FakeClock(), Reader(Shard("view", 0, 1), (), batch=10)
     behind = FallingBehind(SimpleNamespace(clock=clock, bell=Bell()), reader, warning_s=60.0)  # type: ignore[arg-type]
     behind.saw(sight(5))
-    clock.jump(20.0)
+    await clock.jump(20.0)
     reader.read_upto = 4
     behind.saw(sight(6))
-    clock.jump(1.0)
+    await clock.jump(1.0)
     assert behind.lag.seconds == 21.0
