@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # As systemd would after RestartSec=.
 _RESTART_S = 1.0
 _STOP_LIMIT_S = 20.0
+# What a node does whose worker outlives its lease, rather than let two run.
+_OUTLIVED = 70
 _WAYS: dict[Kind, Literal["both", "to_server", "to_client"]] = {
     Kind.CUT_OFF: "both",
     Kind.HICCUP: "both",
@@ -151,5 +153,7 @@ class Nemesis:
         for node in self._nodes:
             if node.name not in self._down and not node.is_alive:
                 self.ends.append((node.name, node.exit_status))
+                if node.exit_status != _OUTLIVED:
+                    self.complaints.append(f"{node.name} ended by itself with {node.exit_status}")
                 self._down.add(node.name)
                 self._later(_RESTART_S, lambda node=node: self._start(node))  # type: ignore[misc]

@@ -65,11 +65,12 @@ async def stubborn(ctx: Context) -> None:
     while time.monotonic() < end_s:
         try:
             if connection is None or connection.is_closed():
-                connection = await asyncpg.connect(ctx.settings["dsn"], timeout=1, command_timeout=1)
+                connection = await asyncpg.connect(ctx.settings["dsn"], timeout=0.3, command_timeout=0.3)
             await _work_alone(connection, ctx.lease)
             await asyncio.sleep(0.02)
         except asyncio.CancelledError:
-            end_s = min(end_s, time.monotonic() + TAIL_S)
+            # A statement in flight, a rollback and a connection may come on top of it.
+            end_s = min(end_s, time.monotonic() + TAIL_S / 3)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             await asyncio.sleep(0.05)
     if connection is not None:
