@@ -52,10 +52,12 @@ def stale_marks(history: History) -> Iterator[StaleMark]:
         marks.sort(key=lambda mark: mark.at_s)
         # The first mark of each epoch, in the order of time.
         first: dict[int, Mark] = {}
+        newest = 0
         for mark in marks:
             own = first.setdefault(mark.epoch, mark)
-            successor = next((newer for epoch, newer in first.items() if epoch > mark.epoch), None)
-            if successor is not None:
+            newest = max(newest, mark.epoch)
+            if mark.epoch < newest:
+                successor = next(newer for epoch, newer in first.items() if epoch > mark.epoch)
                 is_excused = _is_excused(history, mark, own.at_s, successor.at_s)
                 newer = f"{successor.node} with epoch {successor.epoch}"
                 yield StaleMark(mark, newer, mark.at_s - successor.at_s, is_excused)

@@ -167,7 +167,7 @@ class _Transaction:
         uids += new
         stream = self._script.stream
         # One at a time: each costs its projection some seconds of trying again.
-        is_poison = size == 1 and stream.startswith("mail-") and self._rng.random() < 0.02
+        is_poison = size == 1 and stream.startswith("mail-") and self._rng.random() < 0.004
         type_ = POISON if is_poison else "placed"
         data = [json.dumps({"uid": uid}) for uid in new]
         if size == 1:
