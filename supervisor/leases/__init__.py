@@ -12,7 +12,7 @@ the newest (`fence.py`): however late a former holder hears of its loss, it cann
     └── 0.5 s, 5 s, a call ─┘
 ```
 
-What the rest of the daemon sees is `node`. Decisions, all pure: `plan` (what follows from a look), `share` (fair shares),
+The rest of the daemon sees `node`. Decisions, all pure: `plan` (what follows from a look), `share` (fair shares),
 `stand` (the machine of one lease), `trust` (for how long). The loop: `routine`, and `judgement` (when to decide anew).
 Effects: `custody` and `taking` (locks and epochs), `trustee` (the end of what may not run any more), `membership`,
 `joining`, `beginning` and `pooling` (the node's row and session, and whether it is a session at all), `roster`,
