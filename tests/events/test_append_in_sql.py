@@ -206,3 +206,17 @@ async def test_a_trigger_can_append(conn: Any) -> None:
     """)
     rows = await conn.fetch("select stream, data->>'sum' as sum from supervisor.event order by position")
     assert [tuple(row) for row in rows] == [("orders-1", "10"), ("orders-2", "20"), ("orders-3", "30")]
+
+
+@pytest.mark.parametrize("wal_level", ["minimal", "replica"])
+async def test_no_position_is_given_twice_after_a_crash(postgres: Postgres, wal_level: str) -> None:
+    """A server that dies soon after the schema was made goes on above what it has given, whatever its wal_level."""
+    postgres.set_config("max_wal_senders", "0")
+    postgres.set_config("wal_level", wal_level)
+    postgres.restart()
+    await make_schema(postgres.dsn())
+    before = [int(postgres.execute("select supervisor.append('a', 'b')")) for _ in range(3)]
+    postgres.stop("immediate")
+    postgres.start()
+    assert before == [2, 3, 4]
+    assert int(postgres.execute("select supervisor.append('a', 'b')")) > 4

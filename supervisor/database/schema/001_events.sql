@@ -10,9 +10,11 @@
 -- A daemon that does not own the schema needs USAGE on it, SELECT on its tables and EXECUTE on its functions,
 -- and nothing else: whatever is written is written by a function here.
 
--- Drawn once here: a fresh sequence says last_value 1 without having given it, and the first event would be lost.
+-- A fresh sequence says last_value 1 without having given it, and the first event would be lost: it counts as given.
+-- By setval, not nextval: with wal_level = minimal what nextval draws ahead in the transaction that creates the sequence is not
+-- in the WAL, and after a crash the first positions would be given twice.
 CREATE SEQUENCE supervisor.event_position CACHE 1 NO CYCLE;
-SELECT nextval('supervisor.event_position');
+SELECT setval('supervisor.event_position', 1);
 
 CREATE TABLE supervisor.event (
     position bigint PRIMARY KEY,
