@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from supervisor.database.session import Session
     from supervisor.leases.look import Look, Peer
     from supervisor.leases.stand import Stand
+    from supervisor.leases.trustee import Deadline
     from supervisor.tasks import Tasks
 
 _WITHDRAW_LIMIT_S = 0.5
@@ -147,6 +148,15 @@ class Node:
             stand.happens(Event.RECALL)
         self._waker.call()
 
+    def woke(self) -> None:
+        """Hear that the process was stopped and goes on: what it holds may have passed on meanwhile."""
+        self._trustee.see()
+
+    @property
+    def deadline(self) -> Deadline | None:
+        """By when nothing may run under its leases any more, for who watches from another thread."""
+        return self._trustee.deadline
+
     # For people
 
     @property
@@ -181,7 +191,7 @@ class Node:
         self._trustee.notice()
 
     def _looked(self, look: Look) -> None:
-        self._trustee.confirmed_s = look.sent_s
+        self._trustee.confirm(look.sent_s)
         for heed in tuple(self.on_look):
             heed(look)
 

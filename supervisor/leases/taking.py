@@ -100,7 +100,7 @@ class Taker:
                     pause_s = min(_AGAIN_AT_MOST_S, pause_s * 1.5)
         except _FAILED as error:
             return tuple(sorted(left)), _words(error)
-        return tuple(sorted(left)), "a transaction of the former holder does not end"
+        return tuple(sorted(left)), "a transaction that does not end keeps the row locked"
 
     async def _bump(self, leases: list[int], joined: Joined) -> Taken:
         incarnation = uuid4()

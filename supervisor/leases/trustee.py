@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from supervisor.leases.stand import State
 from supervisor.leases.trust import GRACE_S, TRUST_S, has_outlived, trusted_until_s
@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from supervisor.leases.stands import Stands
 
 
+class Deadline(NamedTuple):
+    """By when nothing may run under the leases any more.
+
+    Attributes:
+        at_s: The moment.
+        lease: One of them, for people.
+    """
+
+    at_s: float
+    lease: str
+
+
 class Trustee:
     """Watches the time since the last sign that this node's session holds its leases.
 
     It has a task of its own, because the node's loop may be waiting for the very answer that does not come.
 
     Attributes:
-        confirmed_s: When the last question was sent whose answer showed the session alive, and its locks.
+        deadline: For a thread that looks after an event loop which does not turn; None: nothing runs under a lease.
     """
 
     def __init__(
@@ -34,7 +46,8 @@ class Trustee:
         on_distrust: Callable[[str], object],
         on_outlived: Callable[[str], object] | None,
     ) -> None:
-        self.confirmed_s = float("-inf")
+        self.deadline: Deadline | None = None
+        self._confirmed_s = float("-inf")
         self._stands = stands
         self._clock = clock
         self._waker = Waker(clock=clock)
@@ -49,6 +62,16 @@ class Trustee:
         """
         self._ended.append(session)
         self._end_vacated()
+
+    def confirm(self, sent_s: float) -> None:
+        """Note that a question sent at this time has shown the session alive, and its locks."""
+        self._confirmed_s = sent_s
+        self._set_deadline()
+
+    def see(self) -> None:
+        """See at once whether the leases are still to be trusted: the process may have been stopped for long."""
+        if self._stands.believed() and self._clock.now_s() >= trusted_until_s(self._confirmed_s):
+            self._on_distrust(f"no answer from the server that shows it held for {TRUST_S:g}s")
 
     def notice(self) -> None:
         """Look at the stands again: something has changed."""
@@ -65,9 +88,8 @@ class Trustee:
     async def _watch(self) -> NoReturn:
         while True:
             now_s = self._clock.now_s()
-            until_s = trusted_until_s(self.confirmed_s)
-            if self._stands.believed() and now_s >= until_s:
-                self._on_distrust(f"no answer from the server that shows it held for {TRUST_S:g}s")
+            until_s = trusted_until_s(self._confirmed_s)
+            self.see()
             lost = self._stands.within(State.LOST)
             for stand in lost:
                 if has_outlived(stand.lost_s, now_s):
@@ -75,6 +97,7 @@ class Trustee:
                     if self._on_outlived is not None:
                         self._on_outlived(stand.name)
             self._end_vacated()
+            self._set_deadline()
             await self._waker.wait(self._due_s(lost, until_s))
 
     def _end_vacated(self) -> None:
@@ -83,6 +106,11 @@ class Trustee:
             if session not in occupied:
                 self._ended.remove(session)
                 session.hang_up()
+
+    def _set_deadline(self) -> None:
+        """Say when the process is to end if nothing happens any more."""
+        risky = next((s.name for s in self._stands if s.state in (State.HELD, State.RECALLED, State.LOST)), None)
+        self.deadline = None if risky is None else Deadline(trusted_until_s(self._confirmed_s) + GRACE_S, risky)
 
     def _due_s(self, lost: list[Stand], until_s: float) -> float | None:
         """Return in how many seconds there is something to see to."""
