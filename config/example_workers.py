@@ -1,12 +1,14 @@
-"""Three small workers: one takes orders, two pack them, one keeps the books.
+"""Four small workers: one takes orders, two pack them, one counts the sales, one keeps the books.
 
 They only use what `supervisor.Context` offers. While the database is away their calls simply wait;
 none of them retries, reconnects or counts attempts, since the daemon does.
 """
 
 import random
+from collections import Counter
+from collections.abc import Sequence
 
-from supervisor import Context
+from supervisor import Context, Event, append
 
 _CREATE = """
     create table if not exists orders (
@@ -15,7 +17,8 @@ _CREATE = """
         taken_at timestamptz not null default now(),
         packed_by text,
         packed_at timestamptz
-    )
+    );
+    create table if not exists sales (article text primary key, packed bigint not null)
 """
 _ARTICLES = ("apples", "bread", "candles", "tea")
 
@@ -28,7 +31,10 @@ async def take_orders(ctx: Context) -> None:
     await _prepare(ctx)
     while not ctx.stopping:
         article = random.choice(_ARTICLES)  # noqa: S311 - a shop, not a vault
-        order = await ctx.db.fetchval("insert into orders (article) values ($1) returning id", article)
+        # The order and the event that tells of it are there together or not at all.
+        async with ctx.transaction() as connection:
+            order = await connection.fetchval("insert into orders (article) values ($1) returning id", article)
+            await append(connection, f"order-{order}", "taken", {"article": article})
         ctx.log.info("order taken", order=order, article=article)
         # Ends early when the worker is to stop, which a plain asyncio.sleep would not.
         await ctx.sleep(ctx.settings["pause_s"])
@@ -49,14 +55,30 @@ async def _pack_one(ctx: Context) -> bool:
     """Pack the oldest open order; False when there is none."""
     # Committed as a whole or not at all: a worker that dies half-way leaves the order to the other one.
     async with ctx.transaction() as connection:
-        order = await connection.fetchval(
-            "select id from orders where packed_at is null order by id limit 1 for update skip locked"
+        found = await connection.fetchrow(
+            "select id, article from orders where packed_at is null order by id limit 1 for update skip locked"
         )
-        if order is None:
+        if found is None:
             return False
+        order, article = found
         await connection.execute("update orders set packed_by = $2, packed_at = now() where id = $1", order, ctx.name)
+        await append(connection, f"order-{order}", "packed", {"article": article})
     ctx.log.info("order packed", order=order)
     return True
+
+
+async def count_sales(ctx: Context, events: Sequence[Event]) -> None:
+    """Count what was packed, by article.
+
+    A projection is given every event once and in order. What it writes through `ctx.tx` is committed together with
+    how far it has come, so that a crash at any moment neither loses an event nor counts it twice.
+    """
+    # The table is there: whoever appends has prepared it.
+    packed = Counter(event.data["article"] for event in events if event.type == "packed")
+    await ctx.tx.executemany(
+        "insert into sales values ($1, $2) on conflict (article) do update set packed = sales.packed + $2",
+        packed.items(),
+    )
 
 
 async def keep_books(ctx: Context) -> None:
@@ -65,9 +87,8 @@ async def keep_books(ctx: Context) -> None:
     A periodic worker is called for each tick and returns when it is done with it.
     """
     await _prepare(ctx)
-    open_orders, packed = await ctx.db.fetchrow(
-        "select count(*) filter (where packed_at is null), count(packed_at) from orders"
-    )
+    open_orders = await ctx.db.fetchval("select count(*) from orders where packed_at is null")
+    packed = await ctx.db.fetchval("select coalesce(sum(packed), 0)::bigint from sales")
     deleted = await ctx.db.fetchval(
         """
         with old as (select id from orders where packed_at is not null order by id desc offset $1),

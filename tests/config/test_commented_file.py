@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.config_file import faults_of
 
-from supervisor.config.model import EmbeddedStore
+from supervisor.config.model import EmbeddedStore, Projection
 from supervisor.config.reading import read_config
 from supervisor.config.schema import TOP, WORKER
 
@@ -90,13 +90,18 @@ def test_the_example_is_valid() -> None:
     assert config.database.target == EmbeddedStore()
     assert config.daemon.state_dir == FOLDER.parent / ".pgsupervisor"
     assert config.daemon.python_path == (FOLDER,)
-    assert list(config.workers) == ["shop", "packer", "bookkeeper"]
+    assert list(config.workers) == ["shop", "packer", "sales", "bookkeeper"]
 
 
 def test_the_example_runs_what_is_there() -> None:
-    """Every worker of the example is an async function of its module that takes the context."""
+    """Every worker of the example is an async function of its module that takes what its kind is given."""
     tree = ast.parse((FOLDER / "example_workers.py").read_text())
-    functions = {node.name for node in tree.body if isinstance(node, ast.AsyncFunctionDef) and len(node.args.args) == 1}
-    runs = [spec.run.partition(":") for spec in read_config(FOLDER / "example.toml", {}).workers.values()]
-    assert {module for module, _, _ in runs} == {"example_workers"}
-    assert {name for _, _, name in runs} <= functions
+    functions = {
+        node.name: [argument.arg for argument in node.args.args]
+        for node in tree.body
+        if isinstance(node, ast.AsyncFunctionDef)
+    }
+    for spec in read_config(FOLDER / "example.toml", {}).workers.values():
+        module, _, name = spec.run.partition(":")
+        assert module == "example_workers"
+        assert functions[name] == (["ctx", "events"] if isinstance(spec.kind, Projection) else ["ctx"])
