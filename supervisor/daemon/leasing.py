@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import supervisor
 from supervisor.clock import ends_within
 from supervisor.daemon.cluster import Cluster
+from supervisor.daemon.lease_guard import LeaseGuard
 from supervisor.events.bell import Bell
 from supervisor.events.pruning import Pruning
 from supervisor.leases.node import Node
@@ -49,6 +51,7 @@ class Leasing:
         self.cluster = Cluster(clock=daemon.clock, tasks=daemon.tasks)
         self.bell = Bell()
         self.layouts = Layouts()
+        self._guard = LeaseGuard(lambda: self.node.deadline, on_outlived=daemon.on_outlived, clock=daemon.clock)
         self._has_begun = False
         self._looked_s = float("-inf")
         self._stands: dict[str, Stand] = {}
@@ -73,6 +76,10 @@ class Leasing:
         tasks = self._daemon.tasks
         tasks.start(self.node.run(), name=_TASKS[0], is_vital=True)
         tasks.start(self._pruning.run(), name=_TASKS[2], is_vital=True)
+        self._guard.start()
+        # A handler of Python's own runs before anything else that a worker left to be run when the process was
+        # stopped; the loop's would have to wait for its turn.
+        signal.signal(signal.SIGCONT, lambda *_: self.node.woke())
 
     async def try_to_begin(self) -> None:
         """Join the others, for a reload, which must not wait for ever.
@@ -112,6 +119,8 @@ class Leasing:
         """Give back what nothing runs under, and be no node any more."""
         self._has_begun = False
         await self.node.leave()
+        self._guard.stop()
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)
         for name in _TASKS:
             self._daemon.tasks.cancel(name)
 

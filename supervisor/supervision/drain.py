@@ -54,7 +54,10 @@ class Drain:
                 case stopping.WaitUntil(at_s):
                     await self._attention.wait(at_s)
                 case stopping.Cancel():
-                    run.cancel()
+                    if cancelled_s is None and self._hurried_s is None:
+                        run.cut_off()
+                    else:
+                        run.cancel()
                     cancelled_s = self._clock.now_s()
                     if notices or stop.in_flight:
                         self.cut_off_after_s = round(cancelled_s - told_s, 3)

@@ -22,13 +22,15 @@ class Run:
     Attributes:
         stop: What tells it to stop.
         began_s: When it began, on the monotonic clock.
+        is_cut_off: Whether it has been cancelled ahead of the drain that follows.
     """
 
-    __slots__ = ("_task", "began_s", "stop")
+    __slots__ = ("_task", "began_s", "is_cut_off", "stop")
 
     def __init__(self, work: Work, *, tasks: Tasks, name: str, began_s: float, on_end: Callable[[], None]) -> None:
         self.stop = StopSignal()
         self.began_s = began_s
+        self.is_cut_off = False
         self._task = tasks.start(_contain(work, self.stop), name=name)
         self._task.add_done_callback(lambda _: on_end())
         self.stop.notify(on_end)
@@ -52,6 +54,12 @@ class Run:
         """Cancel it."""
         self.tell_stop()
         self._task.cancel()
+
+    def cut_off(self) -> None:
+        """Cancel it now, once; the drain that follows need not."""
+        if not self.is_cut_off:
+            self.is_cut_off = True
+            self.cancel()
 
     def stack(self) -> str:
         """Return where it stands."""

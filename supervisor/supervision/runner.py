@@ -162,7 +162,7 @@ class Runner:
     async def live(self) -> None:
         """Obey until the instance is to stop or has reached its end."""
         if self.tenancy is not None:
-            self.tenancy.attend(self.attention.wake)
+            self.tenancy.attend(self._heed_lease)
         while self.wanted is not Wanted.STOPPED and self.state not in FINAL:
             if self.wanted is Wanted.PAUSED:
                 await self._pause()
@@ -174,6 +174,12 @@ class Runner:
                 await self._approach_run()
         if self.state not in FINAL and self.state is not State.ABANDONED:
             self.move(Move.REST)
+
+    def _heed_lease(self) -> None:
+        """Cut a run off in the very moment in which its lease is lost; the rest is for this runner's next turn."""
+        if self.tenancy is not None and self.tenancy.is_lost and self.run is not None and not self.run.is_done:
+            self.run.cut_off()
+        self.attention.wake()
 
     async def _pause(self) -> None:
         if not self.has_left_behind():

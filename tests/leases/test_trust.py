@@ -47,7 +47,7 @@ class Bench:
         self.stand = self.stands.get("mail")
         self.stand.happens(Event.TRY)
         self.stand.happens(Event.TAKEN, Lease("mail", 1, 1, UUID(int=1)))
-        self.trustee.confirmed_s = self.clock.now_s()
+        self.trustee.confirm(self.clock.now_s())
 
     def state(self) -> State:
         return self.stand.state
@@ -90,7 +90,7 @@ async def test_trust_goes_on_with_signs() -> None:
         for _ in range(20):
             sent_s = bench.clock.now_s()
             await bench.clock.jump(4.9)
-            bench.trustee.confirmed_s = sent_s
+            bench.trustee.confirm(sent_s)
         assert bench.state() is State.HELD
         await bench.clock.jump(5.2)
         assert bench.state() is State.LOST
