@@ -164,7 +164,7 @@ def test_an_ended_session_writes_nothing_more(make_case: Callable[..., Case]) ->
     """The server ends the session that holds the lock while a rival waits: nothing stale is ever written."""
     case = make_case(2, "main")
     case.nodes.start()
-    for _ in range(5):
+    for _ in range(3):
         holder = case.nodes.wait_for_holder("main")
         case.wait_until_works("main", holder)
         epoch, begun_s = case.epoch("main"), time.monotonic()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TRUST_S = 10.0
 GRACE_S = 2.0
 NOTICE_S = 0.5
+# Who leaves no mark for so long is not active meanwhile.
+_PAUSE_S = 0.5
 
 
 class StaleMark(NamedTuple):
@@ -79,5 +81,13 @@ def _is_excused(history: History, mark: Mark, begun_s: float, succeeded_s: float
 
 
 def longest_overlap_s(history: History) -> float:
-    """Return for how long two holders were active at once at most, excused or not."""
-    return max((stale.late_s for stale in stale_marks(history)), default=0.0)
+    """Return for how long two holders were active at once at most, excused or not; while one is stopped it is not."""
+    longest_s = begun_s = 0.0
+    before: Mark | None = None
+    for mark in sorted(stale.mark for stale in stale_marks(history)):
+        is_same = before is not None and (before.lease, before.epoch) == (mark.lease, mark.epoch)
+        if before is None or not is_same or mark.at_s > before.at_s + _PAUSE_S:
+            begun_s = mark.at_s
+        longest_s = max(longest_s, mark.at_s - begun_s)
+        before = mark
+    return longest_s

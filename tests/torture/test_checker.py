@@ -193,4 +193,9 @@ def test_an_early_drop_excuses_no_longer_than_the_trust_lasts() -> None:
     drops = [Drop(None, 4.0, 4.5)]
     assert changed(marks=marks, drops=drops) == []
     assert [rule for rule, _ in changed(marks=[*marks, mark(16.6, 1, A)], drops=drops)] == ["overlap"]
-    assert longest_overlap_s(RIGHT._replace(marks=marks)) == pytest.approx(11.4)
+
+
+def test_an_overlap_lasts_while_both_are_active() -> None:
+    """It is as long as the former holder's marks follow each other; from a pause on it is another one."""
+    marks = [mark(0.0, 1, A), mark(5.0, 2, B), *(mark(5.0 + number / 10, 1, A) for number in (1, 2, 3, 40, 41))]
+    assert longest_overlap_s(RIGHT._replace(marks=marks)) == pytest.approx(0.2)

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from supervisor import Context, Event
-    from supervisor.leases.lease import Lease
 
 NODE = f"{os.environ.get('TORTURE_NODE')}@{socket.gethostname()}:{os.getpid()}"
 TAIL_S = 1.2
-_FENCE = "select supervisor.fence($1, $2, $3) is not null"
 _WORK = "select torture.work($1, $2, $3, $4)"
+# A transaction of its own, which now and then lasts.
+_WORK_FENCED = """
+    select case when supervisor.fence($5, $2, $3) is not null then torture.work($1, $2, $3, $4) end,
+        pg_sleep(case when random() < 0.1 then 0.2 else 0 end)
+"""
 _APPLY = "select torture.apply($1, $2, $3, $4, $5, $6, $7, $8)"
 
 
@@ -59,28 +62,30 @@ async def beat(ctx: Context) -> None:
 
 async def stubborn(ctx: Context) -> None:
     """Service: writes on a connection of its own, and goes on when it is cancelled: nothing but the fence stops it."""
-    assert ctx.lease is not None
+    lease = ctx.lease
+    assert lease is not None
     connection: asyncpg.Connection[Any] | None = None
     end_s = float("inf")
     while time.monotonic() < end_s:
         try:
-            if connection is None or connection.is_closed():
-                connection = await asyncpg.connect(ctx.settings["dsn"], timeout=0.3, command_timeout=0.3)
-            await _work_alone(connection, ctx.lease)
+            if connection is None:
+                connection = await asyncpg.connect(ctx.settings["dsn"], timeout=0.3, command_timeout=0.5)
+            await connection.execute(_WORK_FENCED, lease.name, lease.epoch, lease.incarnation, NODE, lease.id)
             await asyncio.sleep(0.02)
         except asyncio.CancelledError:
-            # A statement in flight, a rollback and a connection may come on top of it.
-            end_s = min(end_s, time.monotonic() + TAIL_S / 3)
+            end_s = min(end_s, time.monotonic() + TAIL_S / 2)
+            connection = _drop(connection)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            connection = _drop(connection)
             await asyncio.sleep(0.05)
+    _drop(connection)
+
+
+def _drop(connection: asyncpg.Connection[Any] | None) -> asyncpg.Connection[Any] | None:
+    # Whatever else one does with a connection after a cancel waits for the server.
     if connection is not None:
         connection.terminate()
-
-
-async def _work_alone(connection: asyncpg.Connection[Any], lease: Lease) -> None:
-    async with connection.transaction():
-        if await connection.fetchval(_FENCE, lease.id, lease.epoch, lease.incarnation):
-            await connection.execute(_WORK, lease.name, lease.epoch, lease.incarnation, NODE)
+    return None
 
 
 async def tick(ctx: Context) -> None:
