@@ -116,7 +116,7 @@ class Custody:
 
     async def _take(self, joined: Joined, leases: tuple[int, ...]) -> None:
         left, reason = await self._taker.take(
-            leases,
+            {stand.id: stand.name for stand in self.stands.of(leases) if stand.id is not None},
             joined,
             is_open=lambda lease: self._is_acquiring(joined, lease),
             on_taken=lambda taken: self._taken(joined, taken),

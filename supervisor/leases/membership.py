@@ -67,7 +67,8 @@ class Membership:
         """
         if self._former is not None and self._former.session.gate is not session.gate:
             self._former = None  # it is another database, perhaps
-            self._stands.forget_rows()
+        # Even on the same one, after a restore, a failover or in a schema made anew, a row's id may be another lease's.
+        self._stands.forget_rows()
         self._published = None
         await self._learn(session)
         wants = self.wants

@@ -69,15 +69,26 @@ class Stands:
         return [stand.name for stand in self if stand.is_offered and stand.id is None]
 
     def learn(self, ids: Mapping[str, int]) -> None:
-        """Note the rows of leases."""
+        """Note the rows of leases.
+
+        A row that was another lease's is left for the next time, until nothing is held any more under that one.
+        """
         for name, lease in ids.items():
             stand = self._by_name.get(name)
-            if stand is not None and stand.id != lease:
-                if stand.id is not None:
-                    self._by_id.pop(stand.id, None)
-                stand.id = lease
-                self._by_id[lease] = stand
-                self.version += 1
+            if stand is None or stand.id == lease:
+                continue
+            former = self._by_id.get(lease)
+            if former is not None and former.state is not State.ABSENT:
+                self._on_lost(former, f"its row is that of {name} now")
+                former.happens(Event.RECALL)
+                continue
+            if former is not None:
+                former.id = None
+            if stand.id is not None:
+                self._by_id.pop(stand.id, None)
+            stand.id = lease
+            self._by_id[lease] = stand
+            self.version += 1
 
     def forget_rows(self, ids: Container[int] | None = None) -> None:
         """Look rows up again under which nothing is held: these, or all because it is another database."""

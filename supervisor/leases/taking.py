@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from supervisor.database.database import Database
     from supervisor.leases.joining import Joined
 
-_TAKE = "SELECT t.id, t.epoch FROM supervisor.take_leases($1, $2, $3, $4, $5) AS t"
+_TAKE = "SELECT t.id, t.epoch FROM supervisor.take_leases($1, $2, $3, $4, $5, $6) AS t"
 # Those of former holders: the lease's lock is ours, and it has no newer epoch yet.
 _END_STUCK = """
     SELECT pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks l
@@ -29,7 +29,10 @@ _END_STUCK = """
         AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
         AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
 """
-_THERE = "SELECT l.id FROM supervisor.lease l WHERE l.id = ANY ($1)"
+_THERE = """
+    SELECT l.id FROM supervisor.lease l
+    WHERE (l.id, l.name) IN (SELECT n.id, n.name FROM unnest($1::int[], $2::text[]) AS n (id, name))
+"""
 # Workers that have the whole pool to themselves keep it for longer than anybody should hold a lock for nothing.
 _BORROW_LIMIT_S = 2.0
 _STATEMENT_LIMIT_S = 3.0
@@ -62,7 +65,7 @@ class Taker:
 
     async def take(
         self,
-        leases: tuple[int, ...],
+        leases: Mapping[int, str],
         joined: Joined,
         *,
         is_open: Callable[[int], bool],
@@ -71,7 +74,7 @@ class Taker:
         """Take leases, some of them at once and some when others let go of their rows.
 
         Args:
-            leases: Whose locks the session of `joined` holds.
+            leases: The names of those whose locks the session of `joined` holds, by their ids.
             joined: This node's session.
             is_open: Whether a lease is still to be taken.
             on_taken: Called with each part.
@@ -83,7 +86,9 @@ class Taker:
         left = set(leases)
         try:
             while left := {lease for lease in left if is_open(lease)}:
-                taken = await self._bump(sorted(left), joined)
+                ids = sorted(left)
+                names = [leases[lease] for lease in ids]
+                taken = await self._bump(ids, names, joined)
                 if taken.epochs:
                     left -= taken.epochs.keys()
                     on_taken(taken)
@@ -93,7 +98,7 @@ class Taker:
                 if waited_s >= _STUCK_AFTER_S and not has_ended_stuck:
                     has_ended_stuck = True
                     await self._fetch(_END_STUCK, sorted(left))
-                    if len(await self._fetch(_THERE, sorted(left))) < len(left):
+                    if len(await self._fetch(_THERE, ids, names)) < len(ids):
                         return tuple(sorted(left)), "somebody has deleted its row"
                 else:
                     await self._clock.sleep(pause_s)
@@ -102,9 +107,9 @@ class Taker:
             return tuple(sorted(left)), _words(error)
         return tuple(sorted(left)), "a transaction that does not end keeps the row locked"
 
-    async def _bump(self, leases: list[int], joined: Joined) -> Taken:
+    async def _bump(self, ids: list[int], names: list[str], joined: Joined) -> Taken:
         incarnation = uuid4()
-        rows = await self._fetch(_TAKE, leases, joined.backend.pid, joined.id, self._node, incarnation)
+        rows = await self._fetch(_TAKE, ids, names, joined.backend.pid, joined.id, self._node, incarnation)
         return Taken({row["id"]: row["epoch"] for row in rows}, incarnation)
 
     async def _fetch(self, query: str, *args: object) -> list[asyncpg.Record]:

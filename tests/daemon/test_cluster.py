@@ -50,10 +50,11 @@ class Site:
         number = await session.fetchval(
             "select supervisor.join_node(null, $1, 'box', $2, '1', now(), '{7}')", name, pid
         )
-        ids = [row["id"] for row in await session.fetch("select * from supervisor.lease_ids($1)", leases)]
+        rows = await session.fetch("select * from supervisor.lease_ids($1)", leases)
+        ids, names = [row["id"] for row in rows], [row["name"] for row in rows]
         await session.execute("select supervisor.try_leases($1)", ids)
         await session.execute(
-            "select supervisor.take_leases($1, pg_backend_pid(), $2, $3, $4)", ids, number, name, uuid4()
+            "select supervisor.take_leases($1, $2, pg_backend_pid(), $3, $4, $5)", ids, names, number, name, uuid4()
         )
         return session, number
 

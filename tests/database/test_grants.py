@@ -58,7 +58,7 @@ async def test_the_three_grants_are_all_that_a_daemon_needs(server: Postgres) ->
         await session.execute("select supervisor.set_wants($1, $2)", node, [lease])
         assert await session.fetchval("select supervisor.try_leases($1)", [lease]) == [lease]
         (taken,) = await work.fetch(
-            "select * from supervisor.take_leases($1, $2, $3, 'app@host:7', $4)",
+            "select * from supervisor.take_leases($1, '{lists}', $2, $3, 'app@host:7', $4)",
             [lease], session.get_server_pid(), node, INCARNATION,
         )  # fmt: skip
         look = await session.fetchrow("select * from supervisor.look($1)", node)

@@ -105,3 +105,26 @@ async def test_a_role_with_the_three_grants_is_enough(postgres: Postgres) -> Non
         await nodes.holders("mail")[0].stop()
         await nodes.until(lambda: nodes.holders("mail"))
         assert not nodes.crashed
+
+
+async def test_rows_that_are_made_anew_are_told_apart_by_their_names(database: str) -> None:
+    """When every row gets another id under running nodes, each lease is held once and under its own row."""
+    async with cluster(database) as nodes:
+        one, two = await nodes.add("a", "b", "c"), await nodes.add("a", "b", "c")
+        await nodes.until(lambda: len(one.held) + len(two.held) == 3)
+        connection = await asyncpg.connect(database)
+        await connection.execute("truncate supervisor.lease restart identity")
+        await connection.execute("select supervisor.lease_ids('{c}'); select supervisor.lease_ids('{b}')")
+        for node in (one, two):
+            for lease in sorted(node.held):
+                node.node.stand(lease).found_lost("its row is another one")
+        rows = "select name from supervisor.lease where node_id is not null order by name"
+        async with asyncio.timeout(20):
+            while [row["name"] for row in await connection.fetch(rows)] != ["a", "b", "c"]:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0.02)
+        await nodes.until(lambda: len(one.held) + len(two.held) == 3)
+        assert not one.held & two.held
+        for node in (one, two):
+            for lease in node.held:
+                await node.commit(lease)
+        await connection.close()

@@ -130,11 +130,16 @@ $$;
 
 -- Gives leases whose locks the session `backend` holds a new epoch each; called on another connection than that. A
 -- row that is locked by a transaction in flight is left out, and asked for again: waiting here would pin a snapshot.
-CREATE FUNCTION supervisor.take_leases(ids int[], backend int, node_id int, node text, incarnation uuid)
+-- The names belong to the ids: after a restore, or in a schema that was made anew, an id may be another lease's.
+CREATE FUNCTION supervisor.take_leases(
+    ids int[], names text[], backend int, node_id int, node text, incarnation uuid
+)
 RETURNS TABLE (id int, epoch bigint)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH free AS MATERIALIZED (
-        SELECT l.id FROM supervisor.lease l WHERE l.id = ANY (ids) ORDER BY l.id FOR UPDATE SKIP LOCKED
+        SELECT l.id FROM supervisor.lease l
+        WHERE (l.id, l.name) IN (SELECT n.id, n.name FROM unnest(ids, names) AS n (id, name))
+        ORDER BY l.id FOR UPDATE SKIP LOCKED
     ), locked AS MATERIALIZED (
         SELECT h.id FROM supervisor.held h WHERE h.kind = 'lease' AND h.pid = backend
     )
