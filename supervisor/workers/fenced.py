@@ -36,21 +36,27 @@ async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncI
             under the lease, what came afterwards was written without it.
     """
     holding(tenure, lease)
-    async with db.acquire() as connection:
-        # A connection may be long in coming.
-        held = holding(tenure, lease)
-        async with connection.transaction():
-            try:
-                transaction = await enter(connection, held, _ENTER_LIMIT_S)
-            except LeaseLost as error:
-                tenure.found_lost(str(error))
-                raise
-            yield connection
-            if not await connection.fetchval(_IS_SAME, str(transaction)):
-                raise TransactionMisused(
-                    f"the worker ended the transaction of ctx.transaction() by itself (lease {tenure.name}): what it "
-                    "wrote afterwards was not fenced. Leave COMMIT and ROLLBACK to the end of the block"
-                )
+    refusal: LeaseLost | None = None
+    try:
+        async with db.acquire() as connection:
+            # A connection may be long in coming.
+            held = holding(tenure, lease)
+            async with connection.transaction():
+                try:
+                    transaction = await enter(connection, held, _ENTER_LIMIT_S)
+                except LeaseLost as error:
+                    refusal = error
+                    raise
+                yield connection
+                if not await connection.fetchval(_IS_SAME, str(transaction)):
+                    raise TransactionMisused(
+                        f"the worker ended the transaction of ctx.transaction() by itself (lease {tenure.name}): what "
+                        "it wrote afterwards was not fenced. Leave COMMIT and ROLLBACK to the end of the block"
+                    )
+    finally:
+        if refusal is not None:
+            # It cancels the very task that is here: before this, it would interrupt the rollback.
+            tenure.found_lost(str(refusal))
 
 
 def holding(tenure: Tenure, lease: Lease | None) -> Lease:

@@ -146,6 +146,7 @@ def test_nothing_is_written_under_an_old_epoch(launch: Launcher, table: str, sha
     assert daemon.wait_for("run 2")["epoch"] == 8
     assert daemon.said("lease.lost")[0]["lease"] == "main"
     assert not daemon.said("worker.failed")
+    assert not daemon.said("library.logged")
     row = worker_row(daemon)
     assert (row["failures"], row["restarts"]) == (0, 0)
     until(lambda: ask(shared_postgres, table, "select 1 from effect where epoch = 8 limit 1"))
