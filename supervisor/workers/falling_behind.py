@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.events.lag import NONE, Lag, is_lagging, lag_of
 from supervisor.journal import tell
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from supervisor.workers.projection import ProjectionWork
 
 
+# A look is remembered if so much of the time since the oldest one has passed: some two hundred of them for a day.
+_APART = 1 / 16
+
+
+class _Mark(NamedTuple):
+    """The end of the log when it was looked at: what lies there has waited at least since."""
+
+    head: int
+    seen_s: float
+
+
 class FallingBehind:
     """The lag of one run; it asks the database nothing, and takes what reading brings along.
 
@@ -24,7 +35,7 @@ class FallingBehind:
         warning_s: The lag that is worth an entry; 0: none is.
     """
 
-    __slots__ = ("_head", "_reader", "_server_time", "_since_s", "_unread_since_s", "_warning_s", "_work")
+    __slots__ = ("_head", "_marks", "_reader", "_server_time", "_since_s", "_warning_s", "_work")
 
     def __init__(self, work: ProjectionWork, reader: Reader, *, warning_s: float) -> None:
         self._work = work
@@ -33,18 +44,21 @@ class FallingBehind:
         self._head = 0
         # Ages are counted by the server's clock, as the events' own times are.
         self._server_time: tuple[datetime, float] | None = None
-        self._unread_since_s: float | None = None
+        # By position and by time. One mark would not do: where writers overlap there is always something unread, another
+        # thing each time.
+        self._marks: list[_Mark] = []
         self._since_s: float | None = None
 
     def saw(self, sight: Sight) -> None:
         """Note what a look at the log has shown."""
         now_s = self._work.clock.now_s()
-        if self._reader.read_upto >= self._head:
-            self._unread_since_s = None  # all that was unread at the last look, however long ago that was
         self._server_time = (sight.now, now_s)
+        if sight.head < self._head:
+            self._marks = []  # another log: a standby that was promoted lacks the end
         self._head = sight.head
-        if self._unread_since_s is None and sight.head > self._reader.read_upto:
-            self._unread_since_s = now_s
+        self._marks = self._unread_marks()
+        if sight.head > self._reader.read_upto and self._is_apart(now_s):
+            self._marks.append(_Mark(sight.head, now_s))
 
     @property
     def lag(self) -> Lag:
@@ -53,7 +67,8 @@ class FallingBehind:
             return NONE
         reader, now_s = self._reader, self._work.clock.now_s()
         at, seen_s = self._server_time
-        waited_s = 0.0 if self._unread_since_s is None else now_s - self._unread_since_s
+        marks = self._unread_marks()
+        waited_s = now_s - marks[0].seen_s if marks else 0.0
         if reader.oldest_at is not None:
             waited_s = (at - reader.oldest_at).total_seconds() + now_s - seen_s
         unread = max(self._head, self._work.bell.head) - reader.read_upto
@@ -77,3 +92,10 @@ class FallingBehind:
             )  # fmt: skip
             self._since_s = None
         return lag != NONE or self._since_s is not None
+
+    def _unread_marks(self) -> list[_Mark]:
+        return [mark for mark in self._marks if mark.head > self._reader.read_upto]
+
+    def _is_apart(self, now_s: float) -> bool:
+        marks = self._marks
+        return not marks or now_s - marks[-1].seen_s >= (now_s - marks[0].seen_s) * _APART
