@@ -14,6 +14,7 @@ import asyncpg
 
 from supervisor.database.connecting import check
 from supervisor.database.error_class import ErrorClass, Failure, classify, failure_of, is_suspicious
+from supervisor.database.last_words import listen_to
 from supervisor.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Session:
         self.is_over = False
         self.failure: Failure | None = None
         self._clock = clock
+        self._overheard = listen_to(link.connection)
 
     async def do(self, operation: Callable[[Any], Awaitable[T]]) -> T:
         """Return the outcome of an operation on the connection, to which nobody else talks meanwhile.
@@ -126,6 +128,13 @@ class Session:
         self._fail(Failure(ErrorClass.DROPPED, f"{address}: {reason}", address, None, ConnectionError(reason)))
 
     @property
+    def why_ended(self) -> str | None:
+        """Why it has ended, as a clause; the server's own word before what the driver makes of it. None: unknown."""
+        if (words := self._overheard.words) is not None:
+            return f"{self.link.endpoint.address} says: {words}"
+        return self.failure.reason if self.failure is not None else None
+
+    @property
     def _limit_s(self) -> float:
         return min(self.gate.config.connect_timeout_s, _LIMIT_S)
 
@@ -183,8 +192,8 @@ class Residence:
 
     def _terminated(self, session: Session) -> None:
         if self.session is session:
-            why = f" ({session.failure.reason})" if session.failure is not None else ""
-            self._end(f"the session that held it has ended{why}")
+            why = session.why_ended
+            self._end("the session that held it has ended" + (f" ({why})" if why else ""))
 
     def _end(self, reason: str) -> None:
         session, self.session = self.session, None

@@ -116,6 +116,39 @@ async def test_a_routine_check_is_answered_by_a_fresh_statement(postgres: Postgr
         assert len(said) == 1
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
+async def test_the_server_has_the_last_word(postgres: Postgres, is_asked: bool) -> None:
+    """A session that the server ends says why in the server's own words, whether something is asked then or not."""
+    async with tenant(postgres.dsn()) as (house, them):
+        session = them.session
+        backend = house.backend()
+        if is_asked:
+            asyncio.get_running_loop().call_later(0.1, postgres.execute, f"select pg_terminate_backend({backend})")
+            with pytest.raises(SessionEnded):
+                await session.ask("select pg_sleep(3)")
+        else:
+            await aside(postgres.execute, f"select pg_terminate_backend({backend})")
+        await house.until(lambda: them.ended)
+        assert "says: terminating connection due to administrator command (57P01)" in them.ended[0]
+        await house.until(lambda: them.begun == 2)
+        await them.session.script("set idle_session_timeout = '100ms'")
+        await house.until(lambda: len(them.ended) == 2)
+        assert "says: terminating connection due to idle-session timeout (57P05)" in them.ended[1]
+
+
+async def test_what_arrives_between_the_last_word_and_the_end_is_not_asyncpgs_inside(postgres: Postgres) -> None:
+    """A statement that is sent when the server has said goodbye, but not hung up yet, does not hide what it said."""
+    async with tenant(postgres.dsn()) as (house, them):
+        session = them.session
+        goodbye = b"SFATAL\0VFATAL\0C57P01\0Mgoing down\0\0"
+        protocol: Any = session.link.connection._transport.get_protocol()  # type: ignore[attr-defined]
+        protocol.data_received(b"E" + (len(goodbye) + 4).to_bytes(4, "big") + goodbye)
+        with pytest.raises(SessionEnded):
+            await session.ask("select 1")
+        await house.until(lambda: them.ended)
+        assert them.ended[0].endswith("says: going down (57P01))")
+
+
 async def test_an_end_is_heard_of_at_once(postgres: Postgres) -> None:
     """A session that the server ends is over at once, and the next one begins."""
     async with tenant(postgres.dsn()) as (house, them):

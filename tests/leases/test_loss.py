@@ -48,6 +48,7 @@ async def test_a_terminated_session_is_noticed_at_once(postgres: Postgres) -> No
         [lost] = nodes.entries.of("lease.lost")
         assert lost.fields["lease"] == "mail"
         assert lost.fields["epoch"] == 1
+        assert "terminating connection due to administrator command (57P01)" in lost.fields["reason"]
         assert not first.outlived
 
 
