@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -168,6 +169,28 @@ async def test_a_transaction_kept_after_the_return_is_of_no_use(database: str) -
         for thing in (kept["statement"].fetch, kept["transaction"].start, lambda: kept["cursor"]):
             with pytest.raises(asyncpg.InterfaceError, match="released"):
                 await thing()
+        assert await st.owner.fetchval("select count(*) from seen") == 0
+
+
+async def test_what_was_kept_does_not_work_in_the_next_batch(database: str) -> None:
+    """Also where the same connection serves both calls: the next batch's transaction is none of its business."""
+    async with stage(database) as st:
+        kept: list[Any] = []
+        refused: list[str] = []
+
+        async def handler(ctx: Any, _: Sequence[Any]) -> None:
+            for use in kept:
+                with pytest.raises((asyncpg.InterfaceError, SupervisorError)) as caught:
+                    await use()
+                refused.append(type(caught.value).__name__)
+            statement = await ctx.tx.prepare("insert into seen (name) values ('stray')")
+            execute = partial(ctx.tx.execute, "insert into seen (name) values ('stray')")
+            kept[:] = [statement.fetch, ctx.tx.transaction().start, execute, ctx.tx.copy_records_to_table]
+
+        await st.append_many(3)
+        await st.play(handler, batch=1)
+        await st.applied_upto((await appended(st))[-1])
+        assert len(refused) == 8
         assert await st.owner.fetchval("select count(*) from seen") == 0
 
 
