@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Event:
         """The JSON object that was appended with it."""
         data = self._data
         if isinstance(data, str):
-            data = self._data = json.loads(data)
+            data = self._data = _decoded(data)
         return data
 
     @property
@@ -79,3 +80,12 @@ class Event:
             f"Event(position={self._position}, stream={self._stream!r}, type={self._type!r}, data={data},"
             f" at={self._at.isoformat(sep=' ')})"
         )
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(text)
+    except ValueError:
+        # The server's numbers have up to 131,072 digits; `int` stops at 4,300, which bounds what a hostile text costs.
+        data = json.loads(text, parse_int=lambda digits: int(Decimal(digits)))
+    return data

@@ -44,8 +44,8 @@ class FallingBehind:
         self._head = 0
         # Ages are counted by the server's clock, as the events' own times are.
         self._server_time: tuple[datetime, float] | None = None
-        # By position and by time. One mark would not do: where writers overlap there is always something unread, another
-        # thing each time.
+        # By position and by time. One mark would not do: where writers overlap there is always something unread,
+        # another thing each time.
         self._marks: list[_Mark] = []
         self._since_s: float | None = None
 

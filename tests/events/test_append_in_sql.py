@@ -9,6 +9,8 @@ import asyncpg
 import pytest
 from support.schema import connection, make_schema
 
+from supervisor import Event
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -169,6 +171,8 @@ async def test_a_prepared_transaction_needs_its_notifications_off(postgres: Post
         ("'a', repeat('b', 501)", "an event's type has 1 to 500 characters, this one has 501"),
         ("'a', null", "an event's type has 1 to 500 characters, this one has none"),
         ("'a', 'b', '{\"x\": \"\\u0000\"}'", "unsupported Unicode escape sequence"),
+        ("'a', 'b', (repeat('{\"x\":', 500) || '{}' || repeat('}', 500))::jsonb", "is nested less than 500 deep"),
+        ("'a', 'b', ('{\"x\":' || repeat('[', 499) || '1' || repeat(']', 499) || '}')::jsonb", "nested less than 500"),
     ],
 )
 async def test_says_what_it_refuses(conn: Any, arguments: str, said: str) -> None:
@@ -178,6 +182,16 @@ async def test_says_what_it_refuses(conn: Any, arguments: str, said: str) -> Non
     assert said in str(caught.value)
     assert caught.value.sqlstate in {"22023", "22P05"}
     assert await conn.fetchval("select count(*) from supervisor.event") == 0
+
+
+async def test_whatever_it_takes_python_can_read(conn: Any) -> None:
+    """The deepest data and the longest number that are taken come out of an event again."""
+    deep = "('{\"x\":' || repeat('[', 498) || '1' || repeat(']', 498) || '}')::jsonb"
+    for data in (deep, '\'{"x": 1e5000, "y": -1e400, "z": 1.5}\''):
+        await conn.execute(f"select supervisor.append('a', 'b', {data})")
+    one, two = await conn.fetch("select position, stream, type, data::text, at from supervisor.event order by position")
+    assert str(Event(*one).data).count("[") == 498
+    assert Event(*two).data == {"x": 10**5000, "y": -(10**400), "z": 1.5}
 
 
 async def test_a_type_with_a_nul_does_not_reach_the_server(conn: Any) -> None:

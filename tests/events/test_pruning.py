@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from support.postgres import Postgres
 
 _FILL = """
-    insert into supervisor.projection (name, shards) values ('view', 1);
-    insert into supervisor.checkpoint (projection, shard, shards, position) values ('view', 0, 1, 0);
+    select supervisor.lay_out('view', 1);
     select supervisor.append('s', 't') from generate_series(1, 5);
     update supervisor.event set at = at - interval '1 day' where position <= 5;
     update supervisor.checkpoint set position = 4;
@@ -108,3 +107,19 @@ async def test_a_failure_is_told_and_tried_again(database: str, shared_postgres:
         await aside(lambda: shared_postgres.execute(back, dbname=name))
         await minutes.pass_one()
         assert await minutes.left() == [4, 5]
+
+
+async def test_a_long_log_with_nothing_due_is_not_read(database: str) -> None:
+    """Neither where the first event is young nor where it alone is old: the cost is that of what is deleted."""
+    async with gatehouse(database) as house:
+        await fill(house)
+        view = house.view()
+        await view.execute("select supervisor.append('s', 't') from generate_series(1, 30000)")
+        await view.execute("update supervisor.checkpoint set position = 30000")
+        await view.execute("vacuum analyze supervisor.event")
+        read = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relname = 'event'"
+        for keep, pruned in (("2 days", 0), ("1 hour", 4)):
+            async with view.acquire() as connection, connection.transaction():
+                statement = f"select supervisor.prune_events('{keep}', 100)"
+                assert await connection.fetchval(statement) == pruned
+                assert await connection.fetchval(read) < 300

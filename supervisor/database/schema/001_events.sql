@@ -92,6 +92,10 @@ BEGIN
         RAISE EXCEPTION 'an event''s data is a JSON object, this is %', coalesce(jsonb_typeof(data), 'null')
             USING ERRCODE = '22023', HINT = 'Wrap it: {"value": ...}.';
     END IF;
+    -- Some JSON decoders give up at a thousand, Python's among them, and then nobody could read the event.
+    IF jsonb_path_exists(data, '$.**{500}') THEN
+        RAISE EXCEPTION 'an event''s data is nested less than 500 deep, this is deeper' USING ERRCODE = '22023';
+    END IF;
     IF current_setting('supervisor.appending', true) IS DISTINCT FROM this_transaction THEN
         PERFORM pg_advisory_xact_lock_shared(1885827844, (s.last_value & 4294967295)::bit(32)::int)
             FROM supervisor.event_position s;
@@ -320,18 +324,59 @@ BEGIN
     PERFORM supervisor.say_moved(projection);
 END $$;
 
+-- Forgets a projection: its checkpoints and dead letters; false: there is none of this name. Refused while a session holds
+-- one of its leases, or a living node is ready to.
+CREATE FUNCTION supervisor.forget_projection(projection text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+    laid_out int;
+    node text;
+BEGIN
+    SELECT p.shards INTO laid_out FROM supervisor.projection p WHERE p.name = projection FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    SELECT n.name INTO node
+        FROM supervisor.lease l
+        JOIN supervisor.held h ON h.kind = 'node'
+        JOIN supervisor.node n ON n.id = h.id AND l.id = ANY (n.wants)
+        WHERE l.name = ANY (supervisor.shard_leases(projection, laid_out)) LIMIT 1;
+    IF node IS NULL THEN
+        SELECT coalesce(l.node, 'another session') INTO node
+            FROM supervisor.lease l JOIN supervisor.held h ON h.kind = 'lease' AND h.id = l.id
+            WHERE l.name = ANY (supervisor.shard_leases(projection, laid_out)) LIMIT 1;
+    END IF;
+    IF node IS NOT NULL THEN
+        RAISE EXCEPTION 'the projection % is run by %: take it out of that node''s configuration first', projection, node
+            USING ERRCODE = '55006';
+    END IF;
+    DELETE FROM supervisor.projection p WHERE p.name = projection;
+    RETURN true;
+END $$;
+
 -- Deletes events that are older than `keep` and passed by every projection; returns how many.
+--
+-- Positions and times grow together: where the first event is young there is nothing to look for, and of a long log only
+-- the beginning is looked at.
 CREATE FUNCTION supervisor.prune_events(keep interval, at_most int DEFAULT 10000) RETURNS int
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    WITH gone AS (
-        DELETE FROM supervisor.event WHERE position IN (
-            SELECT e.position FROM supervisor.event e
-            WHERE e.at < clock_timestamp() - keep
-                AND e.position <= (SELECT min(c.position) FROM supervisor.checkpoint c)
-            ORDER BY e.position LIMIT at_most FOR UPDATE SKIP LOCKED
-        ) RETURNING 1
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+    until timestamptz := clock_timestamp() - keep;
+    pruned int;
+BEGIN
+    IF until <= (SELECT e.at FROM supervisor.event e ORDER BY e.position LIMIT 1) THEN
+        RETURN 0;
+    END IF;
+    WITH first AS MATERIALIZED (
+        SELECT e.position, e.at FROM supervisor.event e
+        WHERE e.position <= (SELECT min(c.position) FROM supervisor.checkpoint c)
+        ORDER BY e.position LIMIT at_most
     )
-    SELECT count(*)::int FROM gone
-$$;
+    DELETE FROM supervisor.event e USING first WHERE e.position = first.position AND first.at < until;
+    GET DIAGNOSTICS pruned = ROW_COUNT;
+    RETURN pruned;
+END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA supervisor FROM PUBLIC;
