@@ -85,7 +85,7 @@ class Server(NamedTuple):
 
     Attributes:
         dsn: The connection string; empty text means libpq's own variables alone (PGHOST, PGUSER, …).
-        came_from: Where it was found, for people: a variable, a key, a file, a credential.
+        came_from: Where it was found, for people: a variable, a key of a file, a file, a credential.
     """
 
     dsn: Dsn

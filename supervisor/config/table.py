@@ -55,6 +55,10 @@ class Faults:
         """Whether something is wrong at exactly this key path, so that its value is not the one to judge by."""
         return where in self._places
 
+    def source_of(self, where: tuple[str, ...]) -> str:
+        """Return who said the value at a key path, for people: a variable, or the file and the key."""
+        return self.variable_of(where) or f"{self._file}: {key_path(*where)}"
+
     def variable_of(self, where: tuple[str, ...]) -> str | None:
         """Return the variable that gave the value at a key path, or a table around it."""
         for length in range(len(where), 0, -1):

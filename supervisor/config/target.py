@@ -50,7 +50,7 @@ def read_target(
         # The environment comes before the file, whichever of the two keys it uses.
         dsn, dsn_file = (dsn, None) if faults.variable_of(_DSN) else (None, dsn_file)
     if dsn is not None:
-        target = _judge(dsn, faults.variable_of(_DSN) or "database.dsn", base, _DSN, faults)
+        target = _judge(dsn, faults.source_of(_DSN), base, _DSN, faults)
         return _with_service(target, _DSN, environ, faults)
     if dsn_file is not None:
         target = _from_file(absolute(dsn_file, base), base, _DSN_FILE, faults)

@@ -46,9 +46,7 @@ async def refuse_transaction_pooling(session: Session, *, is_thorough: bool) -> 
     """
     evidence = await _find_evidence(session, is_thorough=is_thorough)
     if evidence is not None:
-        source = session.gate.server.came_from
-        key = "" if source == "database.dsn" else "database.dsn"
-        raise ConfigError(Fault(source, key, _PROBLEM.format(evidence=evidence)))
+        raise ConfigError(Fault(session.gate.server.came_from, "", _PROBLEM.format(evidence=evidence)))
 
 
 async def _find_evidence(session: Session, *, is_thorough: bool) -> str | None:

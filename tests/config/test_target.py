@@ -45,7 +45,7 @@ def test_the_file_comes_before_the_credential(tmp_path: Path) -> None:
     """What the configuration says counts, whatever credentials there are."""
     (tmp_path / "dsn").write_text(URI)
     server = _server(tmp_path, f"[database]\n{DSN}\n{WORKER}", CREDENTIALS_DIRECTORY=str(tmp_path))
-    assert server.came_from == "database.dsn"
+    assert server.came_from == f"{tmp_path / 'app.toml'}: database.dsn"
 
 
 def test_libpqs_variables_are_the_last_resort(tmp_path: Path) -> None:

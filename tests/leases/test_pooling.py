@@ -74,7 +74,7 @@ async def test_a_proxy_that_pools_transactions_is_refused(
             await (await plain(dsn)).close()
             async with others(dsn, count, busy):
                 said = await refusal(nodes, dsn)
-            assert said.startswith("the test: database.dsn: a proxy between here")
+            assert said.startswith("the test: a proxy between here")
             assert "a proxy between here and the server pools transactions" in said
             await left_clean(nodes, dsn)
 
@@ -97,7 +97,7 @@ async def test_a_proxy_that_pools_statements_is_refused(postgres: Postgres) -> N
     with bouncer(postgres, "statement") as dsn:
         async with cluster(postgres.dsn()) as nodes:
             await (await plain(dsn)).close()
-            assert "database.dsn" in await refusal(nodes, dsn)
+            assert "pools transactions" in await refusal(nodes, dsn)
 
 
 async def test_a_pool_of_one_process_is_refused(postgres: Postgres) -> None:
