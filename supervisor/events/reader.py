@@ -20,8 +20,16 @@ WINDOW = 20_000
 # Several small batches are read at once, as long as they are small.
 _PAGE = 2_000
 _PAGE_BATCHES = 4
+# And no more than this, as the server stores it (compressed, where it is large), or a page of large events would take
+# all memory there is, and longer to arrive than a statement may. An event that is larger comes alone.
+_PAGE_BYTES = 2_000_000
+# Data beyond that are left out; in what is left of such a row nothing is large.
+_DATA = f"""
+    CASE WHEN sum(pg_column_size(e.data)) OVER (ORDER BY e.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+        >= {_PAGE_BYTES} THEN NULL ELSE e.data::text END
+"""
 # The columns that are read, by their places.
-_POSITION, _AT, _BUCKET = 0, 4, 5
+_POSITION, _TEXT, _AT, _BUCKET = 0, 3, 4, 5
 
 
 class Reader:
@@ -55,7 +63,7 @@ class Reader:
         if shard.shards > 1:
             conditions += f" AND e.bucket % {shard.shards} = {shard.number}"
         # As text: a worker may have set a codec of its own for jsonb on the connection, for good.
-        columns = "e.position, e.stream, e.type, e.data::text, e.at"
+        columns = f"e.position, e.stream, e.type, {_DATA}, e.at"
         rest = f"FROM supervisor.event e WHERE {conditions} ORDER BY e.position LIMIT $3"
         self._plain = f"SELECT {columns} {rest}"
         self._with_bucket = f"SELECT {columns}, e.bucket {rest}"
@@ -103,8 +111,11 @@ class Reader:
         self._layers = relevant(self._layers, after)
         query = self._with_bucket if self._layers else self._plain
         rows = await connection.fetch(query, after, upto, self._limit, *self._arguments)
+        is_full = len(rows) == self._limit
+        if rows and rows[-1][_TEXT] is None:
+            rows, is_full = [row for row in rows if row[_TEXT] is not None], True
         self._page, self._cursor = self._unapplied(rows), 0
-        self.read_upto = rows[-1][_POSITION] if len(rows) == self._limit else upto
+        self.read_upto = rows[-1][_POSITION] if is_full else upto
         self._scanned += self.read_upto - after
         self._matched += len(rows)
 

@@ -170,6 +170,32 @@ async def test_a_page_that_is_full_ends_at_its_last_event() -> None:
     assert (reader.pending, reader.read_upto, reader.horizon) == (0, 12, 12)
 
 
+@pytest.mark.parametrize("layers", [(), (Layer(2, (1, 1_000)),)], ids=["one layout", "an earlier one"])
+async def test_a_page_of_large_events_is_bounded_by_its_bytes(database: str, layers: tuple[Layer, ...]) -> None:
+    """Whatever the batch, so much is read at once and no more, never less than one event, and none is passed over."""
+    await make_schema(database)
+    noise = "(select string_agg(md5(random()::text || m), '') from generate_series(1, $2 / 32) m)"
+    append = f"select supervisor.append('s' || n, 't', jsonb_build_object('x', {noise})) from generate_series(1, $1) n"
+    async with connection(database) as connected:
+        for count, size in ((30, 32), (9, 600_000), (2, 5_000_000), (30, 32)):
+            await connected.execute(append.replace("$1", str(count)).replace("$2", str(size)))
+        reader = Reader(Shard("view", 0, 1), (), batch=500)
+        reader.begin(Checkpoint(0, 0, layers))
+        reader.horizon = await connected.fetchval("select supervisor.horizon()")
+        positions, pages = [], []
+        while reader.read_upto < reader.horizon:
+            await reader.read(connected)
+            events, _ = reader.peek(10_000) if reader.pending else ((), 0)
+            pages.append(sum(len(event.data["x"]) for event in events))
+            positions += [event.position for event in events]
+            reader.advance(len(events))
+        unapplied = "where bucket % 2 = 0" if layers else ""
+        rows = await connected.fetch(f"select position from supervisor.event {unapplied} order by 1")
+        assert positions == [row["position"] for row in rows]
+        assert max(pages) < 8_000_000
+        assert len(pages) >= 4
+
+
 async def test_what_an_earlier_layout_applied_is_left_out() -> None:
     """By the layers of the checkpoint, until they are passed."""
     log = Notebook(range(1, 21))
