@@ -22,7 +22,7 @@ run: .venv/installed-run  ## the daemon with the example workers on a PostgreSQL
 	@exec $(BIN)/pgsupervisor run -c config/example.toml
 
 test: .venv/installed-dev  ## every test; those with a real systemd need root
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 torture: .venv/installed-dev  ## several nodes, disturbed for minutes and judged by a history: make torture ARGS="--seconds 600 --seed 7"
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)

@@ -336,7 +336,7 @@ def test_takes_its_variables_out_of_the_environment(reader: Reader) -> None:
 @pytest.mark.parametrize(
     ("usec", "pid", "limit_s"),
     [
-        ("20000000", str(os.getpid()), 20.0),
+        pytest.param("20000000", str(os.getpid()), 20.0, id="its own"),
         ("20000000", "", 20.0),
         ("20000000", "1", None),
         ("20000000", "rubbish", None),
