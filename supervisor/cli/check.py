@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from typing import TYPE_CHECKING
 
 from supervisor.cli.output import complain, show
@@ -14,13 +13,14 @@ from supervisor.config.finding import find_config
 from supervisor.config.location import from_here
 from supervisor.config.model import EmbeddedStore, Server
 from supervisor.config.salvage import readable_workers
-from supervisor.errors import ConfigError, Fault, SupervisorError
+from supervisor.errors import ConfigError, SupervisorError
 from supervisor.workers.loading import load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from supervisor.config.model import Config
+    from supervisor.errors import Fault
 
 _CONFIG = 78
 
@@ -74,8 +74,9 @@ async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:
                 find_programs()
                 remark = ", the embedded PostgreSQL is installed"
             case Server() as server if connect:
-                await _connect(server, config, clock)
-                remark = ", the database answers"
+                from supervisor.cli.database_check import try_database  # noqa: PLC0415 - only with --connect
+
+                remark = await try_database(server, config, clock)
             case Server():
                 pass
     except ConfigError as error:
@@ -83,13 +84,3 @@ async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:
     except SupervisorError as error:
         faults.append(f"{config.path}: database.dsn: {error}")
     return faults, remark
-
-
-async def _connect(server: Server, config: Config, clock: SystemClock) -> None:
-    from supervisor.database.gate import Gate  # noqa: PLC0415 - only what the command needs
-
-    gate = Gate(server, config.database, name=config.name, clock=clock, rng=random.Random())  # noqa: S311 - jitter
-    failure = await gate.connect_once()
-    gate.close()
-    if failure is not None:
-        raise ConfigError(Fault(str(config.path), "database.dsn", failure.reason))

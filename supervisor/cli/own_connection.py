@@ -79,6 +79,8 @@ async def connected(config: Config) -> AsyncIterator[Any]:
     with _server_of(config) as server:
         # The gate of a command makes one attempt; nothing of it is random.
         gate = Gate(server, config.database, name=config.name, clock=SystemClock(), rng=random.Random(0))  # noqa: S311
+        # What others have prepared behind a proxy that pools transactions would be in the way.
+        gate.dialer = gate.dialer._replace(cached_statements=0)
         failure = await gate.connect_once()
         if failure is not None:
             raise _error_for(failure, config) from failure.error

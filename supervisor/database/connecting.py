@@ -44,6 +44,8 @@ class Dialer(NamedTuple):
         connect_timeout_s: The deadline of one host.
         command_timeout_s: The deadline of one statement, 0: none.
         application_name: What the server shows in `pg_stat_activity`.
+        cached_statements: How many prepared statements a connection keeps, None: asyncpg's default. 0 prepares none
+            that outlasts its use, so that it works through a proxy that pools transactions too.
     """
 
     dsn: str
@@ -51,10 +53,13 @@ class Dialer(NamedTuple):
     connect_timeout_s: float
     command_timeout_s: float
     application_name: str
+    cached_statements: int | None = None
 
     async def dial(self, endpoint: Endpoint, **options: Any) -> asyncpg.Connection:
         """Open a connection to one host, or raise what the driver raises."""
         settings = {} if self.route.application_name else {"application_name": self.application_name}
+        if self.cached_statements is not None:
+            options["statement_cache_size"] = self.cached_statements
         try:
             connection: asyncpg.Connection = await asyncpg.connect(
                 self.dsn or None,

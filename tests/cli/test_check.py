@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from support.bouncer import bouncer
 from support.launching import IDLE, ONE_WORKER, config
 from support.stand_in import http_server
+
+from supervisor.database.migration import known_files
 
 if TYPE_CHECKING:
     from support.launching import Launcher
     from support.postgres import Postgres
+
+KNOWN = len(known_files())
+SINGLETON = ONE_WORKER + "singleton = true\n"
 
 
 def test_says_that_all_is_well(launch: Launcher, database: str) -> None:
@@ -18,6 +24,10 @@ def test_says_that_all_is_well(launch: Launcher, database: str) -> None:
     daemon = launch.prepare(config(database))
     done = daemon.run_command("check")
     assert (done.returncode, done.stdout) == (0, f"{daemon.config} is right: 1 worker\n")
+    done = daemon.run_command("check", "--connect")
+    text = f"is right: 1 worker, the database answers; `run` creates the SQL schema, version {KNOWN}"
+    assert (done.returncode, done.stdout) == (0, f"{daemon.config} {text}\n")
+    assert daemon.run_command("migrate").returncode == 0
     done = daemon.run_command("check", "--connect")
     assert (done.returncode, done.stdout) == (0, f"{daemon.config} is right: 1 worker, the database answers\n")
 
@@ -142,3 +152,59 @@ def test_does_not_run_or_touch_anything(launch: Launcher) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stdout.endswith("1 worker, the embedded PostgreSQL is installed\n")
     assert not (daemon.folder / "state").exists()
+
+
+def test_connect_looks_at_the_schema(launch: Launcher, database: str, shared_postgres: Postgres) -> None:
+    """A schema with which `run` would end at once is a fault; one that it would bring up to date is a remark."""
+    name = database.rpartition("/")[2]
+    auto = launch.prepare(config(database))
+    strict = launch.prepare(config(database, database='migrate = "check"'), folder="strict")
+    done = strict.run_command("check", "--connect")
+    assert (done.returncode, "The SQL schema is not there" in done.stderr) == (78, True)
+    assert auto.run_command("migrate").returncode == 0
+    shared_postgres.execute(f"delete from supervisor.migration where version = {KNOWN}", dbname=name)
+    done = auto.run_command("check", "--connect")
+    assert (done.returncode, f"from version {KNOWN - 1} to {KNOWN}" in done.stdout) == (0, True)
+    done = strict.run_command("check", "--connect")
+    assert (done.returncode, f"has version {KNOWN - 1}, version {KNOWN} is needed" in done.stderr) == (78, True)
+    shared_postgres.execute("insert into supervisor.migration (version) values (99)", dbname=name)
+    for daemon in (auto, strict):
+        done = daemon.run_command("check", "--connect")
+        assert (done.returncode, "has version 99" in done.stderr) == (78, True)
+
+
+def test_connect_looks_at_the_privileges(launch: Launcher, postgres: Postgres) -> None:
+    """What a role lacks is a fault where a worker needs it, and a remark where none does."""
+    postgres.add_user("app", "pw")
+    dsn = postgres.dsn(user="app", password="pw")
+    plain, singleton = launch.prepare(config(dsn)), launch.prepare(config(dsn, workers=SINGLETON), folder="singleton")
+
+    def outcome() -> tuple[str, str]:
+        ok, wrong = plain.run_command("check", "--connect"), singleton.run_command("check", "--connect")
+        assert (ok.returncode, wrong.returncode) == (0, 78), (ok.stderr, wrong.stdout)
+        return ok.stdout, wrong.stderr
+
+    remark, fault = outcome()
+    assert "cannot create it, but no worker needs it" in remark
+    assert "this role cannot create it here" in fault
+    assert launch.prepare(config(postgres.dsn()), folder="owner").run_command("migrate").returncode == 0
+    remark, fault = outcome()
+    assert "no worker needs the SQL schema, which this role cannot use" in remark
+    assert "GRANT USAGE ON SCHEMA supervisor" in fault
+    postgres.execute("grant usage on schema supervisor to app; grant select on all tables in schema supervisor to app")
+    _, fault = outcome()
+    assert "the role needs EXECUTE on supervisor." in fault
+    postgres.execute("grant execute on all functions in schema supervisor to app")
+    assert singleton.run_command("check", "--connect").returncode == 0
+
+
+def test_connect_finds_a_proxy_that_pools_transactions(launch: Launcher, postgres: Postgres) -> None:
+    """Behind one leases cannot work, which is a fault where a worker needs one, each time it is asked."""
+    with bouncer(postgres, "transaction") as dsn:
+        plain, singleton = launch.prepare(config(dsn)), launch.prepare(config(dsn, workers=SINGLETON), folder="other")
+        for _ in range(2):
+            done = plain.run_command("check", "--connect")
+            assert (done.returncode, done.stderr) == (0, "")
+            done = singleton.run_command("check", "--connect")
+            assert (done.returncode, "pools transactions" in done.stderr) == (78, True)
+            assert done.stderr.count("database.dsn") == done.stderr.count(str(singleton.config)) == 1

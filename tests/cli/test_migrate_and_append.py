@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.bouncer import bouncer
 from support.launching import config
 from support.postgres import free_port
 
@@ -53,6 +54,22 @@ def test_append_prints_the_position(command: Any, database: str) -> None:
     assert outcome(daemon.run_command("append", "orders-1", "placed", '{"sum": 12, "who": "é"}')) == (0, "3")
 
 
+def test_append_keeps_numbers_as_they_are(command: Any, database: str, shared_postgres: Postgres) -> None:
+    """The JSON that was given is what is stored, whatever a float or an int of Python would make of it."""
+    daemon = command(database)
+    daemon.run_command("migrate")
+    name = database.rpartition("/")[2]
+    for text in (
+        '{"price": 12345678901234567.89}', '{"p": 0.1000000000000000000001}', '{"p": 1.10}', f'{{"n": {"7" * 5_000}}}',
+    ):  # fmt: skip
+        assert daemon.run_command("append", "s", "t", text).returncode == 0
+        said = "select data::text from supervisor.event order by position desc limit 1"
+        assert shared_postgres.execute(said, dbname=name) == text
+    assert daemon.run_command("append", "s", "t", '{"a":1e400}').returncode == 0
+    status, text = outcome(daemon.run_command("append", "s", "t", '{"a":1e200000}'))
+    assert (status, "value overflows numeric format" in text) == (64, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -74,6 +91,19 @@ def test_append_refuses_what_cannot_be_stored(command: Any, arguments: tuple[str
     status, text = outcome(daemon.run_command("append", *arguments))
     assert status == 64
     assert said in text
+
+
+def test_a_proxy_that_pools_transactions_is_fine(command: Any, postgres: Postgres) -> None:
+    """Commands need no session of their own: they work behind such a proxy however often, whatever others prepared."""
+    with bouncer(postgres, "transaction") as dsn:
+        daemon = command(dsn)
+        assert daemon.run_command("check", "--connect").returncode == 0
+        assert outcome(daemon.run_command("migrate"))[0] == 0
+        assert outcome(daemon.run_command("migrate"))[0] == 0
+        for position in (2, 3):
+            assert outcome(daemon.run_command("append", "orders-1", "placed")) == (0, str(position))
+        for _ in range(2):
+            assert outcome(daemon.run_command("projections", "list")) == (0, "There is no projection.")
 
 
 def test_append_without_the_schema_says_what_to_run(command: Any, database: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
+import time
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from support.postgres import Postgres
 
 PROGRAM = "/usr/sbin/pgbouncer"
+_LIMIT_S = 10.0
 
 
 def need_pgbouncer() -> None:
@@ -55,8 +58,18 @@ def bouncer(
         log = (home / "pgbouncer.log").open("w")
         process = subprocess.Popen([*unprivileged(), PROGRAM, path], stdout=log, stderr=log)
         try:
+            _wait_until_it_listens(port)
             yield postgres.dsn(port=port)
         finally:
             process.terminate()
             process.wait(10)
             log.close()
+
+
+def _wait_until_it_listens(port: int) -> None:
+    deadline = time.monotonic() + _LIMIT_S
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), _LIMIT_S):
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
