@@ -271,7 +271,8 @@ async def test_a_cut_connection_on_any_side_loses_nothing(postgres: Postgres) ->
                 proxy.cut()
                 proxy.thaw()
                 assert actor.task is not None
-                await asyncio.wait({actor.task}, timeout=10)
+                async with asyncio.timeout(10):
+                    await asyncio.gather(actor.task, return_exceptions=True)
                 await st.house.up()
                 actor.go_on()
                 count = await owner.fetchval("select count(*) from supervisor.event")

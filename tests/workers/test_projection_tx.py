@@ -313,4 +313,5 @@ async def test_events_may_be_appended_in_the_same_transaction(database: str) -> 
         await st.play(chain)
         await st.append("s", n=0)
         await st.until(lambda: len(handler.positions) == 6)
+        await st.applied_upto(handler.positions[-1])
         assert await seen(st) == await appended(st)
