@@ -11,8 +11,7 @@ from supervisor.cli.output import show
 from supervisor.cli.own_connection import carry_out, configuration, connected
 from supervisor.database.error_class import ErrorClass, classify, is_suspicious
 from supervisor.errors import DatabaseRefused, DatabaseUnavailable, InvalidEvent, SchemaUnusable
-from supervisor.events.append import append as append_event
-from supervisor.events.append import check_name, encode
+from supervisor.events.append import append_text, check_name, encode
 
 
 def append(config_path: str | None, stream: str, type: str, text: str) -> int:  # noqa: A002 - the contract's name
@@ -31,11 +30,11 @@ async def _append(config_path: str | None, stream: str, type: str, text: str) ->
     data = _object(text)
     check_name("stream", stream)
     check_name("type", type)
-    encode(data)
+    encode(data)  # what is wrong with it is told before anything is connected to
     config = configuration(config_path)
     async with connected(config) as connection:
         try:
-            position = await append_event(connection, stream, type, data)
+            position = await append_text(connection, stream, type, text)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             _explain(error)
     show(str(position))
@@ -43,8 +42,9 @@ async def _append(config_path: str | None, stream: str, type: str, text: str) ->
 
 
 def _object(text: str) -> Any:
+    """Return what the text says, its numbers as they are written: PostgreSQL keeps more of them than a float does."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=str, parse_float=str)
     except RecursionError:
         raise InvalidEvent("the event's data are nested too deep") from None
     except ValueError as error:

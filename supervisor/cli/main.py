@@ -114,6 +114,8 @@ def _projections(options: argparse.Namespace) -> int:
             return projections.list_projections(options.config, as_json=options.json)
         case "reset":
             return projections.reset(options.config, options.name, to=options.to)
+        case "forget":
+            return projections.forget(options.config, options.name)
         case _:
             return projections.skip(options.config, options.name)
 

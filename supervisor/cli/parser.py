@@ -63,6 +63,8 @@ def _add_projections(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     skip = _add(actions, "skip", "leave out the event at which one has stopped")
     skip.add_argument("name", metavar="NAME", help="the projection")
+    forget = _add(actions, "forget", "forget one that nobody runs any more, so that it holds back no event")
+    forget.add_argument("name", metavar="NAME", help="the projection")
 
 
 def _add(

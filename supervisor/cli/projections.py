@@ -1,4 +1,4 @@
-"""`projections list/reset/skip`: how far each has come, and how to move one that stands still."""
+"""`projections list/reset/skip/forget`: how far each has come, and how to move one, or be rid of it."""
 
 from __future__ import annotations
 
@@ -74,6 +74,19 @@ def skip(config_path: str | None, name: str) -> int:
     return carry_out(_do(config_path, act))
 
 
+def forget(config_path: str | None, name: str) -> int:
+    """Forget a projection that nobody runs any more, and return the exit status."""
+
+    async def act(connection: Any, config: Config) -> str:
+        if name in _configured(config):
+            raise _Refused(f"{name} is in this configuration: take it out, and reload, first")
+        if not await connection.fetchval("SELECT supervisor.forget_projection($1)", name):
+            await _complain_of_name(connection, config, name)
+        return f"{name} is forgotten, with its checkpoint and its dead letters; it holds no events back any more"
+
+    return carry_out(_do(config_path, act))
+
+
 async def _do(config_path: str | None, act: Callable[[Any, Config], Awaitable[str]]) -> int:
     config = configuration(config_path)
     async with connected(config) as connection:
@@ -82,7 +95,7 @@ async def _do(config_path: str | None, act: Callable[[Any, Config], Awaitable[st
         except _Refused as error:
             complain(str(error))
             return _REFUSED
-        except (asyncpg.InvalidParameterValueError, asyncpg.DataError) as error:
+        except (asyncpg.InvalidParameterValueError, asyncpg.DataError, asyncpg.ObjectInUseError) as error:
             complain(f"Nothing was changed: {error}")
             return _REFUSED
         except _LOST as error:

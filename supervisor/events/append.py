@@ -33,7 +33,12 @@ async def append(conn: Any, stream: str, type: str, data: dict[str, Any]) -> int
     """
     check_name("stream", stream)
     check_name("type", type)
-    position: int = await conn.fetchval(_APPEND, stream, type, encode(data))
+    return await append_text(conn, stream, type, encode(data))
+
+
+async def append_text(conn: Any, stream: str, type: str, text: str) -> int:  # noqa: A002 - as above
+    """Append an event whose data are JSON already, and checked."""
+    position: int = await conn.fetchval(_APPEND, stream, type, text)
     return position
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.launching import config
 from support.postgres import free_port
+from support.schema import connection
 
 if TYPE_CHECKING:
     import subprocess
@@ -126,6 +128,35 @@ def test_skip_leaves_out_where_it_stopped(command: Daemon, sql: Any) -> None:
     )  # fmt: skip
 
 
+async def nobody_holds(database: str) -> None:
+    """Wait until the server has ended the sessions of former holders."""
+    async with connection(database) as looking, asyncio.timeout(10):
+        while await looking.fetchval("select count(*) from supervisor.held"):  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.005)
+
+
+async def test_forget_frees_what_it_held_back(command: Daemon, sql: Any, database: str) -> None:
+    """One that nobody runs any more is gone with its dead letters; one that a living node runs stays."""
+    _lay_out(sql)
+    _lay_out(sql, "former", shards=2)
+    sql("insert into supervisor.dead_letter values ('former', 3, 's', 't', '{}', now(), 'e')")
+    sql("select id from supervisor.lease_ids('{former/2of2}')")
+    held = "select pg_advisory_lock(1885827842, id) from supervisor.lease"
+    joined = "select supervisor.join_node(null, 'n1@a:7', 'a', 7, '1', now(), '{1}')"
+    for claim, by in ((held, "another session"), (joined, "n1@a:7")):
+        async with connection(database) as holder:
+            await holder.execute(claim)
+            code, text = _outcome(command.run_command("projections", "forget", "former"))
+            assert (code, f"the projection former is run by {by}: take it out of that node's" in text) == (1, True)
+    assert sql("select count(*) from supervisor.checkpoint") == "3"
+    await nobody_holds(database)
+    assert _outcome(command.run_command("projections", "forget", "former")) == (
+        0, "former is forgotten, with its checkpoint and its dead letters; it holds no events back any more",
+    )  # fmt: skip
+    assert sql("select projection from supervisor.checkpoint") == "orders-view"
+    assert sql("select count(*) from supervisor.dead_letter") == "0"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -137,6 +168,8 @@ def test_skip_leaves_out_where_it_stopped(command: Daemon, sql: Any) -> None:
         (("reset", "orders-view", "--to", "x"), 64, "invalid int value: 'x'"),
         (("reset", "orders-view", "--to", "9" * 30), 1, "Nothing was changed"),
         (("reset",), 64, "the following arguments are required: NAME"),
+        (("forget", "orders-view"), 1, "orders-view is in this configuration: take it out, and reload, first"),
+        (("forget", "order-view"), 1, "there is no projection order-view; did you mean orders-view?"),
         (("drop", "orders-view"), 64, "invalid choice: 'drop'"),
         (("skip", "a'b\"; --"), 1, "there is no projection a'b\"; --"),
         (("skip", ""), 1, "there is no projection "),
