@@ -7,6 +7,7 @@ import inspect
 import re
 import shlex
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,13 @@ from support.event_pages import page
 
 from supervisor.cli.parser import parser_of_commands
 from supervisor.config.schema import TOP, WORKER
+from supervisor.daemon import cluster
 from supervisor.daemon import status as daemon_status
+from supervisor.daemon.cluster_rows import node_rows, projection_rows, with_lag
 from supervisor.daemon.exit_status import ExitStatus
 from supervisor.database.database import Database
 from supervisor.journal.events import EVENTS, LEVELS
+from supervisor.leases import stand
 from supervisor.supervision import status as worker_status
 from supervisor.workers.context import Context
 
@@ -55,7 +59,7 @@ def _commands() -> Iterator[str]:
     lines += [text for path in PAGES for text in _inline(path) if text.count(" ")]
     for line in lines:
         # After the prompt, variables and a path; up to what belongs to the shell.
-        match = re.match(r"(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/)?pgsupervisor (?!\W|NAME\b)([^;|>#&]*)", line)
+        match = re.match(r"(?:\w*\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/)?pgsupervisor (?!\W|NAME\b)([^;|>#&]*)", line)
         if match is not None:
             yield match[1].strip()
 
@@ -69,11 +73,13 @@ def test_every_configuration_is_right(tmp_path: Path, block: str) -> None:
 
 @pytest.mark.parametrize("block", _blocks("python"))
 def test_every_worker_is_one(block: str) -> None:
-    """Each block of Python runs as it stands and defines an async function of the context."""
+    """Each block of Python runs as it stands and defines an async function of what its kind is given."""
     names: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec", dont_inherit=True), names)
-    workers = [value for value in names.values() if inspect.iscoroutinefunction(value)]
-    assert [list(inspect.signature(worker).parameters) for worker in workers] == [["ctx"]]
+    functions = [value for value in names.values() if inspect.isfunction(value)]
+    (worker,) = (value for value in functions if value.__code__.co_filename == "README.md")
+    assert inspect.iscoroutinefunction(worker)
+    assert list(inspect.signature(worker).parameters) == (["ctx", "events"] if "Event" in names else ["ctx"])
     used = {
         node.attr
         for node in ast.walk(ast.parse(block))
@@ -112,9 +118,9 @@ def _keys(keys: Mapping[str, Key]) -> Iterator[str]:
 def _status_keys() -> dict[str, set[str]]:
     """Return the keys of each dictionary that the functions of `status --json` write out, by function."""
     found = {}
-    for part in (daemon_status, worker_status, Database):
+    for part in (daemon_status, worker_status, Database, cluster, stand):
         for function in ast.walk(ast.parse(inspect.getsource(part))):
-            if isinstance(function, ast.FunctionDef):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 dicts = [node for node in ast.walk(function) if isinstance(node, ast.Dict)]
                 found[function.name] = {
                     str(key.value) for node in dicts for key in node.keys if isinstance(key, ast.Constant)
@@ -127,9 +133,41 @@ def _status_row(title: str) -> set[str]:
     return set(row.strip("`").split("` `"))
 
 
+def _rows_of_nodes() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a row of a node and one of a projection, as `status` makes them."""
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    names = (
+        "id",
+        "name",
+        "host",
+        "pid",
+        "version",
+        "started_at",
+        "joined_at",
+        "wants",
+        "lease",
+        "epoch",
+        "acquired_at",
+    )
+    values = (1, "shop@app1:7", "app1", 7, "0.1", now, now, 1, "view", 1, now)
+    node: Any = dict(zip(names, values, strict=True))
+    shard: Any = {"projection": "view", "lease": "view", "shard": 0, "shards": 1, "position": 1, "applied": 1}
+    shard |= {"poison": None, "error": None, "head": 1, "start": 0, "most": 9, "events": 1, "age_s": 1.0}
+    projections = projection_rows([shard])
+    (with_leases,) = with_lag(node_rows([node], 1), projections)
+    return with_leases, projections[0]
+
+
 def test_the_status_has_the_keys_that_the_readme_lists() -> None:
     """The README's table of `status --json` has every key and no other."""
     written = _status_keys()
+    node, projection = _rows_of_nodes()
+    assert _status_row("each of `nodes`") == node.keys()
+    assert _status_row("each of a node's `leases`") == node["leases"][0].keys()
+    assert _status_row("each of `projections`") == projection.keys()
+    assert _status_row("each of its `shards`") == projection["shards"][0].keys()
+    assert _status_row("`cluster`") | {"nodes", "projections", "cluster"} == written["look"]
+    assert _status_row("each of a worker's `leases`") == written["describe"]
     assert _status_row("top") | _status_row("`reload`") == written["status_of"]
     assert _status_row("`database`") == written["_database"]
     assert _status_row("its `pool`") == written["pool_counts"]
@@ -139,14 +177,17 @@ def test_the_status_has_the_keys_that_the_readme_lists() -> None:
 def test_every_key_that_is_named_exists() -> None:
     """Each word with an underscore, `key = value`, and variable is a key of the configuration or of the status."""
     keys = {*_keys(TOP), *_keys(WORKER)}
-    known = keys | {key for of_one in _status_keys().values() for key in of_one}
+    node, projection = _rows_of_nodes()
+    known = keys | {key for of_one in _status_keys().values() for key in of_one} | node.keys() | projection.keys()
     libpq = {"load_balance_hosts", "target_session_attrs", "application_name", "max_connections"}
+    server = {"idle_session_timeout", "tcp_user_timeout", "tcp_keepalives_idle", "idle_in_transaction_session_timeout"}
+    server |= {"pg_terminate_backend", "pool_mode", "dead_letter"}
     # The page of the benchmarks names figures of its own and files of the kernel.
     for path in (each for each in PAGES if each.name != "benchmarks.md"):
         for text in _inline(path):
             if re.fullmatch(r"[a-z]+(_[a-z]+)+", text):
-                assert text in known | libpq, f"{path.name}: {text}"
-            if assigned := re.match(r"([a-z_]+) = ", text):
+                assert text in known | libpq | server, f"{path.name}: {text}"
+            if (assigned := re.match(r"([a-z_]+) = ", text)) and assigned[1] not in server:
                 tomllib.loads(text)
                 assert assigned[1] in keys, f"{path.name}: {text}"
             if section := re.match(r"\[([a-z_.]+)\]", text):
@@ -178,7 +219,7 @@ def test_the_output_that_is_shown_is_what_is_said() -> None:
     """Each line of output begins as the table's sentence for its event does, at the event's level or louder."""
     said = _TERMINAL_LINE.findall(README.read_text("utf-8"))
     assert len(said) > 20
-    own = {"greeter", "shop", "packer"}
+    own = {"greeter", "shop", "packer", "report"}
     for level, event, message in said:
         assert level in LEVELS
         if event not in own:
