@@ -11,6 +11,7 @@ from supervisor.durations import format_duration
 _COLUMNS = ("NODE", "HOST", "PID", "SINCE", "LEASES", "LAG")
 # With a thousand leases a row still is one line.
 _MOST_NAMES = 4
+_HELD = ("held", "recalled")
 
 
 def node_lines(status: dict[str, Any]) -> list[str]:
@@ -20,7 +21,8 @@ def node_lines(status: dict[str, Any]) -> list[str]:
     lines = ["", *align([_COLUMNS, *(_cells(node) for node in status["nodes"])])]
     problem, age_s = status["cluster"]["problem"], status["cluster"]["age_s"]
     if problem is not None:
-        known = "nothing is known of the nodes" if age_s is None else f"this was so {format_duration(age_s)} ago"
+        memory = "this is what this node remembers" if status["nodes"] else "nothing is known of the nodes"
+        known = memory if age_s is None else f"this was so {format_duration(age_s)} ago"
         lines.append(f"  {problem}; {known}")
     if status["cluster"]["trouble"] is not None:
         lines.append(f"  this node: {status['cluster']['trouble']}")
@@ -36,6 +38,17 @@ def holders(status: dict[str, Any]) -> dict[str, str]:
             held.setdefault(lease["name"].partition("/")[0], []).append((node, lease["since"]))
     doubt = "?" if status["cluster"]["problem"] is not None else ""
     return {worker: _holder(pairs) + doubt for worker, pairs in held.items()}
+
+
+def remembered(worker: dict[str, Any]) -> str | None:
+    """Return who holds a worker's leases as far as this node knows without asking, for people; None: it does not."""
+    here = [lease for lease in worker.get("leases", ()) if lease["standing"] in _HELD]
+    others = [lease["holder"] for lease in worker.get("leases", ()) if lease["holder"] is not None]
+    if not here and not others:
+        return None
+    if len(here) + len(others) > 1:
+        return f"{len(here)} here, {len(others)} elsewhere"
+    return "here" if here else _elsewhere(others[0], others[0]["since"])
 
 
 def lag(row: dict[str, Any] | None) -> str:
@@ -56,16 +69,16 @@ def _cells(node: dict[str, Any]) -> tuple[str, ...]:
         node["host"],
         str(node["pid"]),
         _clock_time(node["since"]),
-        _leases([lease["name"] for lease in node["leases"]]),
+        _leases([lease["name"] for lease in node["leases"]], is_all=node["this"] or node["since"] is not None),
         lag(node),
     )
 
 
-def _leases(names: list[str]) -> str:
+def _leases(names: list[str], *, is_all: bool) -> str:
     if not names:
-        return "0"
-    more = ", …" if len(names) > _MOST_NAMES else ""
-    return f"{len(names)}: {', '.join(names[:_MOST_NAMES])}{more}"
+        return "0" if is_all else "?"
+    more = ", …" if len(names) > _MOST_NAMES or not is_all else ""
+    return f"{f'{len(names)}: ' if is_all else ''}{', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def _holder(held: list[tuple[dict[str, Any], str]]) -> str:
@@ -73,8 +86,18 @@ def _holder(held: list[tuple[dict[str, Any], str]]) -> str:
         here = sum(1 for node, _ in held if node["this"])
         return f"{here} here, {len(held) - here} elsewhere"
     [(node, since)] = held
-    where = "here" if node["this"] else f"{_daemon(node)} on {node['host']}, pid {node['pid']},"
-    return f"{where} since {_clock_time(since)}"
+    return f"here{_since(since)}" if node["this"] else _elsewhere(node, since)
+
+
+def _elsewhere(node: dict[str, Any], since: str | None) -> str:
+    if not node["name"]:
+        return "by a session that is no node's"
+    text = f"{_daemon(node)} on {node['host']}, pid {node['pid']}"
+    return f"{text},{_since(since)}" if since is not None else text
+
+
+def _since(since: str | None) -> str:
+    return "" if since is None else f" since {_clock_time(since)}"
 
 
 def _daemon(node: dict[str, Any]) -> str:

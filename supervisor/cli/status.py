@@ -8,7 +8,7 @@ from typing import Any
 
 from supervisor.cli.client import UNAVAILABLE, NoDaemon, ask
 from supervisor.cli.columns import align, is_terminal
-from supervisor.cli.nodes import holders, lag, node_lines
+from supervisor.cli.nodes import holders, lag, node_lines, remembered
 from supervisor.cli.output import complain, show
 from supervisor.durations import format_duration
 
@@ -64,11 +64,17 @@ def _workers(status: dict[str, Any]) -> list[str]:
     is_known = "nodes" in status and status["cluster"]["problem"] is None
     rows = [[*titles, *with_holder, *with_lag, "LAST ERROR"]]
     for worker in status["workers"]:
-        nobody = "by nobody" if worker["state"] == "standby" and is_known else ""
-        held = [] if holder_of is None else [holder_of.get(worker["name"], nobody)]
+        held = [] if holder_of is None else [_held(worker, holder_of, is_known=is_known)]
         behind = [lag(projections.get(worker["name"]))] if with_lag else []
         rows.append([*_cells(worker), *held, *behind, str(worker.get("last_error") or "")])
     return align(rows)
+
+
+def _held(worker: dict[str, Any], holder_of: dict[str, str], *, is_known: bool) -> str:
+    """Return who holds a worker's leases: from the database, else from this node's memory, which is no older."""
+    asked, known = holder_of.get(worker["name"]), remembered(worker)
+    nobody = "by nobody" if worker["state"] == "standby" and is_known else ""
+    return (asked or known or nobody) if is_known else (known or asked or nobody)
 
 
 def _cells(worker: dict[str, Any]) -> list[str]:

@@ -1,8 +1,9 @@
 """What `status` says of all nodes: who lives, which leases each holds, and how far the projections lag.
 
-`status` asks the database anew each time, because that is the one view all nodes share; and because `status` is what
-an operator types when something is wrong, it never waits longer than a second for the answer. It then shows
-what was known last, and says so.
+`status` asks the database anew each time, because that is the one view all nodes share; and because it is what an
+operator types when something is wrong, it asks on a connection of its own, which no worker can keep from it, and never
+waits longer than a second for the answer. It then shows what was known last, or else what the node itself remembers
+(`cluster_memory.py`), and says so.
 
 The answer adds to `status --json`:
 
@@ -10,8 +11,9 @@ The answer adds to `status --json`:
 nodes        [{"name", "id", "host", "pid", "version", "this", "started", "since", "wants",
                "leases": [{"name", "epoch", "since"}],
                "lag_events", "lag_exact", "lag_s"}]
-               every living node by name; `this` marks the one that answers. `since`: of the node, when it joined; of a
-               lease, when it was acquired. `wants`: how many leases it is ready to hold. The lag is that of the shards
+               every living node by name; `this` marks the one that answers. `since`: of the node, when it joined, null:
+               the row comes from memory, with those leases alone that this node holds or waits for; of a lease, when
+               it was acquired. `wants`: how many leases it is ready to hold. The lag is that of the shards
                it holds: their sum in events, the largest in seconds; null where none is known.
 projections  [{"name", "shards": [{"lease", "shard", "shards", "position", "applied", "poison", "error",
                "lag_events", "lag_exact", "lag_s"}], "lag_events", "lag_exact", "lag_s"}]
@@ -19,8 +21,8 @@ projections  [{"name", "shards": [{"lease", "shard", "shards", "position", "appl
                estimate from the first ones; `lag_s` is the age of the oldest event that is not applied, 0 without any,
                null when none is among the first ones.
 cluster      {"age_s", "problem", "trouble"}
-               how old the rows above are (null: there were none yet), why they are not fresh (null: they are), and
-               what keeps this node from holding leases (null: nothing).
+               how old the rows above are (null: there are none, or from memory alone), why they are not fresh (null:
+               they are), and what keeps this node from holding leases (null: nothing).
 ```
 
 Times are ISO 8601, durations seconds. A daemon none of whose workers needs a lease is no node, and says none of this.
@@ -33,6 +35,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from supervisor.clock import ends_within
 from supervisor.config.model import Projection
+from supervisor.daemon.cluster_memory import remembered_rows
 from supervisor.daemon.cluster_rows import NODES, SHARDS, node_rows, projection_rows, with_lag
 from supervisor.events.glob import like_patterns
 
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
     from supervisor.tasks import Tasks
 
 _LIMIT_S = 1.0
+# A statement whose answer nobody waits for any more is not to stay in a queue for a lock.
+_SERVERS_LIMIT = "SET statement_timeout = '2s'"
 _POSITIONS = 100_000
 
 
@@ -59,17 +64,20 @@ class Question(NamedTuple):
         this: The node that asks; None: it has not joined yet.
         trouble: What keeps it from holding leases.
         streams: For each projection of the configuration, the LIKE patterns of its streams.
+        remembered: What the node that asks says of itself and the others without asking, `Node.summary()`.
     """
 
     this: int | None
     trouble: str | None
     streams: Mapping[str, Sequence[str]]
+    remembered: Mapping[str, Any] | None = None
 
 
 def question_of(config: Config, node: Node) -> Question:
     """Return what is asked by a node with a configuration."""
     projections = {name: spec.kind for name, spec in config.workers.items() if isinstance(spec.kind, Projection)}
-    return Question(node.id, node.trouble, {name: like_patterns(kind.streams) for name, kind in projections.items()})
+    streams = {name: like_patterns(kind.streams) for name, kind in projections.items()}
+    return Question(node.id, node.trouble, streams, node.summary())
 
 
 class Cluster:
@@ -91,8 +99,11 @@ class Cluster:
         else:
             await self._ask(database, question)
         age_s = None if self._asked_s is None else round(self._clock.now_s() - self._asked_s, 1)
+        nodes = self._nodes
+        if self._asked_s is None and question.remembered is not None:
+            nodes = remembered_rows(question.remembered)
         return {
-            "nodes": with_lag(self._nodes, self._projections),
+            "nodes": with_lag(nodes, self._projections),
             "projections": self._projections,
             "cluster": {"age_s": age_s, "problem": self._problem, "trouble": question.trouble},
         }
@@ -106,14 +117,20 @@ class Cluster:
             self._asking.cancel()
 
     async def _refresh(self, database: Database, question: Question) -> None:
+        link, connection = database.gate.link, None
+        if link is None:
+            self._problem = "the database is away"
+            return
         try:
-            pool, connection = await database.borrow(None)
-            try:
-                await self._read(connection, question)
-            finally:
-                await database.give_back(pool, connection)
+            # The pool is the workers', who may keep all of it, and the session is the node's, which must not wait.
+            connection = await database.gate.dialer.dial(link.endpoint)
+            await connection.execute(_SERVERS_LIMIT)
+            await self._read(connection, question)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must end neither the status nor the daemon
             self._problem = f"the database could not be asked ({type(error).__name__}: {error})"
+        finally:
+            if connection is not None:
+                connection.terminate()
 
     async def _read(self, connection: asyncpg.Connection, question: Question) -> None:
         """Read the nodes, then the lag: a long backlog must not hide who holds what."""

@@ -79,7 +79,14 @@ class Peer(NamedTuple):
 
     def describe(self) -> dict[str, object]:
         """Return what a status says of it."""
-        return {"id": self.id, "name": self.name, "host": self.host, "pid": self.pid, "started": self.started}
+        return {
+            "id": self.id,
+            "name": self.name,
+            "host": self.host,
+            "pid": self.pid,
+            "started": self.started,
+            "wants": len(self.wants),
+        }
 
 
 class Holder(NamedTuple):

@@ -79,6 +79,7 @@ def test_a_thousand_leases_are_one_readable_line() -> None:
         (None, "the database is away; nothing is known of the nodes"),
         (72.0, "the database is away; this was so 1m 12s ago"),
     ],
+    ids=["never", "once"],
 )
 def test_rows_that_are_not_fresh_say_so(age_s: float | None, said: str) -> None:
     """While the database does not answer, the table says why and how old it is."""
@@ -137,6 +138,45 @@ def test_a_worker_that_waits_for_a_lease_of_nobody_says_so() -> None:
 def test_during_an_outage_nobody_is_said_to_hold_nothing() -> None:
     """Where the database cannot be asked, a worker in standby says nothing of who has its lease."""
     assert "by nobody" not in table(whole(**status(problem="the database is away", age_s=None)))
+
+
+def worker(*leases: dict[str, Any]) -> dict[str, Any]:
+    """A worker's row with what this node knows of its leases."""
+    row: dict[str, Any] = whole()["workers"][0]
+    return row | {"leases": list(leases)}
+
+
+def stand(standing: str, holder: str | None = None) -> dict[str, Any]:
+    """What this node knows of a lease."""
+    known = None if holder is None else {"name": holder, "host": "box", "pid": 7, "since": str(SINCE)}
+    return {"lease": "mail", "standing": standing, "epoch": 1, "offered": True, "holder": known}
+
+
+@pytest.mark.parametrize(
+    ("leases", "said"),
+    [
+        ([stand("held")], "here"),
+        ([stand("absent", "till@box:7")], f"till on box, pid 7, since {SAID}"),
+        ([stand("absent", "")], "by a session that is no node's"),
+        ([stand("held"), stand("recalled"), stand("absent", "till@box:7")], "2 here, 1 elsewhere"),
+        ([stand("absent")], ""),
+    ],
+    ids=["here", "elsewhere", "no-node", "shards", "unknown"],
+)
+def test_who_holds_a_worker_is_remembered(leases: list[dict[str, Any]], said: str) -> None:
+    """While the database cannot be asked, the node's own memory says who holds what it holds or waits for."""
+    text = table(whole(workers=[worker(*leases)], **status(problem="the database did not answer", age_s=None)))
+    titles, row = text.splitlines()[4:6]
+    assert row[titles.index("HELD") : titles.index("LAST ERROR")].strip() == said
+
+
+def test_rows_from_memory_look_like_such() -> None:
+    """Of the others only those leases are known for which this node waits: the rest is not said to be none."""
+    nodes = [node("shop", "mail", this=True), node("till", "view"), node("bank")]
+    lines = node_lines(status(*(row | {"since": None} for row in nodes), problem="it did not answer", age_s=None))
+    assert [line.split()[-2:] for line in lines[2:4]] == [["1:", "mail"], ["view,", "…"]]
+    assert lines[4].split()[-1] == "?"
+    assert lines[5] == "  it did not answer; this is what this node remembers"
 
 
 def test_what_keeps_this_node_from_its_leases_is_told() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from support.schema import connection, make_schema
 
 from supervisor.clock import SystemClock
 from supervisor.daemon.cluster import Cluster, Question
+from supervisor.leases.look import Holder, Peer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -141,17 +143,52 @@ async def test_a_locked_table_costs_a_second_and_no_more(database: str) -> None:
         assert seen["cluster"]["age_s"] < 0.9
 
 
-async def test_a_pool_with_nothing_to_give_costs_a_second_and_no_more(database: str) -> None:
-    """Workers that keep every connection do not keep the status too, and nothing piles up behind them."""
+async def test_a_pool_with_nothing_to_give_keeps_nothing_from_the_status(database: str) -> None:
+    """Workers that keep every connection of the pool do not keep the status from asking, and it leaves none behind."""
     async with site(database) as here:
+        await here.node("shop", "mail")
         view = here.house.view()
+        sessions = "select count(*) from pg_stat_activity where datname = current_database()"
         async with view.acquire(), view.acquire():
-            seen = await here.look()
-            assert (seen["nodes"], seen["cluster"]["age_s"]) == ([], None)
-            assert "did not answer" in seen["cluster"]["problem"]
-            await here.look()
-            assert here.house.count("waiting") == 0
-        assert (await here.look())["cluster"]["problem"] is None
+            before = await here.admin.fetchval(sessions)
+            for _ in range(3):
+                seen = await here.look()
+                assert seen["cluster"]["problem"] is None
+                assert [row["name"] for row in seen["nodes"]] == ["shop"]
+            async with asyncio.timeout(LIMIT_S):
+                while await here.admin.fetchval(sessions) > before:
+                    await settle()
+
+
+async def test_what_was_never_read_comes_from_memory(database: str) -> None:
+    """Where the database has not answered yet, the node tells who lives and who has what it holds or waits for."""
+    started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    peers = [Peer(number, f"shop@box:{number}", "box", number, started, frozenset({7, 8})) for number in (1, 2, 3)]
+    stands = [
+        {"lease": "mail", "standing": "held", "epoch": 4, "offered": True, "holder": None},
+        {"lease": "sms", "standing": "lost", "epoch": 4, "offered": True, "holder": None},
+        {"lease": "view", "standing": "absent", "epoch": None, "offered": True,
+         "holder": Holder("shop@box:2", "box", 2, started)._asdict()},
+    ]  # fmt: skip
+    remembered = {"node": "shop@box:1", "nodes": [peer.describe() for peer in peers], "leases": stands}
+    async with site(database) as here:
+        question = Question(1, None, {}, remembered)
+        async with here.admin.transaction():
+            await here.admin.execute("lock table supervisor.node")
+            seen = await here.cluster.look(here.house.database, question)
+        assert "did not answer within 1s" in seen["cluster"]["problem"]
+        assert [(row["pid"], row["this"], row["wants"], row["since"]) for row in seen["nodes"]] == [
+            (1, True, 2, None),
+            (2, False, 2, None),
+            (3, False, 2, None),
+        ]
+        assert [row["leases"] for row in seen["nodes"]] == [
+            [{"name": "mail", "epoch": 4, "since": None}],
+            [{"name": "view", "epoch": None, "since": "2026-01-02T03:04:05.000+00:00"}],
+            [],
+        ]
+        seen = await here.look_until(lambda seen: seen["cluster"]["problem"] is None)
+        assert seen["nodes"] == []
 
 
 async def test_during_an_outage_it_answers_from_memory_at_once(postgres: Postgres) -> None:
