@@ -119,6 +119,7 @@ class Daemon:
         self.supervisor: Supervisor | None = None
         # Only where a worker needs a lease.
         self.leasing: Leasing | None = None
+        self.prunes = False
         self.store: EmbeddedServer | None = None
         self.state_lock: StateLock | None = None
         self.control: ControlServer | None = None

@@ -10,7 +10,6 @@ from supervisor.clock import ends_within
 from supervisor.daemon.cluster import Cluster
 from supervisor.daemon.lease_guard import LeaseGuard
 from supervisor.events.bell import Bell
-from supervisor.events.pruning import Pruning
 from supervisor.leases.node import Node
 from supervisor.leases.stand import State
 from supervisor.workers.layout import Layouts
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     from supervisor.leases.look import Look
     from supervisor.leases.stand import Stand
 
-_TASKS = ("leases", "leases: trust", "events: prune")
+JOINING = "join the nodes"
+_TASKS = ("leases", "leases: trust", JOINING)
 # Joining is a handful of statements; whoever reloads waits for it.
 _JOIN_LIMIT_S = 15.0
 # Giving back takes a statement; what is not given back ends with the connection.
@@ -55,7 +55,6 @@ class Leasing:
         self._has_begun = False
         self._looked_s = float("-inf")
         self._stands: dict[str, Stand] = {}
-        self._pruning = Pruning(database, keep_s=lambda: daemon.config.events.keep_s, clock=daemon.clock)
 
     def stand(self, name: str) -> Stand:
         """Return how this node stands to a lease."""
@@ -73,9 +72,7 @@ class Leasing:
         self.node.on_look += [self.bell.look, self._looked]
         await self.node.begin()
         self._looked_s, self._has_begun = self._daemon.clock.now_s(), True
-        tasks = self._daemon.tasks
-        tasks.start(self.node.run(), name=_TASKS[0], is_vital=True)
-        tasks.start(self._pruning.run(), name=_TASKS[2], is_vital=True)
+        self._daemon.tasks.start(self.node.run(), name=_TASKS[0], is_vital=True)
         self._guard.start()
         # A handler of Python's own runs before anything else that a worker left to be run when the process was
         # stopped; the loop's would have to wait for its turn.
@@ -89,7 +86,7 @@ class Leasing:
             TimeoutError: It took too long; nothing has been joined.
         """
         daemon = self._daemon
-        joining = daemon.tasks.start(_outcome(self), name="join the nodes")
+        joining = daemon.tasks.start(_outcome(self), name=JOINING)
         if not await ends_within(joining, _JOIN_LIMIT_S, clock=daemon.clock):
             joining.cancel()
             self._database.gate.resident = None

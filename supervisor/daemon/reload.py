@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from supervisor.config.difference import difference
 from supervisor.config.model import Server
 from supervisor.daemon.aside import aside
+from supervisor.daemon.pruning import prune_if_asked
 from supervisor.daemon.status import status_line
 from supervisor.errors import ConfigError, Fault, SupervisorError
 from supervisor.journal import tell
@@ -242,7 +243,9 @@ class Reloader:
         if proven.leasing is not None:
             daemon.leasing = proven.leasing
             if proven.gate is not None:
-                daemon.tasks.start(proven.leasing.begin(), name="join the nodes", is_vital=True)
+                from supervisor.daemon.leasing import JOINING  # noqa: PLC0415 - as above
+
+                daemon.tasks.start(proven.leasing.begin(), name=JOINING, is_vital=True)
         if change.log_changed:
             daemon.journal.set_level(config.log.level)
             daemon.journal.set_format(config.log.format)
@@ -251,6 +254,9 @@ class Reloader:
         daemon.config, daemon.functions = config, proven.functions
         if supervisor is not None:  # None while a daemon with ready = "started" still connects
             await supervisor.apply(change, workers=config.workers, functions=proven.functions)
+            if not config.needs_leases:
+                await self._leave()
+            prune_if_asked(daemon)
 
     async def _move(self, gate: Gate, config: Config) -> None:
         """Move over to another connection; leases are given back on the old one, and stood for anew on the new one."""
@@ -261,8 +267,18 @@ class Reloader:
             await daemon.supervisor.let_go_of_leases("the database connection changes")
             await leasing.let_go()
             leasing.move()
+            if not config.needs_leases:
+                await self._leave()  # the new database may have no schema
         await database.switch(gate, limit_s=config.daemon.stop_timeout_s)
         daemon.run_gate(gate)
+
+    async def _leave(self) -> None:
+        """Be no node any more: no worker needs a lease."""
+        daemon = self._daemon
+        leasing, daemon.leasing = daemon.leasing, None
+        if leasing is not None:
+            await leasing.let_go()
+            await leasing.leave()
 
     def _accept(self, change: Difference, took_s: float) -> Outcome:
         said = {"added": change.added, "changed": change.changed, "removed": change.removed}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from supervisor.config.model import EmbeddedStore, Server
 from supervisor.daemon.control import ControlServer
 from supervisor.daemon.handler import answer
+from supervisor.daemon.pruning import prune_if_asked
 from supervisor.daemon.status import status_line
 from supervisor.database.database import Database
 from supervisor.database.migration import ensure_schema
@@ -113,6 +114,7 @@ class Start:
 
     async def _finish(self) -> None:
         daemon = self._daemon
+        prune_if_asked(daemon)
         await daemon.clock.sleep(0)  # the workers begin
         # What stands now stands for good: the collector need not look at it again, ten thousand workers of it.
         gc.freeze()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.clock import ends_within
 from supervisor.daemon.exit_status import ExitStatus
+from supervisor.daemon.pruning import prune_no_more
 from supervisor.journal import tell
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ async def stop(daemon: Daemon) -> None:
         daemon.notifier.failed(ending.status, status=ending.reason)
     daemon.pulse.beat()
     daemon.tasks.cancel("start")
+    prune_no_more(daemon)
     await _stop_workers(daemon)
     if daemon.control is not None:
         daemon.control.close()

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
+from support.clock import FakeClock
 from support.gatehouse import aside, gatehouse
 from support.inner_daemon import inner_daemon
 from support.launching import config
 
 from supervisor.clock import SystemClock
 from supervisor.daemon.leasing import Leasing
+from supervisor.daemon.pruning import prune_if_asked, prune_no_more
+from supervisor.daemon.starting import Start
 from supervisor.daemon.status import status_line
 from supervisor.database.migration import ensure_schema
 from supervisor.errors import SupervisorError
+from supervisor.events.pruning import EVERY_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -83,3 +89,25 @@ async def test_a_refused_join_leaves_nothing_behind(tmp_path: Path, database: st
         assert await house.gate.verify()
         advisory = f"select count(*) from pg_locks where locktype = 'advisory' and pid = {house.backend()}"
         assert await aside(lambda: shared_postgres.execute(advisory)) == "0"
+
+
+async def test_a_daemon_without_leases_prunes_too(tmp_path: Path, database: str) -> None:
+    """`[events] keep` needs no worker with a lease: the start begins it, or the first reload that asks for it, once."""
+    clock = FakeClock()
+    async with gatehouse(database) as house:
+        await ensure_schema(house.database, mode="auto", is_needed=True, clock=SystemClock(), rng=Random(7))
+        await house.view().execute("select supervisor.append('s', 't'), supervisor.lay_out('view', 1)")
+        await house.view().execute("update supervisor.checkpoint set position = 9")
+        with inner_daemon(tmp_path, config(database), clock=clock) as daemon:
+            daemon.database = house.database
+            prune_if_asked(daemon)
+            assert not clock.sleepers
+            daemon.config = daemon.config._replace(events=daemon.config.events._replace(keep_s=1e-6))
+            await asyncio.gather(Start(daemon)._finish(), clock.jump(0.0))
+            gc.unfreeze()
+            prune_if_asked(daemon)
+            await clock.jump(EVERY_S)
+            async with asyncio.timeout(10):
+                while await house.view().fetchval("select count(*) from supervisor.event"):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.005)
+            prune_no_more(daemon)

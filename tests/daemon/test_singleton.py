@@ -225,6 +225,40 @@ def test_a_reload_adds_the_first_singleton(launch: Launcher, table: str) -> None
     assert daemon.stop() == 0
 
 
+def test_a_reload_removes_the_last_singleton(launch: Launcher, table: str, shared_postgres: Postgres) -> None:
+    """The daemon is no node any more: nobody sees it, it looks at nothing, and a lock of it is nowhere."""
+    daemon = launch.ready(config(table, workers=PLAIN + SINGLETON), IDLE + WORK)
+    daemon.wait_for("run 1")
+    assert status(daemon)["nodes"]
+    daemon.write(config(table, workers=PLAIN))
+    assert request(daemon, "reload")["ok"]
+    assert ask(shared_postgres, table, "select count(*) from supervisor.node") == "0"
+    assert ask(shared_postgres, table, "select count(*) from supervisor.held") == "0"
+    assert "nodes" not in status(daemon)
+    daemon.write(config(table, workers=PLAIN + SINGLETON))
+    assert request(daemon, "reload")["ok"]
+    assert daemon.wait_for("run 2")["epoch"] == 2
+    assert [row["this"] for row in status(daemon)["nodes"]] == [True]
+    assert not daemon.said("lease.lost")
+    assert daemon.stop() == 0
+
+
+def test_a_reload_without_leases_to_a_database_without_a_schema(
+    launch: Launcher, table: str, postgres: Postgres
+) -> None:
+    """Whoever needs no lease there needs no schema: nothing is degraded."""
+    postgres.add_user("app", "pw")
+    postgres.execute("revoke create on database postgres from public; revoke create on schema public from public")
+    daemon = launch.ready(config(table, workers=PLAIN + SINGLETON), IDLE + WORK)
+    daemon.wait_for("run 1")
+    daemon.write(config(postgres.dsn(user="app", password="pw"), workers=PLAIN))
+    assert request(daemon, "reload")["ok"]
+    daemon.wait_for("lease.released")
+    shown = status(daemon)
+    assert (shown["state"], shown.get("cluster")) == ("running", None)
+    assert daemon.stop() == 0
+
+
 def test_a_reload_that_cannot_have_leases_is_refused(launch: Launcher, table: str, shared_postgres: Postgres) -> None:
     """Where the schema is missing and may not be made, the old configuration goes on, and so it does in an outage."""
     check = 'migrate = "check"'
