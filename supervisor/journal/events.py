@@ -269,6 +269,12 @@ _TABLE = (
         "Gave back {leases|lease}[: {lease}][ ({reason})].",
     ),
     (
+        "lease.stuck",
+        "ad2450df09364187a6d5a8e63c4a0c99",
+        WARNING,
+        "Cannot take {leases|lease}[: {lease}]: a transaction of the former holder does not end, and {reason}.",
+    ),
+    (
         "lease.waiting",
         "9c8231666b9d6cb7034a996c640afb2e",
         INFO,
@@ -276,6 +282,18 @@ _TABLE = (
             "Standing by for {leases|lease}[: {lease}][, held by {holder}][ on {holder_host}]"
             "[ (process {holder_pid})][ since {since}]."
         ),
+    ),
+    (
+        "lease.trouble",
+        "a8eb8399530948a8b59d8f8f5d025afe",
+        WARNING,
+        "This node cannot take or keep its leases: {reason}. It is tried again and again.",
+    ),
+    (
+        "lease.untroubled",
+        "2c07c4845d0042feb6668517b176f3c1",
+        INFO,
+        "This node can take and keep its leases again[, after {after_s}].",
     ),
     (
         "lease.outlived",

@@ -14,6 +14,7 @@ from supervisor.leases.membership import Membership
 from supervisor.leases.roster import Roster
 from supervisor.leases.routine import Routine
 from supervisor.leases.stand import Event, State
+from supervisor.leases.trouble import Trouble
 from supervisor.leases.trust import IDLE_SESSION_TIMEOUT_S
 from supervisor.leases.trustee import Trustee
 from supervisor.leases.waker import Waker
@@ -85,6 +86,7 @@ class Node:
             custody=self._custody, membership=self._membership, roster=self._roster, listening=self._listening,
             on_look=self._looked, clock=clock, rng=rng,
         )  # fmt: skip
+        self._told_trouble = Trouble(clock=clock)
         self._residence: Residence | None = None
 
     # For the daemon
@@ -110,6 +112,7 @@ class Node:
             while True:
                 session = self._residence.session if self._residence is not None else None
                 await self._routine.turn(session)
+                self._told_trouble.see(self.trouble)
                 await self._routine.pause()
                 await self._waker.wait(self._routine.rest_s())
         finally:

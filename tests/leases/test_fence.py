@@ -114,12 +114,16 @@ async def test_an_acquisition_waits_for_no_pool(database: str) -> None:
         first.stand_for(["mail"])
         await nodes.until(lambda: first.node.summary()["trouble"])
         assert "the pool gave no connection within 2s" in first.node.summary()["trouble"]
+        told = await nodes.entries.wait_for("lease.trouble")
+        assert "the pool gave no connection within 2s" in told.fields["reason"]
         second = await nodes.add("mail")
         await nodes.until(lambda: second.held == {"mail"})
         await second.stop()
         await first.database.give_back(pool, connection)
         await nodes.until(lambda: first.held == {"mail"})
         await nodes.until(lambda: not first.node.summary()["trouble"])
+        await nodes.entries.wait_for("lease.untroubled")
+        assert len(nodes.entries.of("lease.trouble")) == 1
 
 
 async def test_a_lease_whose_row_is_deleted_gets_another(database: str) -> None:

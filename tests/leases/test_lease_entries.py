@@ -6,6 +6,7 @@ from support.clock import FakeClock, settle
 from support.entries import Entries, Told
 
 from supervisor.leases.lease_entries import LeaseEntries
+from supervisor.leases.trouble import TOLD_AFTER_S, Trouble
 from supervisor.tasks import Tasks
 
 
@@ -95,3 +96,28 @@ async def test_nothing_is_left_untold_at_the_end() -> None:
         assert len(entries.all) == 1
         bench.leases.flush()
     assert [told.fields["lease"] for told in entries.all] == ["a", "b"]
+
+
+async def test_trouble_that_lasts_is_told_once_and_when_it_is_over() -> None:
+    """What passes within seconds is not told; what lasts is one entry, whatever its words become, and one at the end."""
+    clock = FakeClock()
+    trouble = Trouble(clock=clock)
+    with Entries() as entries:
+        trouble.see("a deadlock")
+        await clock.jump(TOLD_AFTER_S - 0.1)
+        trouble.see("a deadlock")
+        trouble.see(None)
+        await clock.jump(TOLD_AFTER_S)
+        trouble.see(None)
+        assert entries.all == []
+        for _ in range(4):
+            trouble.see("1 of its leases could not be taken")
+            await clock.jump(TOLD_AFTER_S - 1)
+        trouble.see("2 of its leases could not be taken")
+        assert [(told.event, told.fields) for told in entries.all] == [
+            ("lease.trouble", {"reason": "1 of its leases could not be taken"})
+        ]
+        trouble.see(None)
+        trouble.see(None)
+        assert [told.fields for told in entries.of("lease.untroubled")] == [{"after_s": 16.0}]
+        assert len(entries.all) == 2
