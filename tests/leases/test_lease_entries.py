@@ -99,7 +99,7 @@ async def test_nothing_is_left_untold_at_the_end() -> None:
 
 
 async def test_trouble_that_lasts_is_told_once_and_when_it_is_over() -> None:
-    """What passes within seconds is not told; what lasts is one entry, whatever its words become, and one at the end."""
+    """What passes within seconds is not told; what lasts is one entry, whatever its words become, and one when over."""
     clock = FakeClock()
     trouble = Trouble(clock=clock)
     with Entries() as entries:
