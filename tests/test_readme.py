@@ -181,7 +181,7 @@ def test_every_key_that_is_named_exists() -> None:
     known = keys | {key for of_one in _status_keys().values() for key in of_one} | node.keys() | projection.keys()
     libpq = {"load_balance_hosts", "target_session_attrs", "application_name", "max_connections"}
     server = {"idle_session_timeout", "tcp_user_timeout", "tcp_keepalives_idle", "idle_in_transaction_session_timeout"}
-    server |= {"pg_terminate_backend", "pool_mode", "dead_letter"}
+    server |= {"pg_terminate_backend", "pg_signal_backend", "pool_mode", "dead_letter"}
     # The page of the benchmarks names figures of its own and files of the kernel.
     for path in (each for each in PAGES if each.name != "benchmarks.md"):
         for text in _inline(path):
