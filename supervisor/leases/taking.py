@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 _TAKE = "SELECT t.id, t.epoch FROM supervisor.take_leases($1, $2, $3, $4, $5, $6) AS t"
 # Those of former holders: the lease's lock is ours, and it has no newer epoch yet.
 _END_STUCK = """
-    SELECT pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks l
+    SELECT l.pid, pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks l
     WHERE l.locktype = 'advisory' AND l.classid = 1885827843 AND l.objid = ANY ($1::bigint[]::oid[]) AND l.objsubid = 2
-        AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
+        AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
         AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
 """
 _THERE = """
@@ -40,6 +40,9 @@ _AGAIN_S = 0.03
 _AGAIN_AT_MOST_S = 0.2
 _STUCK_AFTER_S = 1.0
 _GIVE_UP_AFTER_S = 6.0
+_STUCK = "a transaction that does not end keeps the row locked"
+_ONE_ROLE = "Let all nodes log in as one role, or GRANT pg_signal_backend to this one's"
+_PREPARED = "Look at pg_prepared_xacts, and say COMMIT PREPARED or ROLLBACK PREPARED"
 _FAILED = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, SupervisorError)
 
 
@@ -83,7 +86,7 @@ class Taker:
             Those that were not to be had, and why.
         """
         began_s, pause_s, has_ended_stuck = self._clock.now_s(), _AGAIN_S, False
-        left = set(leases)
+        left, reason = set(leases), _STUCK
         try:
             while left := {lease for lease in left if is_open(lease)}:
                 ids = sorted(left)
@@ -97,7 +100,7 @@ class Taker:
                     break
                 if waited_s >= _STUCK_AFTER_S and not has_ended_stuck:
                     has_ended_stuck = True
-                    await self._fetch(_END_STUCK, sorted(left))
+                    reason = await self._end_stuck(sorted(left))
                     if len(await self._fetch(_THERE, ids, names)) < len(ids):
                         return tuple(sorted(left)), "somebody has deleted its row"
                 else:
@@ -105,7 +108,15 @@ class Taker:
                     pause_s = min(_AGAIN_AT_MOST_S, pause_s * 1.5)
         except _FAILED as error:
             return tuple(sorted(left)), _words(error)
-        return tuple(sorted(left)), "a transaction that does not end keeps the row locked"
+        return tuple(sorted(left)), reason
+
+    async def _end_stuck(self, leases: list[int]) -> str:
+        """End the transactions that keep leases locked; return why those are still there that will be afterwards."""
+        try:
+            rows = await self._fetch(_END_STUCK, leases)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise SupervisorError(f"{_STUCK}, and this node may not end it: {_words(error)}. {_ONE_ROLE}") from error
+        return f"{_STUCK}: it is a prepared one. {_PREPARED}" if any(row["pid"] is None for row in rows) else _STUCK
 
     async def _bump(self, ids: list[int], names: list[str], joined: Joined) -> Taken:
         incarnation = uuid4()

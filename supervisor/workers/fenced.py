@@ -5,9 +5,12 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from supervisor.database.last_words import LastWords, listen_to
+from supervisor.database.manual_transaction import connection_of
 from supervisor.errors import LeaseLost, TransactionMisused
 from supervisor.leases.fence import enter
 from supervisor.leases.tenure import Standing
+from supervisor.workers.idling import idled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,12 +36,15 @@ async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncI
     Raises:
         LeaseLost: The lease is lost; nothing has been written.
         TransactionMisused: The transaction was ended behind its back. What was written until then has been committed
-            under the lease, what came afterwards was written without it.
+            under the lease, what came afterwards was written without it. Or the server ended it, because for a minute
+            nothing was asked in it; nothing has been written.
     """
     holding(tenure, lease)
     refusal: LeaseLost | None = None
+    said = LastWords()
     try:
         async with db.acquire() as connection:
+            said = listen_to(connection_of(connection))
             # A connection may be long in coming.
             held = holding(tenure, lease)
             async with connection.transaction():
@@ -48,15 +54,23 @@ async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncI
                     refusal = error
                     raise
                 yield connection
-                if not await connection.fetchval(_IS_SAME, str(transaction)):
-                    raise TransactionMisused(
-                        f"the worker ended the transaction of ctx.transaction() by itself (lease {tenure.name}): what "
-                        "it wrote afterwards was not fenced. Leave COMMIT and ROLLBACK to the end of the block"
-                    )
+                await _refuse_another(connection, transaction, tenure.name)
+    except Exception as error:
+        if (misuse := idled(said)) is not None:
+            raise misuse from error
+        raise
     finally:
         if refusal is not None:
             # It cancels the very task that is here: before this, it would interrupt the rollback.
             tenure.found_lost(str(refusal))
+
+
+async def _refuse_another(connection: Any, transaction: int, lease: str) -> None:
+    if not await connection.fetchval(_IS_SAME, str(transaction)):
+        raise TransactionMisused(
+            f"the worker ended the transaction of ctx.transaction() by itself (lease {lease}): what it wrote afterwards "
+            "was not fenced. Leave COMMIT and ROLLBACK to the end of the block"
+        )
 
 
 def holding(tenure: Tenure, lease: Lease | None) -> Lease:

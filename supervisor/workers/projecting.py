@@ -242,6 +242,8 @@ class Projecting:
             )
         except BaseException as error:
             self._is_cut = not await transaction.abandon(error)
+            if isinstance(error, Exception) and (misuse := transaction.why_cut()) is not None:
+                raise misuse from error
             raise
         self._checkpoint = Checkpoint(position, checkpoint.revision + 1)
         self._written_s = self._clock.now_s()

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from supervisor.database.last_words import listen_to
 from supervisor.database.manual_transaction import closing, connection_of, opened
 from supervisor.errors import LeaseLost, SupervisorError, TransactionMisused
 from supervisor.workers.guard import GuardedConnection
+from supervisor.workers.idling import idled
 
 if TYPE_CHECKING:
     from supervisor.leases.lease import Lease
@@ -30,10 +32,11 @@ class CheckpointMoved(SupervisorError):
 class BatchTransaction:
     """One transaction on a connection on loan; it costs two round trips beside the handler's own."""
 
-    __slots__ = ("_connection", "_guard")
+    __slots__ = ("_connection", "_guard", "_said")
 
     def __init__(self, lent: Any) -> None:
         self._connection = connection_of(lent)
+        self._said = listen_to(self._connection)
         self._guard: GuardedConnection | None = None
 
     async def begin(self, lease: Lease) -> GuardedConnection:
@@ -102,6 +105,10 @@ class BatchTransaction:
                 return True
         connection.terminate()
         return False
+
+    def why_cut(self) -> TransactionMisused | None:
+        """Return what the handler did if the server has ended the transaction for that."""
+        return idled(self._said)
 
     def _close(self) -> None:
         if self._guard is not None:

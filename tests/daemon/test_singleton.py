@@ -174,6 +174,23 @@ def test_ending_the_transaction_behind_its_back_is_an_error(launch: Launcher, ta
     assert "COMMIT" in failed["error"]
 
 
+def test_idling_in_the_transaction_is_an_error_with_its_name(launch: Launcher, table: str) -> None:
+    """A worker that waits for something else inside of `ctx.transaction()` hears why the server ended it."""
+    work = """
+        import asyncio
+        async def work(ctx):
+            async with ctx.transaction() as connection:
+                await connection.execute("set local idle_in_transaction_session_timeout = '20ms'")
+                while not connection.is_closed():
+                    await asyncio.sleep(0.005)
+                await connection.execute("insert into effect values (0)")
+    """
+    daemon = launch.ready(config(table, workers=SINGLETON + 'restart = "never"\n'), work)
+    failed = daemon.wait_for("worker.failed")
+    assert failed["error_type"] == "supervisor.errors.TransactionMisused"
+    assert "for 60 s nothing was asked in it (25P03)" in failed["error"]
+
+
 def test_what_a_singleton_sees_of_its_lease(launch: Launcher, database: str) -> None:
     """`ctx.lease` has name and epoch in a singleton and is None elsewhere; `ctx.tx` is a projection's."""
     work = """

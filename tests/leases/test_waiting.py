@@ -11,10 +11,19 @@ import asyncpg
 from support.cluster import cluster
 from support.gatehouse import HurriedClock, aside, server
 
+from supervisor.leases.fence import enter
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support.postgres import Postgres
+
+
+GRANTS = """
+    grant usage on schema supervisor to app;
+    grant select on all tables in schema supervisor to app;
+    grant execute on all functions in schema supervisor to app;
+"""
 
 
 async def test_a_node_that_waits_says_who_holds_the_lease(database: str) -> None:
@@ -128,3 +137,42 @@ async def test_rows_that_are_made_anew_are_told_apart_by_their_names(database: s
             for lease in node.held:
                 await node.commit(lease)
         await connection.close()
+
+
+async def test_a_transaction_of_another_role_cannot_be_ended(postgres: Postgres) -> None:
+    """A node that may not end what keeps a lease says so, with the remedy, and takes the lease once it has ended."""
+    postgres.add_user("app", "pw")
+    async with cluster(postgres.dsn()) as nodes:
+        postgres.execute(GRANTS)
+        former = await nodes.add("mail")
+        await nodes.holder("mail")
+        connection = await asyncpg.connect(postgres.dsn())
+        await connection.execute("begin")
+        await enter(connection, former.occupants["mail"].lease, 5.0)
+        await former.kill()
+        second = await nodes.add("mail", dsn=postgres.dsn(user="app", password="pw"))
+        await nodes.until(lambda: second.node.trouble is not None)
+        assert "this node may not end it: permission denied" in str(second.node.trouble)
+        assert "Let all nodes log in as one role, or GRANT pg_signal_backend" in str(second.node.trouble)
+        await connection.close()
+        await nodes.until(lambda: second.held)
+
+
+async def test_a_prepared_transaction_cannot_be_ended(postgres: Postgres) -> None:
+    """A node whose lease is kept by a prepared transaction says where to look, and takes the lease once it is over."""
+    postgres.set_config("max_prepared_transactions", "5")
+    postgres.restart()
+    async with cluster(postgres.dsn()) as nodes:
+        former = await nodes.add("mail")
+        await nodes.holder("mail")
+        connection = await asyncpg.connect(postgres.dsn())
+        await connection.execute("begin")
+        await enter(connection, former.occupants["mail"].lease, 5.0)
+        await connection.execute("prepare transaction 'forgotten'")
+        await former.kill()
+        second = await nodes.add("mail")
+        await nodes.until(lambda: second.node.trouble is not None)
+        assert "Look at pg_prepared_xacts" in str(second.node.trouble)
+        await connection.execute("rollback prepared 'forgotten'")
+        await connection.close()
+        await nodes.until(lambda: second.held)

@@ -315,3 +315,18 @@ async def test_events_may_be_appended_in_the_same_transaction(database: str) -> 
         await st.until(lambda: len(handler.positions) == 6)
         await st.applied_upto(handler.positions[-1])
         assert await seen(st) == await appended(st)
+
+
+async def test_a_handler_that_idles_hears_why_the_server_ended_its_transaction(database: str) -> None:
+    """It is no poison: the run ends with a sentence about waiting inside of ctx.tx."""
+    async with stage(database) as st:
+
+        async def handler(ctx: Any, _: Sequence[Any]) -> None:
+            await ctx.tx.execute("set local idle_in_transaction_session_timeout = '20ms'")
+            while not ctx.tx.is_closed():  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.005)
+            await ctx.tx.execute("select 1")
+
+        _, error = await _fails(st, handler)
+        assert isinstance(error, TransactionMisused)
+        assert "for 60 s nothing was asked in it (25P03)" in str(error)
