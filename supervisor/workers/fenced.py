@@ -68,8 +68,8 @@ async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncI
 async def _refuse_another(connection: Any, transaction: int, lease: str) -> None:
     if not await connection.fetchval(_IS_SAME, str(transaction)):
         raise TransactionMisused(
-            f"the worker ended the transaction of ctx.transaction() by itself (lease {lease}): what it wrote afterwards "
-            "was not fenced. Leave COMMIT and ROLLBACK to the end of the block"
+            f"the worker ended the transaction of ctx.transaction() by itself (lease {lease}): what it wrote "
+            "afterwards was not fenced. Leave COMMIT and ROLLBACK to the end of the block"
         )
 
 
