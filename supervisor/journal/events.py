@@ -269,12 +269,6 @@ _TABLE = (
         "Gave back {leases|lease}[: {lease}][ ({reason})].",
     ),
     (
-        "lease.stuck",
-        "ad2450df09364187a6d5a8e63c4a0c99",
-        WARNING,
-        "Cannot take {leases|lease}[: {lease}]: a transaction of the former holder does not end, and {reason}.",
-    ),
-    (
         "lease.waiting",
         "9c8231666b9d6cb7034a996c640afb2e",
         INFO,
