@@ -51,6 +51,10 @@ class Poisoned(SupervisorError):
     """An event cannot be applied: the projection stands still at it until a person has acted."""
 
 
+class Displaced(SupervisorError):
+    """A projection is laid out as a later configuration says: here it stands aside, and leaves its leases to others."""
+
+
 class TransactionMisused(SupervisorError):
     """A handler ended the transaction it was given, or used it where it was over: nothing of the batch is moved."""
 

@@ -51,6 +51,8 @@ async def _order(daemon: Daemon, command: str, worker: str) -> dict[str, Any]:
             case "resume":
                 supervisor.resume(worker)
             case _:
+                if daemon.leasing is not None:
+                    daemon.leasing.renew((worker,))
                 await supervisor.restart(worker)
     except SupervisorError as error:
         return _no(str(error))

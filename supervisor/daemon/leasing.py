@@ -15,6 +15,8 @@ from supervisor.leases.stand import State
 from supervisor.workers.layout import Layouts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from supervisor.daemon.daemon import Daemon
     from supervisor.database.database import Database
     from supervisor.leases.look import Look
@@ -107,6 +109,11 @@ class Leasing:
         until_s = clock.now_s() + _GIVE_BACK_LIMIT_S
         while clock.now_s() < until_s and any(stand.state is not State.ABSENT for stand in self._stands.values()):
             await clock.sleep(_LOOK_AGAIN_S)
+
+    def renew(self, workers: Iterable[str]) -> None:
+        """Note that a person has configured workers now: of their projections, this node's layout is the newest."""
+        for name in self._daemon.config.workers.keys() & workers:
+            self.layouts.renew(name, now_s=self._daemon.clock.now_s())
 
     def move(self) -> None:
         """Begin anew on another database: what was laid out on the one before says nothing there."""

@@ -252,6 +252,8 @@ class Reloader:
         if daemon.blocked_loop is not None:
             daemon.blocked_loop.set_limit(config.daemon.stall_warning_s)
         daemon.config, daemon.functions = config, proven.functions
+        if daemon.leasing is not None:
+            daemon.leasing.renew((*change.added, *change.changed))
         if supervisor is not None:  # None while a daemon with ready = "started" still connects
             await supervisor.apply(change, workers=config.workers, functions=proven.functions)
             if not config.needs_leases:

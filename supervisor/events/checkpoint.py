@@ -40,11 +40,11 @@ class Checkpoint(NamedTuple):
     layers: tuple[Layer, ...] = ()
 
 
-class Displaced(NamedTuple):
-    """The projection is laid out differently.
+class NoCheckpoint(NamedTuple):
+    """There is no checkpoint for this shard.
 
     Attributes:
-        shards: Over how many shards; 0: there is no such projection any more.
+        shards: Over how many shards the projection is laid out; 0: there is no such projection any more.
     """
 
     shards: int
@@ -71,13 +71,13 @@ class Sight(NamedTuple):
         return self.horizon < self.head
 
 
-async def load(connection: Any, shard: Shard) -> Checkpoint | Displaced:
+async def load(connection: Any, shard: Shard) -> Checkpoint | NoCheckpoint:
     """Return a shard's checkpoint."""
     row = await connection.fetchrow(_LOAD, *shard)
     if row is None:
-        return Displaced(0)
+        return NoCheckpoint(0)
     if row["position"] is None:
-        return Displaced(row["shards"])
+        return NoCheckpoint(row["shards"])
     layers = (Layer(layer["shards"], tuple(layer["positions"])) for layer in json.loads(row["layers"]))
     return Checkpoint(row["position"], row["revision"], tuple(layers))
 

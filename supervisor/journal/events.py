@@ -359,6 +359,15 @@ _TABLE = (
         ),
     ),
     (
+        "projection.begun_anew",
+        "6d0f3f4e0b5c4a1f9a2e7c83d51b96e4",
+        WARNING,
+        (
+            "The database has no checkpoint of projection {worker}[ (shard {shard})] any more"
+            ": it is made anew, and every event is applied again from the beginning."
+        ),
+    ),
+    (
         "projection.set_back",
         "8acd2a91ef0c14743f90de2bcb06f195",
         WARNING,

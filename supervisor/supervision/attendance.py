@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from supervisor.errors import Poisoned
+from supervisor.errors import Displaced, Poisoned
 from supervisor.supervision.restart import Ending
 from supervisor.supervision.state import Move, Wanted
 
@@ -138,6 +138,8 @@ class Attendance:
     async def _ending_of(self, error: BaseException) -> Ending:
         if isinstance(error, Poisoned):
             return Ending.POISONED
+        if isinstance(error, Displaced):
+            return Ending.DISPLACED
         return Ending.OUTAGE if await self._is_outage(error) else Ending.FAILED
 
     async def _is_outage(self, error: BaseException) -> bool:

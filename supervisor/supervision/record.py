@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from supervisor.journal.printable import printable
 from supervisor.journal.redaction import redact
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Record:
 
 
 def sentence_of(error: BaseException) -> str:
-    """Return an error as one short line without secrets."""
+    """Return an error as one short line without secrets, and without what PostgreSQL takes for no text."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     kind = type(error).__qualname__
@@ -53,4 +54,9 @@ def sentence_of(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - a worker's own exception may do anything, even in __str__
         text = "(its message cannot be shown)"
     text = redact(text)
-    return f"{kind}: {text}"[:_LONGEST] if text else kind
+    return _text(f"{kind}: {text}" if text else kind)[:_LONGEST]
+
+
+def _text(text: str) -> str:
+    """Return `text` with control characters and halves of characters escaped."""
+    return printable(text).encode("utf-8", "backslashreplace").decode()

@@ -29,6 +29,7 @@ class Ending(Enum):
     FAILED = "failed"
     OUTAGE = "outage"
     POISONED = "poisoned"
+    DISPLACED = "displaced"
 
 
 class History(NamedTuple):
@@ -107,8 +108,8 @@ def judge(
         case Ending.OUTAGE:
             again = RunAgain(delay_s(_AFTER_OUTAGE, history.outages, sample))
             return again, history._replace(outages=history.outages + 1)
-        case Ending.POISONED:
-            # It would only fail again, and again, until a person has acted.
+        case Ending.POISONED | Ending.DISPLACED:
+            # It would only fail again, and again, until somebody has acted, here or on another node.
             return Finished(is_failure=True), history
         case Ending.FAILED:
             if spec.restart == "never":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.errors import Poisoned, WorkerExhausted
+from supervisor.errors import Displaced, Poisoned, WorkerExhausted
 from supervisor.supervision import restart as policy
 from supervisor.supervision.attendance import Attendance, Stalled
 from supervisor.supervision.attention import Attention
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _REASONS = {
     policy.Ending.FAILED: "it failed and restart is never",
     policy.Ending.POISONED: "it stands still until a person acts",
+    policy.Ending.DISPLACED: "it stands aside for a configuration that came later",
 }
 
 
@@ -116,8 +117,8 @@ class Runner:
         if not is_excused:
             self.record.note_failure(error, now_s=self.floor.clock.now_s())
         if not isinstance(error, Stalled):
-            # Which event it was, and what follows, has been told.
-            self.report.failed(error, is_told=is_excused or isinstance(error, Poisoned))
+            # Which event or layout it was, and what follows, has been told.
+            self.report.failed(error, is_told=is_excused or isinstance(error, (Poisoned, Displaced)))
 
     def cut_off(self) -> None:
         """Note that the loss of the lease has ended a run: a tick is run again if the lease comes straight back."""
@@ -277,7 +278,7 @@ class Runner:
                 self.move(Move.FAIL if is_failure else Move.FINISH)
                 self.report.finished(_REASONS[ending] if is_failure else "it is done")
                 if self.tenancy is not None:
-                    self.tenancy.is_poisoned = ending is policy.Ending.POISONED
+                    self.tenancy.ending = ending
             case policy.Exhausted(restarts):
                 self.move(Move.EXHAUST)
                 self.report.exhausted(restarts, self.spec.window_s)

@@ -156,7 +156,7 @@ class Supervisor:
         await self._replace(crew, reason="it is restarted")
 
     def revive(self, name: str) -> None:
-        """Let the instances of a projection go on that stand still at an event: a person has acted.
+        """Let the instances of a projection go on that stand still at an event, or stand aside: somebody has acted.
 
         Args:
             name: The projection's; empty: any. One that is not here, or has nothing to revive, is nobody's mistake.
@@ -164,7 +164,7 @@ class Supervisor:
         crews = [crew for crew in self._crews.values() if name in ("", crew.spec.name)]
         for crew in crews if not self._is_stopping else ():
             for index, runner in enumerate(crew.runners):
-                if runner.state is State.FAILED and runner.tenancy is not None and runner.tenancy.is_poisoned:
+                if runner.state is State.FAILED and runner.tenancy is not None and runner.tenancy.stands_still:
                     self._staffing.refill(crew, index)
 
     async def let_go_of_leases(self, reason: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supervisor.leases.tenure import Standing
+from supervisor.supervision.restart import Ending
 from supervisor.supervision.state import State
 
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from supervisor.leases.tenure import Tenure
     from supervisor.supervision.runner import Runner
 
-# It would only run again elsewhere: who is done, or stands still until a person acts, holds on to the lease.
+# It would only run again elsewhere: who is done, or stands still until a person acts, holds on to the lease. Who
+# stands aside does not: the configuration of another node may need it.
 _KEEPING = frozenset({State.FINISHED, State.FAILED})
 
 
@@ -22,14 +24,14 @@ class Tenancy:
 
     Attributes:
         tenure: The lease, as the node sees it.
-        is_poisoned: Whether the runner ended because it cannot go on until a person acts.
+        ending: How the last run of a runner ended that is not run again.
     """
 
-    __slots__ = ("_epoch", "_has_declined", "_is_ready", "is_poisoned", "tenure")
+    __slots__ = ("_epoch", "_has_declined", "_is_ready", "ending", "tenure")
 
     def __init__(self, tenure: Tenure) -> None:
         self.tenure = tenure
-        self.is_poisoned = False
+        self.ending: Ending | None = None
         self._epoch: int | None = None
         self._is_ready: bool | None = None
         self._has_declined = False
@@ -43,6 +45,11 @@ class Tenancy:
     def is_lost(self) -> bool:
         """Whether nothing of the worker may run any more, not even to put things in order."""
         return self.tenure.standing in (Standing.LOST, Standing.ABSENT)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the runner has ended because it cannot go on until somebody acts, here or elsewhere."""
+        return self.ending in (Ending.POISONED, Ending.DISPLACED)
 
     def succeed(self, predecessor: Tenancy) -> None:
         """Go on where another runner of the same lease stopped."""
@@ -92,7 +99,7 @@ class Tenancy:
             elif standing is Standing.LOST or (standing is Standing.RECALLED and not self._keeps(runner)):
                 self.tenure.vacate()
 
-        if runner.state is State.EXHAUSTED:
+        if runner.state is State.EXHAUSTED or self.ending is Ending.DISPLACED:
             self.give_up()
         self.tenure.heed(look)
         look()

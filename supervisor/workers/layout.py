@@ -9,13 +9,12 @@ import asyncpg
 
 from supervisor.config.model import Backoff
 from supervisor.database.backoff import delay_s
-from supervisor.errors import Poisoned
+from supervisor.errors import Displaced
 from supervisor.journal import tell
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from supervisor.config.model import WorkerSpec
     from supervisor.database.waiting_pool import WaitingPool
     from supervisor.workers.projection import ProjectionWork
 
@@ -30,25 +29,29 @@ _IN_THE_WAY = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asy
 
 
 class Layouts:
-    """How this daemon wants its projections laid out, and since when.
+    """Since when this daemon wants its projections laid out as it does, and which of them have been.
 
-    Every daemon has its say once for each configuration, and the newest one wins. A projection that runs here for the
-    first time long after the start must not undo what a node did that was reloaded meanwhile.
+    A daemon has its say about a projection once for each time that a person configured it here: by the start, a reload
+    that changes it, a restart of the worker. The newest one wins. A projection that runs here for the first time long
+    after the start, or again after it stood aside, must not undo what a node did that was reloaded meanwhile.
     """
 
-    __slots__ = ("_configured", "_done", "_lock")
+    __slots__ = ("_done", "_lock", "_since_s")
 
     def __init__(self) -> None:
-        self._configured: dict[str, tuple[WorkerSpec, float]] = {}
-        self._done: dict[str, WorkerSpec] = {}
+        self._since_s: dict[str, float] = {}
+        # By the moment of the say that was carried out.
+        self._done: dict[str, float] = {}
         # One at a time: all shards of a projection wait for the same, and the pool is for others too.
         self._lock = asyncio.Lock()
 
-    def note(self, spec: WorkerSpec, *, now_s: float) -> None:
-        """Note that a worker is configured like this; only a change is news."""
-        known = self._configured.get(spec.name)
-        if known is None or known[0] != spec:
-            self._configured[spec.name] = (spec, now_s)
+    def since_s(self, name: str, *, now_s: float) -> float:
+        """Return since when a projection is configured as it is: now, if it was not known."""
+        return self._since_s.setdefault(name, now_s)
+
+    def renew(self, name: str, *, now_s: float) -> None:
+        """Let whoever works on a projection from now on have a say of its own: a person has configured it now."""
+        self._since_s[name] = now_s
 
     async def ensure(self, work: ProjectionWork, db: WaitingPool, *, rest: Rest, is_missing: bool = False) -> bool:
         """Have a projection laid out as its configuration says; false: the worker is to stop before that is done.
@@ -57,13 +60,13 @@ class Layouts:
             work: One of its shards.
             db: The shard's pool.
             rest: Waits for so many seconds, and returns false when the worker is to stop.
-            is_missing: Whether the database shows another layout, though this was done before.
+            is_missing: Whether the database shows no layout any more, or not all of it, though this was done before.
 
         Raises:
-            Poisoned: A newer configuration of another node says otherwise.
+            Displaced: A newer configuration says otherwise.
         """
         async with self._lock:
-            if self._done.get(work.spec.name) == work.spec and not is_missing:
+            if self._done.get(work.spec.name) == work.configured_s and not is_missing:
                 return True
             return await self._lay_out(work, db, rest)
 
@@ -71,7 +74,7 @@ class Layouts:
         name, shards = work.spec.name, work.shard.shards
         tries = 0
         while True:
-            ago_s = work.clock.now_s() - self._configured[name][1]
+            ago_s = work.clock.now_s() - work.configured_s
             try:
                 found = await _lay_out(db, name, shards, ago_s)
             except _IN_THE_WAY as error:
@@ -84,7 +87,7 @@ class Layouts:
                 break
         if found.shards != shards:
             raise displaced(work, found.shards)
-        self._done[name] = work.spec
+        self._done[name] = work.configured_s
         if found.has_changed:
             tell("projection.laid_out", worker=name, shards=shards)
         return True
@@ -109,13 +112,11 @@ async def _lay_out(db: WaitingPool, name: str, shards: int, ago_s: float) -> _La
     return _Layout(in_force, bool(has_changed))
 
 
-def displaced(work: ProjectionWork, found: int) -> Poisoned:
-    """Tell that another node has laid a projection out differently, and return the error that ends the run."""
+def displaced(work: ProjectionWork, found: int) -> Displaced:
+    """Tell that a projection has been laid out differently, and return the error that ends the run."""
     name, own = work.spec.name, work.shard.shards
     tell("projection.displaced", worker=name, shard=work.shard.label, shards=found, own=own)
-    if not found:
-        return Poisoned(f"there is no projection {name} in the database any more; restart the worker to begin anew")
-    return Poisoned(
+    return Displaced(
         f"{name} has been laid out over {found} shard{'' if found == 1 else 's'} by a node that was configured later; "
-        f"here it has {own}: reload this node with the same number"
+        f"here it has {own}: reload this node with the same number, or restart the worker if this one is right"
     )

@@ -9,12 +9,13 @@ from supervisor.clock import ends_within
 from supervisor.config.model import Projection
 from supervisor.database.error_class import is_suspicious
 from supervisor.database.manual_transaction import connection_of
-from supervisor.errors import LeaseLost, Poisoned, SupervisorError
-from supervisor.events.checkpoint import Checkpoint, Displaced, load, look
+from supervisor.errors import Displaced, LeaseLost, Poisoned, SupervisorError
+from supervisor.events.checkpoint import Checkpoint, NoCheckpoint, load, look
 from supervisor.events.reader import Reader
 from supervisor.journal import tell
 from supervisor.supervision.record import sentence_of
 from supervisor.workers.call import call
+from supervisor.workers.escape import HandlerEscaped, is_handlers_own
 from supervisor.workers.falling_behind import FallingBehind
 from supervisor.workers.fenced import holding
 from supervisor.workers.layout import displaced
@@ -42,7 +43,7 @@ _UNWRITTEN_S = 60.0
 
 
 class _NotLaidOut(SupervisorError):
-    """The database shows another number of shards, or none."""
+    """There is no checkpoint for the shard: it is laid out over another number of them, or a person deleted it."""
 
     def __init__(self, shards: int) -> None:
         super().__init__(shards)
@@ -90,6 +91,7 @@ class Projecting:
         Raises:
             LeaseLost: The lease has passed on.
             Poisoned: It stands still until a person acts.
+            Displaced: It is laid out as a later configuration says.
         """
         watching = asyncio.ensure_future(self._watch.run())  # noqa: TID251 - owned and ended right here
         try:
@@ -106,7 +108,7 @@ class Projecting:
             self._must_load = True
         except _NotLaidOut as missing:
             await self._lay_out_again(missing.shards)
-        except (LeaseLost, Poisoned):
+        except (LeaseLost, Poisoned, Displaced):
             raise
         except Exception as error:  # noqa: BLE001 - the handler's or the server's: what follows is decided in one place
             await self._set_back(error)
@@ -145,7 +147,7 @@ class Projecting:
     async def _load(self, lent: Any) -> None:
         work, former = self._work, self._checkpoint
         found = await load(lent, work.shard)
-        if isinstance(found, Displaced):
+        if isinstance(found, NoCheckpoint):
             raise _NotLaidOut(found.shards)
         if former is not None and found.revision != former.revision:
             self._condemned = None
@@ -153,16 +155,21 @@ class Projecting:
                 tell("projection.moved", worker=work.spec.name, shard=work.shard.label, position=found.position)
                 self._tries, self._size = Tries(), self._kind.batch
         self._checkpoint = found
+        self._has_insisted = False
         self._aimed_at = None
         self._reader.begin(found)
         self._must_load, self._must_look = False, True
 
     async def _lay_out_again(self, found: int) -> None:
-        """Have it laid out after all: the run before this one may have been on another database."""
-        if self._checkpoint is not None or self._has_insisted:
-            raise displaced(self._work, found)
-        self._has_insisted = True
-        await self._work.layouts.ensure(self._work, self._db, rest=self._rest, is_missing=True)
+        """Have it laid out anew if what is missing has been deleted: by a person, or with the database."""
+        work = self._work
+        if found not in (0, work.shard.shards):
+            raise displaced(work, found)
+        if self._has_insisted:
+            raise SupervisorError(f"the checkpoint of {work.spec.name} is gone as soon as it has been made")
+        self._has_insisted, self._condemned = True, None
+        tell("projection.begun_anew", worker=work.spec.name, shard=work.shard.label)
+        await work.layouts.ensure(work, self._db, rest=self._rest, is_missing=True)
 
     async def _look(self, lent: Any) -> None:
         bell, checkpoint = self._work.bell, self._known()
@@ -215,6 +222,10 @@ class Projecting:
             context.lend(tx)
             try:
                 await self._watch.over(call(self._work.function, context, events))
+            except BaseException as error:
+                if is_handlers_own(error):
+                    raise HandlerEscaped(error) from error
+                raise
             finally:
                 context.lend(None)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from supervisor.config.model import Projection
 from supervisor.errors import LeaseLost
 from supervisor.events.shard import Shard
+from supervisor.journal import current_worker
 from supervisor.workers.context import Context
 from supervisor.workers.projecting import Projecting
 
@@ -43,6 +44,7 @@ class ProjectionWork:
         spec: The worker.
         function: The handler.
         shard: Which shard it is.
+        configured_s: Since when its configuration counts.
         tenure: The shard's lease.
         bell: What wakes it.
         layouts: How its daemon wants projections laid out.
@@ -68,7 +70,7 @@ class ProjectionWork:
         self.outages = outages
         self.clock = clock
         self.rng = rng
-        layouts.note(spec, now_s=clock.now_s())
+        self.configured_s = layouts.since_s(spec.name, now_s=clock.now_s())
         self._current: Projecting | None = None
 
     @property
@@ -86,7 +88,10 @@ class ProjectionWork:
         Raises:
             LeaseLost: The lease has passed on; its holder knows by now.
             Poisoned: It stands still until a person acts.
+            Displaced: It is laid out as a later configuration says.
         """
+        # Before the first connection is taken: whoever waits for one is told who has them.
+        current_worker.set(self.spec.name)
         lease = self.tenure.lease
         if lease is None:
             raise LeaseLost(f"the lease {self.tenure.name} is lost")

@@ -26,6 +26,8 @@ _TRANSIENT = Backoff(initial_s=0.05, factor=2.0, max_s=5.0)
 # memory, connections).
 _PASSES = ("40", "53")
 _PASSES_TOO = frozenset({"55P03", "58030"})
+# The handler has set it, or a standby is asked to write: no event's fault.
+_READ_ONLY = "25006"
 _LOOKED_THROUGH = 1_000
 
 
@@ -33,7 +35,7 @@ class Cause(Enum):
     """Why a batch was not applied; one member for each reaction."""
 
     OUTAGE = "the database is away"
-    MISUSE = "the handler did with the transaction what it must not"
+    MISUSE = "the handler did with the transaction what it must not, or could not write at all"
     TRANSIENT = "it passes by itself"
     CUT = "the connection was ended"
     HANDLER = "the handler cannot apply it"
@@ -89,7 +91,7 @@ def cause_of(error: BaseException, *, is_outage: bool, is_cut: bool, is_handlers
     if is_outage:
         return Cause.OUTAGE
     links = list(_links(error))
-    if any(isinstance(link, TransactionMisused) for link in links):
+    if any(isinstance(link, TransactionMisused) or sqlstate_of(link) == _READ_ONLY for link in links):
         return Cause.MISUSE
     if any(_passes(sqlstate_of(link)) for link in links):
         return Cause.TRANSIENT

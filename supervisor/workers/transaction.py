@@ -22,6 +22,8 @@ _ROLLBACK_LIMIT_S = 5.0
 _LEASE_LOST = frozenset({"SVL01", "40001"})
 _MOVED = "SVM01"
 _ANOTHER_TRANSACTION = "SVT01"
+_RESET = "SVT02"
+_READ_ONLY = "25006"
 _FAILED_TRANSACTION = "25P02"
 
 
@@ -70,14 +72,14 @@ class BatchTransaction:
             raise _ended()
 
     async def commit(self, last: str = "") -> None:
-        """Commit, after a last statement.
+        """Commit, after a last statement, as the role that the connection has: the handler may have set another.
 
         Raises:
             CheckpointMoved: Somebody else has moved the checkpoint.
             TransactionMisused: A task of the handler still uses the connection, or the transaction is another one.
         """
         try:
-            await self._connection.execute(f"{last}; COMMIT")
+            await self._connection.execute(f"RESET SESSION AUTHORIZATION; RESET ROLE; {last}; COMMIT")
         except asyncpg.InterfaceError as error:
             if self._connection.is_closed():
                 raise
@@ -122,6 +124,16 @@ def _meaning(error: asyncpg.PostgresError) -> Exception:
         return CheckpointMoved(str(error))
     if error.sqlstate == _ANOTHER_TRANSACTION:
         return _ended()
+    if error.sqlstate == _RESET:
+        return TransactionMisused(
+            "the handler reset the settings of ctx.tx, those of its lease among them: nothing of this batch is kept. "
+            "Leave out RESET ALL; the connection's settings are reset by themselves after the batch"
+        )
+    if error.sqlstate == _READ_ONLY:
+        return TransactionMisused(
+            "the handler made the transaction of ctx.tx read only: it also moves the checkpoint, and nothing of this "
+            "batch is kept. Leave out SET TRANSACTION READ ONLY"
+        )
     if error.sqlstate == _FAILED_TRANSACTION:
         return SupervisorError(
             "a statement on ctx.tx failed, and the handler returned as if it had not: the transaction cannot commit. "

@@ -21,7 +21,7 @@ from support.workers import (
     service,
 )
 
-from supervisor.errors import LeaseLost, Poisoned
+from supervisor.errors import Displaced, LeaseLost, Poisoned
 from supervisor.leases.tenure import Standing
 from supervisor.supervision.attendance import Attendance
 from supervisor.supervision.attention import Attention
@@ -447,6 +447,23 @@ async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
         assert stage.events() == ["worker.stopped"]
         assert stage.row("view")["last_error"] == "Poisoned: event 7"
         assert stage.tenures["view/1of2"].said == ["offer"]
+
+
+async def test_a_displaced_shard_gives_its_lease_up_and_stands_for_it_again_when_revived() -> None:
+    """Another node's configuration may need the lease; once somebody has acted, this node looks again."""
+    worker = ScriptedWorker(Displaced("3 shards elsewhere"))
+    async with running((projection(restart="always"), worker)) as stage:
+        await give(stage, "view")
+        await stage.clock.jump(3600.0)
+        assert (stage.state("view"), worker.runs) == ("failed", 1)
+        assert stage.tenures["view"].said == ["offer", "decline", "vacate"]
+        (reason,) = [fields["reason"] for event, _, fields in stage.said if event == "worker.stopped"]
+        assert reason.startswith("it stands aside")
+        stage.supervisor.revive("view")
+        await settle()
+        assert (stage.state("view"), stage.tenures["view"].said[-1]) == ("standby", "offer")
+        await give(stage, "view")
+        assert (stage.state("view"), worker.runs) == ("running", 2)
 
 
 async def test_reviving_starts_what_stands_at_a_poisoned_event_and_nothing_else() -> None:

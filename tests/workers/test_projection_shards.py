@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from support.stage import Seen, appended, seen, stage
 
-from supervisor.errors import LeaseLost, Poisoned
+from supervisor.errors import Displaced, LeaseLost
 from supervisor.workers.layout import Layouts
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ async def _displace(st: Stage, actors: list[Actor]) -> list[BaseException]:
         assert actor.task is not None
         try:
             await actor.ended()
-        except (LeaseLost, Poisoned) as error:
+        except (LeaseLost, Displaced) as error:
             errors.append(error)
     return errors
 
@@ -168,19 +168,20 @@ async def test_a_node_that_was_not_reloaded_stands_aside(database: str) -> None:
         for n in range(8):
             await st.append(f"s{n}")
         # Whichever it meets first, the fence or the other layout.
-        with pytest.raises((LeaseLost, Poisoned)):
+        with pytest.raises((LeaseLost, Displaced)):
             await actor.ended()
         await actor.start()
-        with pytest.raises(Poisoned, match="3 shards by a node that was configured later; here it has 2"):
+        with pytest.raises(Displaced, match="3 shards by a node that was configured later; here it has 2"):
             await actor.ended()
         # Another shard of the same daemon does not lay it out again either.
         sibling = await st.play(handler, shard=1, shards=2, layouts=old)
-        with pytest.raises(Poisoned):
+        with pytest.raises(Displaced):
             await sibling.ended()
         assert await _is_laid_out(st, 3)
         assert len(st.entries.of("projection.displaced", shards=3, own=2)) in (2, 3)
         # A reload makes new work, which lays out what its configuration says.
-        await st.play(handler, shards=2, layouts=Layouts())
+        old.renew("view", now_s=st.clock.now_s())
+        await st.play(handler, shards=2, layouts=old)
         await st.until(lambda: _is_laid_out(st, 2))
 
 
@@ -191,7 +192,7 @@ async def test_an_idle_shard_notices_that_it_was_displaced(database: str) -> Non
         await st.until(lambda: _is_laid_out(st, 2))
         await st.until(lambda: st.house.count("idle") > 0)
         await st.owner.fetchval("select supervisor.lay_out('view', 1)")
-        with pytest.raises(Poisoned):
+        with pytest.raises(Displaced):
             await actor.ended()
 
 
@@ -229,7 +230,7 @@ async def test_the_newest_configuration_wins_whoever_runs_first(database: str) -
         await st.play(Seen(), shards=4, layouts=Layouts())
         await st.until(lambda: _is_laid_out(st, 4))
         await stood_by.start()
-        with pytest.raises(Poisoned, match="4 shards"):
+        with pytest.raises(Displaced, match="4 shards"):
             await stood_by.ended()
         assert await _is_laid_out(st, 4)
         # Of two that were configured before they ran, too.
@@ -304,17 +305,78 @@ async def test_a_reset_forgets_what_earlier_layouts_applied(database: str) -> No
         await _check(st)
 
 
-async def test_a_projection_that_was_deleted_is_laid_out_by_a_restart(database: str) -> None:
-    """Its row is gone: the running shard stands aside, and new work begins from the start."""
+async def test_a_projection_that_was_deleted_begins_again(database: str) -> None:
+    """Its row is gone: the running shard lays it out anew, says so, and applies everything from the beginning."""
     async with stage(database) as st:
-        actor = await st.play(Seen())
+        await st.play(Seen())
         await st.applied_upto(await st.append("s"))
         await st.owner.execute("delete from supervisor.projection")
         await st.append("s")
-        with pytest.raises(Poisoned, match="no projection view"):
-            await actor.ended()
-        await st.play(Seen(), layouts=Layouts())
         await st.until(lambda: _has_seen(st, 3))
+        assert len(st.entries.of("projection.begun_anew", worker="view")) == 1
+        assert st.entries.of("projection.displaced") == []
+
+
+async def test_a_deleted_checkpoint_is_made_anew(database: str) -> None:
+    """The row of one shard is gone: that shard begins again and says so, the other does not notice."""
+    async with stage(database) as st:
+        for shard in range(2):
+            await st.play(Seen(), shard=shard, shards=2)
+        for n in range(20):
+            await st.append(f"s{n}")
+        await _through(st)
+        own = await st.owner.fetchval("select count(*) from supervisor.event where bucket % 2 = 1")
+        await st.owner.execute("delete from supervisor.checkpoint where shard = 1")
+        await st.append("t")
+        await st.until(lambda: _has_seen(st, 21 + own))
+        assert len(st.entries.of("projection.begun_anew")) == 1
+        assert len(st.entries.of("projection.begun_anew", shard="2of2")) == 1
+        assert st.entries.of("projection.displaced") == []
+
+
+async def test_shards_change_although_a_checkpoint_was_deleted(database: str) -> None:
+    """A layout over another number counts a missing row as one at the beginning: nothing is lost, nothing fails."""
+    async with stage(database) as st:
+        for n in range(20):
+            await st.append(f"s{n}")
+        for shard in range(3):
+            await st.play(Seen(), shard=shard, shards=3)
+        await _through(st)
+        await asyncio.gather(*(actor.end() for actor in st.actors))
+        own = await st.owner.fetchval("select count(*) from supervisor.event where bucket % 3 = 1")
+        await st.owner.execute("delete from supervisor.checkpoint where shard = 1")
+        await st.play(Seen(), layouts=Layouts())
+        await st.until(lambda: _has_seen(st, 20 + own))
+
+
+async def test_a_reset_makes_deleted_checkpoints_anew(database: str) -> None:
+    """It begins where the reset says, not from the start."""
+    async with stage(database) as st:
+        await st.owner.fetchval("select supervisor.lay_out('view', 2)")
+        await st.append_many(5)
+        await st.owner.execute("delete from supervisor.checkpoint")
+        assert await st.owner.fetchval("select supervisor.reset_projection('view', 4)")
+        assert await st.owner.fetchval("select array_agg(position) from supervisor.checkpoint") == [4, 4]
+
+
+async def test_who_runs_again_has_no_new_say_until_a_person_configures_it(database: str) -> None:
+    """New work of a daemon that stood aside stands aside again; after `renew`, as a restart does, it lays out."""
+    async with stage(database) as st:
+        old = Layouts()
+        actor = await st.play(Seen(), shards=2, layouts=old)
+        await st.until(lambda: _is_laid_out(st, 2))
+        await actor.end()
+        await st.owner.fetchval("select supervisor.lay_out('view', 3)")
+        again = await st.play(Seen(), shards=2, layouts=old)
+        with pytest.raises(Displaced):
+            await again.ended()
+        old.renew("view", now_s=st.clock.now_s())
+        await again.start()
+        with pytest.raises(Displaced):  # it is of before
+            await again.ended()
+        assert await _is_laid_out(st, 3)
+        await st.play(Seen(), shards=2, layouts=old)
+        await st.until(lambda: _is_laid_out(st, 2))
 
 
 async def _has_seen(st: Stage, count: int) -> bool:
