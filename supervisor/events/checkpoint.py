@@ -20,7 +20,8 @@ _LOAD = """
 """
 # The horizon is asked in a statement of its own: the events have to be read by a later one.
 _LOOK = """
-    SELECT supervisor.horizon() AS horizon, supervisor.head() AS head, clock_timestamp() AS now, c.revision
+    SELECT supervisor.horizon() AS horizon, supervisor.head() AS head, clock_timestamp() AS now, c.revision,
+        supervisor.may_hold_large_events() AS may_be_large
     FROM (SELECT) AS always
     LEFT JOIN supervisor.checkpoint c ON c.projection = $1 AND c.shard = $2 AND c.shards = $3
 """
@@ -58,12 +59,14 @@ class Sight(NamedTuple):
         head: The last position that has been drawn.
         revision: Of the checkpoint; None: there is none for this shard any more.
         now: The server's clock.
+        may_be_large: Whether there may be a large event up to the horizon.
     """
 
     horizon: int
     head: int
     revision: int | None
     now: datetime
+    may_be_large: bool = True
 
     @property
     def is_held_back(self) -> bool:
@@ -85,4 +88,4 @@ async def load(connection: Any, shard: Shard) -> Checkpoint | NoCheckpoint:
 async def look(connection: Any, shard: Shard) -> Sight:
     """Return how far the log can be read now."""
     row = await connection.fetchrow(_LOOK, *shard)
-    return Sight(row["horizon"], row["head"], row["revision"], row["now"])
+    return Sight(row["horizon"], row["head"], row["revision"], row["now"], row["may_be_large"])

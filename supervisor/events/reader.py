@@ -21,13 +21,16 @@ WINDOW = 20_000
 _PAGE = 2_000
 _PAGE_BATCHES = 4
 # And no more than this, as the server stores it (compressed, where it is large), or a page of large events would take
-# all memory there is, and longer to arrive than a statement may. An event that is larger comes alone.
+# all memory there is, and longer to arrive than a statement may. An event that is larger comes alone. Adding up costs a
+# fifth of the reading, so that it is left out where no event is large enough to be stored out of line.
 _PAGE_BYTES = 2_000_000
 # Data beyond that are left out; in what is left of such a row nothing is large.
-_DATA = f"""
+_BOUNDED_DATA = f"""
     CASE WHEN sum(pg_column_size(e.data)) OVER (ORDER BY e.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
         >= {_PAGE_BYTES} THEN NULL ELSE e.data::text END
 """
+# As text: a worker may have set a codec of its own for jsonb on the connection, for good.
+_DATA = "e.data::text"
 # The columns that are read, by their places.
 _POSITION, _TEXT, _AT, _BUCKET = 0, 3, 4, 5
 
@@ -38,19 +41,20 @@ class Reader:
     Attributes:
         read_upto: Every event up to here has been read.
         horizon: Every event up to here can be read; what lies there never changes, so nobody asks twice.
+        may_be_large: Whether there may be a large event among them.
     """
 
     __slots__ = (
         "_arguments",
+        "_conditions",
         "_cursor",
         "_layers",
         "_limit",
         "_matched",
         "_page",
-        "_plain",
         "_scanned",
-        "_with_bucket",
         "horizon",
+        "may_be_large",
         "read_upto",
     )
 
@@ -62,17 +66,14 @@ class Reader:
             self._arguments = (like_patterns(streams),)
         if shard.shards > 1:
             conditions += f" AND e.bucket % {shard.shards} = {shard.number}"
-        # As text: a worker may have set a codec of its own for jsonb on the connection, for good.
-        columns = f"e.position, e.stream, e.type, {_DATA}, e.at"
-        rest = f"FROM supervisor.event e WHERE {conditions} ORDER BY e.position LIMIT $3"
-        self._plain = f"SELECT {columns} {rest}"
-        self._with_bucket = f"SELECT {columns}, e.bucket {rest}"
+        self._conditions = conditions
         self._limit = max(batch, min(batch * _PAGE_BATCHES, _PAGE))
         self._scanned = self._matched = 0
         self._page: list[Any] = []
         self._cursor = 0
         self._layers: tuple[Any, ...] = ()
         self.read_upto = self.horizon = 0
+        self.may_be_large = True
 
     def begin(self, checkpoint: Checkpoint) -> None:
         """Go to a checkpoint, and forget what was read."""
@@ -109,8 +110,7 @@ class Reader:
         """Read on by a window; what was read before has been passed."""
         after, upto = self.read_upto, min(self.horizon, self.read_upto + WINDOW)
         self._layers = relevant(self._layers, after)
-        query = self._with_bucket if self._layers else self._plain
-        rows = await connection.fetch(query, after, upto, self._limit, *self._arguments)
+        rows = await connection.fetch(self._query(), after, upto, self._limit, *self._arguments)
         is_full = len(rows) == self._limit
         if rows and rows[-1][_TEXT] is None:
             rows, is_full = [row for row in rows if row[_TEXT] is not None], True
@@ -118,6 +118,12 @@ class Reader:
         self.read_upto = rows[-1][_POSITION] if is_full else upto
         self._scanned += self.read_upto - after
         self._matched += len(rows)
+
+    def _query(self) -> str:
+        data = _BOUNDED_DATA if self.may_be_large else _DATA
+        columns = f"e.position, e.stream, e.type, {data}, e.at" + (", e.bucket" if self._layers else "")
+        table = f"supervisor.event e WHERE {self._conditions}"
+        return f"SELECT {columns} FROM {table} ORDER BY e.position LIMIT $3"  # noqa: S608 - of our own words and numbers
 
     def _unapplied(self, rows: list[Any]) -> list[Any]:
         layers = self._layers

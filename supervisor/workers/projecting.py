@@ -182,7 +182,7 @@ class Projecting:
         if sight.is_held_back:
             self._held_looks = 0 if self._held_looks is None else self._held_looks + 1
             self._watch.rouse()
-        self._reader.horizon = sight.horizon
+        self._reader.horizon, self._reader.may_be_large = sight.horizon, sight.may_be_large
         self._seen_rings, self._seen_head = rings, max(head, sight.head)
         self._must_look = False
         self.behind.saw(sight)

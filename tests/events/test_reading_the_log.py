@@ -17,7 +17,7 @@ from supervisor.clock import SystemClock
 from supervisor.database.stop import StopSignal
 from supervisor.events.batch import Batch
 from supervisor.events.bell import Bell
-from supervisor.events.checkpoint import Checkpoint
+from supervisor.events.checkpoint import Checkpoint, look
 from supervisor.events.event import Event
 from supervisor.events.glob import like_patterns
 from supervisor.events.lag import NONE, Lag, is_lagging, lag_of
@@ -280,3 +280,26 @@ def test_a_lag_is_told_from_the_warning_on_until_it_is_half_of_that(
 ) -> None:
     """So that one which stays about there does not come and go."""
     assert is_lagging(Lag(1, seconds), was_lagging=was_lagging, warning_s=warning_s) is lags
+
+
+async def test_a_log_of_small_events_is_read_without_adding_up(database: str) -> None:
+    """Whether there may be a large one is asked with the horizon; what is read is the same either way."""
+    await make_schema(database)
+    async with connection(database) as connected:
+        await connected.execute("select supervisor.append('s' || n, 't') from generate_series(1, 50) n")
+        await connected.execute("select supervisor.lay_out('view', 1)")
+        shard = Shard("view", 0, 1)
+        assert (await look(connected, shard)).may_be_large is False
+        pages = []
+        for may_be_large in (False, True):
+            for layers in ((), (Layer(2, (30, 0)),)):
+                reader = Reader(shard, ("s*",), batch=20)
+                reader.begin(Checkpoint(0, 0, layers))
+                reader.horizon, reader.may_be_large = 60, may_be_large
+                await reader.read(connected)
+                pages.append([tuple(event.position for event in reader.peek(100)[0]), reader.read_upto])
+        assert pages[:2] == pages[2:]
+        assert pages[0] != pages[1]
+        noise = "(select string_agg(md5(random()::text || m), '') from generate_series(1, 200) m)"
+        await connected.execute(f"select supervisor.append('s', 't', jsonb_build_object('x', {noise}))")
+        assert (await look(connected, shard)).may_be_large is True

@@ -145,6 +145,16 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     SELECT s.last_value FROM supervisor.event_position s
 $$;
 
+-- Whether an event that can be seen by now may be large: none is while nothing of the table is stored out of line. Asked
+-- after the horizon, it holds for every event up to there.
+CREATE FUNCTION supervisor.may_hold_large_events() RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN coalesce(pg_relation_size(
+        (SELECT c.reltoastrelid FROM pg_class c WHERE c.oid = 'supervisor.event'::regclass)
+    ) > 0, true);
+END $$;
+
 -- The names of the leases of a projection's shards.
 CREATE FUNCTION supervisor.shard_leases(projection text, shards int) RETURNS text[]
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
