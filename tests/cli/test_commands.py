@@ -175,7 +175,7 @@ STATUS_KEYS = {
 DATABASE_KEYS = {"state", "dsn", "address", "since_s", "reason", "attempts", "next_try_s", "pool"}
 WORKER_KEYS = {
     "name", "kind", "wanted", "state", "replicas", "running", "runs", "restarts", "failures", "last_error",
-    "last_started", "last_ended", "next_run", "uptime_s", "abandoned",
+    "last_started", "last_ended", "next_run", "uptime_s", "abandoned", "leases",
 }  # fmt: skip
 
 
