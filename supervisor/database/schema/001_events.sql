@@ -199,6 +199,9 @@ BEGIN
     END IF;
     UPDATE supervisor.projection p SET shards = lay_out.shards, configured_at = since
         WHERE p.name = projection AND (former <> lay_out.shards OR p.configured_at < since);
+    -- Those of a new projection, and those that somebody has deleted.
+    INSERT INTO supervisor.checkpoint (projection, shard, shards, position)
+        SELECT projection, n, former, 0 FROM generate_series(0, former - 1) AS n ON CONFLICT DO NOTHING;
     IF former = shards THEN
         RETURN false;
     END IF;
@@ -207,9 +210,6 @@ BEGIN
     UPDATE supervisor.lease l SET epoch = l.epoch + 1, incarnation = NULL, node = NULL, node_id = NULL
         WHERE l.name = ANY (supervisor.shard_leases(projection, former));
     -- A person's reset or skip may be under way.
-    -- Those of a new projection, and those that somebody has deleted.
-    INSERT INTO supervisor.checkpoint (projection, shard, shards, position)
-        SELECT projection, n, former, 0 FROM generate_series(0, former - 1) AS n ON CONFLICT DO NOTHING;
     PERFORM FROM supervisor.checkpoint c WHERE c.projection = lay_out.projection ORDER BY c.shard FOR UPDATE;
     SELECT array_agg(c.position ORDER BY c.shard), min(c.position), sum(c.applied), max(c.revision)
         INTO passed, lowest, total, last_revision
@@ -256,6 +256,11 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 #variable_conflict use_variable
 BEGIN
     IF current_setting('supervisor.batch', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+        -- The fence's lock ends with its transaction and with nothing else.
+        IF EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = 1885827843 AND l.objsubid = 2
+                AND l.granted AND l.pid = pg_backend_pid()) THEN
+            RAISE EXCEPTION 'the settings of the transaction in which the batch began were reset' USING ERRCODE = 'SVT02';
+        END IF;
         RAISE EXCEPTION 'this is not the transaction in which the batch began' USING ERRCODE = 'SVT01';
     END IF;
     UPDATE supervisor.checkpoint c
@@ -266,11 +271,6 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the checkpoint was moved from outside' USING ERRCODE = 'SVM01';
     END IF;
-        -- The fence's lock ends with its transaction and with nothing else.
-        IF EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = 1885827843 AND l.objsubid = 2
-                AND l.granted AND l.pid = pg_backend_pid()) THEN
-            RAISE EXCEPTION 'the settings of the transaction in which the batch began were reset' USING ERRCODE = 'SVT02';
-        END IF;
 END $$;
 
 -- Notes the event at which a shard has stopped; false: its checkpoint was moved meanwhile.
@@ -302,6 +302,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 #variable_conflict use_variable
 DECLARE
     head bigint;
+    laid_out int;
 BEGIN
     SELECT s.last_value INTO head FROM supervisor.event_position s;
     IF to_position IS NULL OR to_position NOT BETWEEN 0 AND head THEN
@@ -312,7 +313,8 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    laid_out int;
+    INSERT INTO supervisor.checkpoint (projection, shard, shards, position)
+        SELECT projection, n, laid_out, 0 FROM generate_series(0, laid_out - 1) AS n ON CONFLICT DO NOTHING;
     PERFORM FROM supervisor.checkpoint c WHERE c.projection = reset_projection.projection ORDER BY c.shard FOR UPDATE;
     UPDATE supervisor.checkpoint c SET position = to_position, revision = c.revision + 1, layers = '[]', applied = 0,
         poison = NULL, error = NULL, moved_at = clock_timestamp() WHERE c.projection = reset_projection.projection;
@@ -323,8 +325,6 @@ END $$;
 
 -- Skips the events at which a projection has stopped: they go to its dead letters. Returns their positions.
 CREATE FUNCTION supervisor.skip_poison(projection text) RETURNS SETOF bigint
-    INSERT INTO supervisor.checkpoint (projection, shard, shards, position)
-        SELECT projection, n, laid_out, 0 FROM generate_series(0, laid_out - 1) AS n ON CONFLICT DO NOTHING;
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
