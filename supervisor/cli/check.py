@@ -11,7 +11,7 @@ from supervisor.cli.own_configuration import read_as_its_unit
 from supervisor.clock import SystemClock
 from supervisor.config.finding import find_config
 from supervisor.config.location import from_here
-from supervisor.config.model import EmbeddedStore, Server
+from supervisor.config.model import EmbeddedStore, Projection, Server
 from supervisor.config.salvage import readable_workers
 from supervisor.errors import ConfigError, SupervisorError
 from supervisor.workers.loading import load
@@ -43,8 +43,20 @@ def check(config_path: str | None, *, connect: bool) -> int:
         complain("\n".join(faults))
         return _CONFIG
     count = len(config.workers)
-    show(f"{path} is right: {count} worker{'' if count == 1 else 's'}{remark}")
+    show(f"{path} is right: {count} worker{'' if count == 1 else 's'}{remark}{_tightness(config)}")
     return 0
+
+
+def _tightness(config: Config) -> str:
+    """Return what to say of a pool that the projections alone can use up."""
+    shards = sum(spec.kind.shards for spec in config.workers.values() if isinstance(spec.kind, Projection))
+    pool_max = config.database.pool_max
+    if shards < pool_max or not shards:
+        return ""
+    return (
+        f"; the projections' {shards} shard{'' if shards == 1 else 's'} can have all connections of "
+        f"database.pool_max = {pool_max}: handlers that use ctx.db beside ctx.tx need more"
+    )
 
 
 async def _try_what_is_readable(path: Path) -> tuple[Fault, ...]:

@@ -32,6 +32,28 @@ def test_says_that_all_is_well(launch: Launcher, database: str) -> None:
     assert (done.returncode, done.stdout) == (0, f"{daemon.config} is right: 1 worker, the database answers\n")
 
 
+@pytest.mark.parametrize(("pool_max", "is_tight"), [(5, False), (4, True), (1, True)])
+def test_remarks_on_a_pool_that_the_projections_use_up(
+    launch: Launcher, database: str, pool_max: int, is_tight: bool
+) -> None:
+    """Who uses ctx.db beside ctx.tx may wait for a connection that the other shards have; no fault, but said."""
+    view = """
+[workers.view]
+kind = "projection"
+run = "workers:work"
+shards = 4
+"""
+    code = """
+    async def work(ctx, events):
+        pass
+"""
+    daemon = launch.prepare(config(database, workers=view, database=f"pool_max = {pool_max}"), code)
+    done = daemon.run_command("check")
+    text = f"; the projections' 4 shards can have all connections of database.pool_max = {pool_max}: handlers that use"
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{daemon.config} is right: 1 worker{text if is_tight else chr(10)}")
+
+
 def test_prints_every_fault_of_the_file_at_once(launch: Launcher) -> None:
     """All that is wrong with the file, with key paths and the nearest key, and 78."""
     text = """

@@ -148,6 +148,65 @@ def test_the_number_of_shards_changes_by_a_reload(launch: Launcher, database: st
     )
 
 
+def test_who_stood_aside_helps_again_when_the_numbers_agree(
+    launch: Launcher, database: str, sql: Callable[[str], str]
+) -> None:
+    """Another node takes its number of shards back and gets the lease; who stood aside can take it over then."""
+    one, three = config(database, workers=VIEW), config(database, workers=f"{VIEW}shards = 3\n")
+    first = launch.ready(one, WORK, folder="one")
+    first.wait_for("lease.acquired")
+    second = launch.ready(three, WORK, folder="two")
+    first.wait_for("projection.displaced")
+    said = first.wait_for("worker.stopped", worker="view")
+    assert "stands aside" in said["message"]
+    assert first.status()["workers"][0]["state"] == "failed"
+    _reload(second, one)
+    sql("select supervisor.append('s', 't') from generate_series(1, 10)")
+    _applied(sql)
+    _until(lambda: first.status()["workers"][0]["state"] in ("standby", "running"), "it stands by again")
+    assert len(first.said("projection.displaced")) == 1
+    assert sql("select shards from supervisor.projection") == "1"
+    second.kill()
+    sql("select supervisor.append('s', 't') from generate_series(1, 10)")
+    _applied(sql)
+
+
+def test_a_restart_or_a_new_configuration_lays_out_again(
+    launch: Launcher, database: str, sql: Callable[[str], str]
+) -> None:
+    """Who stood aside lays out by `restart`; and so does a projection that was removed and is added again."""
+    other = f"{VIEW}shards = 3\n"
+    service = """
+[workers.rest]
+kind = "service"
+run = "workers:rest"
+singleton = true
+"""
+    code = (
+        WORK
+        + """
+    async def rest(ctx):
+        while True:
+            await ctx.sleep(9)
+"""
+    )
+    first = launch.ready(config(database, workers=service + VIEW), code, folder="one")
+    _until(lambda: sql("select count(*) from supervisor.projection") == "1", "the first one lays out")
+    second = launch.ready(config(database, workers=other), WORK, folder="two")
+    first.wait_for("projection.displaced")
+    assert first.run_command("restart", "view").returncode == 0
+    second.wait_for("projection.displaced", shards=1)
+    sql("select supervisor.append('s' || n, 't') from generate_series(1, 10) n")
+    _applied(sql)
+    _reload(first, config(database, workers=service))
+    assert second.run_command("restart", "view").returncode == 0
+    _until(lambda: sql("select shards from supervisor.projection") == "3", "the other lays out")
+    _reload(first, config(database, workers=service + VIEW))
+    _until(lambda: sql("select shards from supervisor.projection") == "1", "it lays out again")
+    sql("select supervisor.append('s' || n, 't') from generate_series(1, 10) n")
+    _until(lambda: sql("select count(*), count(distinct position) from seen") == "20|20", "all of it once")
+
+
 def _reload(daemon: Daemon, text: str) -> None:
     daemon.write(text)
     done = daemon.run_command("reload")

@@ -51,6 +51,99 @@ async def test_stops_at_the_event_that_it_cannot_apply(database: str) -> None:
         assert fields["error_type"] == "ValueError"
 
 
+@pytest.mark.parametrize("poison", ["stop", "dead-letter"])
+@pytest.mark.parametrize(("text", "kept"), [("a\0b", "a\\x00b"), ("a\ud800b", "a\\ud800b")])
+async def test_an_error_that_is_no_text_for_postgresql_is_poison_too(
+    database: str, text: str, kept: str, poison: Any
+) -> None:
+    """A message with a NUL or half a character is noted, or buried, with these escaped."""
+    async with stage(database, clock=HurriedClock()) as st:
+
+        async def handler(_: Any, events: Sequence[Any]) -> None:
+            if any(event.data["n"] == 2 for event in events):
+                raise ValueError(text)
+
+        await st.append_many(3)
+        positions = await appended(st)
+        actor = await st.play(handler, poison=poison)
+        if poison == "stop":
+            with pytest.raises(Poisoned):
+                await actor.ended()
+            row = await st.checkpoint()
+            assert (row["poison"], row["error"]) == (positions[1], f"ValueError: {kept}")
+        else:
+            await st.applied_upto(positions[-1])
+            rows = await st.owner.fetch("select position, error from supervisor.dead_letter")
+            assert [tuple(row) for row in rows] == [(positions[1], f"ValueError: {kept}")]
+
+
+class _OfItsOwn(BaseException):
+    """Nothing that anybody expects."""
+
+
+async def _cancel_a_child() -> None:
+    child = asyncio.ensure_future(asyncio.sleep(9))
+    child.cancel()
+    await child
+
+
+async def _exit() -> None:
+    raise SystemExit(3)
+
+
+async def _raise_its_own() -> None:
+    raise _OfItsOwn("no")
+
+
+@pytest.mark.parametrize(
+    ("act", "error"),
+    [
+        (_cancel_a_child, "HandlerEscaped: the handler raised CancelledError"),
+        (_exit, "HandlerEscaped: the handler raised SystemExit: 3"),
+        (_raise_its_own, "HandlerEscaped: the handler raised _OfItsOwn: no"),
+    ],
+)
+async def test_what_would_end_more_than_the_handler_is_its_failure(database: str, act: Any, error: str) -> None:
+    """A cancellation that nobody asked for, an exit and their kin are split down to the event like any error."""
+    async with stage(database, clock=HurriedClock()) as st:
+        seen_ = Seen()
+
+        async def handler(ctx: Any, events: Sequence[Any]) -> None:
+            await seen_(ctx, events)
+            if any(event.data["n"] == 2 for event in events):
+                await act()
+
+        await st.append_many(3)
+        positions = await appended(st)
+        await st.play(handler, poison="dead-letter")
+        await st.applied_upto(positions[-1])
+        rows = await st.owner.fetch("select position, error from supervisor.dead_letter")
+        assert [tuple(row) for row in rows] == [(positions[1], error)]
+        assert await seen(st) == [positions[0], positions[2]]
+
+
+async def test_who_is_cancelled_in_the_handler_ends(database: str) -> None:
+    """A cancellation of the worker's own task is nobody's failure, whatever the handler makes of it."""
+    async with stage(database, clock=HurriedClock()) as st:
+        begun = asyncio.Event()
+
+        async def handler(_: Any, __: Sequence[Any]) -> None:
+            begun.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                raise _OfItsOwn from None
+
+        await st.append("s")
+        actor = await st.play(handler)
+        await begun.wait()
+        assert actor.task is not None
+        actor.task.cancel()
+        with pytest.raises(_OfItsOwn):
+            await actor.ended()
+        assert st.entries.of("projection.set_back") == []
+
+
 async def test_goes_on_when_the_cause_is_gone(database: str) -> None:
     """A handler that works again on one of the tries alone: nothing stops, nothing is lost, each is applied once."""
     async with stage(database, clock=HurriedClock()) as st:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -330,3 +331,77 @@ async def test_a_handler_that_idles_hears_why_the_server_ended_its_transaction(d
         _, error = await _fails(st, handler)
         assert isinstance(error, TransactionMisused)
         assert "for 60 s nothing was asked in it (25P03)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [("reset all", "reset the settings of ctx.tx"), ("set transaction read only", "read only")],
+)
+async def test_settings_without_which_nothing_can_be_moved_are_a_misuse(database: str, sql: str, says: str) -> None:
+    """The run ends with a sentence about what the handler did; no event is poison, and nothing is kept."""
+    async with stage(database) as st:
+
+        async def handler(ctx: Any, events: Sequence[Any]) -> None:
+            await Seen()(ctx, events)
+            await ctx.tx.execute(sql)
+
+        _, error = await _fails(st, handler)
+        assert isinstance(error, TransactionMisused)
+        assert says in str(error)
+        assert await seen(st) == []
+        assert st.entries.of("projection.set_back") == []
+
+
+async def test_a_write_after_read_only_is_no_poison(database: str) -> None:
+    """It is the handler's mistake, or a standby's refusal, but no event's: the run ends with the server's own error."""
+    async with stage(database) as st:
+
+        async def handler(ctx: Any, events: Sequence[Any]) -> None:
+            await ctx.tx.execute("set transaction read only")
+            await Seen()(ctx, events)
+
+        _, error = await _fails(st, handler)
+        assert isinstance(error, asyncpg.ReadOnlySQLTransactionError)
+
+
+@pytest.mark.parametrize("local", ["", "local"])
+@pytest.mark.parametrize("what", ["role", "session authorization"])
+async def test_a_handler_may_take_another_role(database: str, local: str, what: str) -> None:
+    """What row-level security needs: the checkpoint is moved all the same, and nobody else gets the role."""
+    async with stage(database, pool_max=1) as st:
+        role = f"reader_{uuid4().hex}"
+        await st.owner.execute(f"create role {role}; grant insert on seen to {role}")
+        await st.owner.execute(f"grant usage on sequence seen_id_seq to {role}")
+        try:
+            users: list[str] = []
+
+            async def handler(ctx: Any, events: Sequence[Any]) -> None:
+                users.append(await ctx.tx.fetchval("select current_user"))
+                await ctx.tx.execute(f"set {local} {what} {role}")
+                await Seen()(ctx, events)
+
+            actor = await st.play(handler)
+            for _ in range(2):
+                await st.applied_upto(await st.append("s"))
+            assert await seen(st) == await appended(st)
+            assert role not in users
+            assert len(users) == 2
+            await actor.end()
+        finally:
+            await st.owner.execute(f"drop owned by {role}; drop role {role}")
+
+
+async def test_who_has_the_connections_is_told_by_name(database: str) -> None:
+    """Handlers that use ctx.db beside ctx.tx wait for each other: the entry names the projection that has them all."""
+    async with stage(database, clock=HurriedClock(), pool_max=1) as st:
+
+        async def handler(ctx: Any, _: Sequence[Any]) -> None:
+            await ctx.db.execute("select 1")
+
+        await st.append("s")
+        actor = await st.play(handler)
+        told = await st.entries.wait_for("pool.starved")
+        assert "view has 1 of them" in told.fields["reason"]
+        assert actor.task is not None
+        actor.task.cancel()
+        await asyncio.wait({actor.task})
