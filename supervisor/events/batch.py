@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,7 +20,7 @@ class Batch(Sequence[Event]):
     at a few of them only.
 
     Args:
-        rows: Position, stream, type, data and time of each.
+        rows: Position, stream, type, data of each, and its time in seconds since 1970.
     """
 
     __slots__ = ("_all", "_rows", "_some")
@@ -45,7 +46,7 @@ class Batch(Sequence[Event]):
         if at not in self._some:
             if at < 0:
                 raise IndexError(f"there are {len(self._rows)} events, and none at {place}")
-            self._some[at] = Event(*self._rows[at])
+            self._some[at] = _event(*self._rows[at])
         return self._some[at]
 
     def __iter__(self) -> Iterator[Event]:
@@ -63,7 +64,16 @@ class Batch(Sequence[Event]):
 
     def _made(self) -> list[Event]:
         if self._all is None:
-            self._all = list(starmap(Event, self._rows))
+            self._all = list(starmap(_event, self._rows))
             for at, event in self._some.items():
                 self._all[at] = event
         return self._all
+
+
+def moment(seconds: float) -> datetime:
+    """Return the moment so many seconds after the beginning of 1970."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _event(position: int, stream: str, type_: str, data: str, seconds: float) -> Event:
+    return Event(position, stream, type_, data, moment(seconds))

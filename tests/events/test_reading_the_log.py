@@ -15,7 +15,7 @@ from support.schema import connection, make_schema
 
 from supervisor.clock import SystemClock
 from supervisor.database.stop import StopSignal
-from supervisor.events.batch import Batch
+from supervisor.events.batch import Batch, moment
 from supervisor.events.bell import Bell
 from supervisor.events.checkpoint import Checkpoint, look
 from supervisor.events.event import Event
@@ -85,13 +85,13 @@ def test_an_event_is_applied_when_any_layer_says_so() -> None:
 
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
-_ROWS = [(n, f"s{n}", "t", f'{{"n": {n}}}', _AT) for n in range(5)]
+_ROWS = [(n, f"s{n}", "t", f'{{"n": {n}}}', _AT.timestamp()) for n in range(5)]
 
 
 def test_a_batch_is_a_sequence_of_events() -> None:
     """Length, places from both ends, slices, iteration, equality and `in`, like a list."""
     batch = Batch(_ROWS)
-    events = [Event(*row) for row in _ROWS]
+    events = [Event(*row[:4], _AT) for row in _ROWS]
     assert len(batch) == 5
     assert (batch[0], batch[-1], batch[2]) == (events[0], events[4], events[2])
     assert list(batch[1:3]) == events[1:3]
@@ -131,7 +131,7 @@ class Notebook:
     async def fetch(self, query: str, after: int, upto: int, limit: int, *_: Any) -> list[Any]:
         self.asked.append((after, upto, limit))
         has_bucket = "e.bucket" in query
-        rows = [(n, "s", "t", "{}", _AT, n) for n in self.positions if after < n <= upto]
+        rows = [(n, "s", "t", "{}", _AT.timestamp(), n) for n in self.positions if after < n <= upto]
         return [row if has_bucket else row[:5] for row in rows[:limit]]
 
 
@@ -303,3 +303,11 @@ async def test_a_log_of_small_events_is_read_without_adding_up(database: str) ->
         noise = "(select string_agg(md5(random()::text || m), '') from generate_series(1, 200) m)"
         await connected.execute(f"select supervisor.append('s', 't', jsonb_build_object('x', {noise}))")
         assert (await look(connected, shard)).may_be_large is True
+
+
+async def test_a_time_is_read_to_the_microsecond(database: str) -> None:
+    """As PostgreSQL has it, for every moment of three centuries."""
+    times = "select timestamptz '1970-01-01 UTC' + random() * interval '270 years' as at from generate_series(1, 20000)"
+    async with connection(database) as connected:
+        for at, seconds in await connected.fetch(f"select at, date_part('epoch', at) from ({times}) t"):
+            assert moment(seconds) == at
