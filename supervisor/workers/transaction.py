@@ -21,6 +21,8 @@ _ROLLBACK_LIMIT_S = 5.0
 # What the functions of the schema raise; 40001 says the same as the first: the row was changed under our eyes.
 _LEASE_LOST = frozenset({"SVL01", "40001"})
 _MOVED = "SVM01"
+# Back from SET SESSION AUTHORIZATION, then from SET ROLE: without LOCAL they would outlive the transaction, too.
+_OWN_ROLE = "RESET SESSION AUTHORIZATION; RESET ROLE"
 _ANOTHER_TRANSACTION = "SVT01"
 _RESET = "SVT02"
 _READ_ONLY = "25006"
@@ -79,7 +81,7 @@ class BatchTransaction:
             TransactionMisused: A task of the handler still uses the connection, or the transaction is another one.
         """
         try:
-            await self._connection.execute(f"RESET SESSION AUTHORIZATION; RESET ROLE; {last}; COMMIT")
+            await self._connection.execute(f"{_OWN_ROLE}; {last}; COMMIT")
         except asyncpg.InterfaceError as error:
             if self._connection.is_closed():
                 raise
