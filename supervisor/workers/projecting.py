@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING, Any
 from supervisor.clock import ends_within
 from supervisor.config.model import Projection
 from supervisor.database.error_class import is_suspicious
-from supervisor.database.manual_transaction import connection_of
 from supervisor.errors import Displaced, LeaseLost, Poisoned, SupervisorError
-from supervisor.events.checkpoint import Checkpoint, NoCheckpoint, load, look
+from supervisor.events.checkpoint import NoCheckpoint, load, look
 from supervisor.events.reader import Reader
 from supervisor.journal import tell
 from supervisor.supervision.record import sentence_of
 from supervisor.workers.call import call
 from supervisor.workers.escape import HandlerEscaped, is_handlers_own
 from supervisor.workers.falling_behind import FallingBehind
-from supervisor.workers.fenced import holding
 from supervisor.workers.layout import displaced
+from supervisor.workers.mover import Found, Mover
 from supervisor.workers.setback import Again, Decision, GiveUp, Halve, Poison, Tries, cause_of, grown, judge
-from supervisor.workers.transaction import BatchTransaction, CheckpointMoved
+from supervisor.workers.transaction import CheckpointMoved
 from supervisor.workers.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from supervisor.database.stop import StopSignal
     from supervisor.events.event import Event
@@ -64,16 +63,13 @@ class Projecting:
         self._work = work
         self._clock = work.clock
         self._stop = stop
-        self._lease = lease
         self._db = work.outages.view(stop)
         self._reader = Reader(work.shard, kind.streams, batch=kind.batch)
         self.behind = FallingBehind(work, self._reader, warning_s=kind.lag_warning_s)
         self._watch = Watch(
             work.spec, work.shard.label, self.behind.look, clock=work.clock, outages=work.outages
         )  # fmt: skip
-        self._checkpoint: Checkpoint | None = None
-        # Where the checkpoint stands if the answer to a COMMIT was lost.
-        self._aimed_at: int | None = None
+        self._mover = Mover(work, lease)
         self._has_insisted = False
         self._must_load = self._must_look = True
         self._seen_rings = self._seen_head = 0
@@ -81,9 +77,7 @@ class Projecting:
         self._size = kind.batch
         self._tries = Tries()
         self._tried: Sequence[Event] = ()
-        self._is_cut = False
         self._condemned: tuple[Event, Exception] | None = None
-        self._written_s = self._clock.now_s()
 
     async def live(self) -> None:
         """Apply events until the worker is to stop.
@@ -114,6 +108,7 @@ class Projecting:
             await self._set_back(error)
         else:
             if is_caught_up:
+                self._tries = Tries()
                 await self._wait()
 
     async def _work_off(self) -> bool:
@@ -145,18 +140,20 @@ class Projecting:
     # Reading
 
     async def _load(self, lent: Any) -> None:
-        work, former = self._work, self._checkpoint
+        work = self._work
         found = await load(lent, work.shard)
         if isinstance(found, NoCheckpoint):
             raise _NotLaidOut(found.shards)
-        if former is not None and found.revision != former.revision:
-            self._condemned = None
-            if (found.revision, found.position) != (former.revision + 1, self._aimed_at):
+        match self._mover.learn(found):
+            case Found.AS_KNOWN:
+                pass
+            case Found.OUR_OWN:
+                self._condemned = None
+            case Found.MOVED:
                 tell("projection.moved", worker=work.spec.name, shard=work.shard.label, position=found.position)
+                self._condemned = None
                 self._tries, self._size = Tries(), self._kind.batch
-        self._checkpoint = found
         self._has_insisted = False
-        self._aimed_at = None
         self._reader.begin(found)
         self._must_load, self._must_look = False, True
 
@@ -172,10 +169,10 @@ class Projecting:
         await work.layouts.ensure(work, self._db, rest=self._rest, is_missing=True)
 
     async def _look(self, lent: Any) -> None:
-        bell, checkpoint = self._work.bell, self._known()
+        bell = self._work.bell
         rings, head = bell.rings, bell.head
         sight = await look(lent, self._work.shard)
-        if sight.revision != checkpoint.revision:
+        if sight.revision != self._mover.checkpoint.revision:
             raise CheckpointMoved("the checkpoint was moved from outside")
         if sight.horizon > self._reader.horizon or not sight.is_held_back:
             self._held_looks = None
@@ -229,52 +226,24 @@ class Projecting:
             finally:
                 context.lend(None)
 
-        await self._move(lent, have_applied, position, count=len(events))
+        await self._mover.move(lent, position, have_applied, count=len(events))
         self._tried = ()
         self._reader.advance(len(events))
         self._size, self._tries = grown(self._size, self._kind.batch), Tries()
 
-    async def _move(
-        self, lent: Any, act: Callable[[GuardedConnection], Awaitable[None]] | None, position: int, *, count: int
-    ) -> None:
-        """Do something and move the checkpoint, in one fenced transaction."""
-        checkpoint, shard = self._known(), self._work.shard
-        lease = holding(self._work.tenure, self._lease)
-        transaction = BatchTransaction(lent)
-        try:
-            tx = await transaction.begin(lease)
-            if act is not None:
-                await act(tx)
-            transaction.take_back()
-            self._aimed_at = position
-            await transaction.commit(
-                f"SELECT supervisor.leave_batch('{shard.projection}', {shard.number}, {shard.shards}, "
-                f"{checkpoint.revision}, {position}, {count})"
-            )
-        except BaseException as error:
-            self._is_cut = not await transaction.abandon(error)
-            if isinstance(error, Exception) and (misuse := transaction.why_cut()) is not None:
-                raise misuse from error
-            raise
-        self._checkpoint = Checkpoint(position, checkpoint.revision + 1)
-        self._written_s = self._clock.now_s()
-
     async def _write_down(self, lent: Any) -> None:
         """Write the position down if it has run far ahead of the one in the database."""
-        ahead = self._reader.read_upto - self._known().position
-        is_old = self._clock.now_s() >= self._written_s + _UNWRITTEN_S
+        ahead = self._reader.read_upto - self._mover.checkpoint.position
+        is_old = self._clock.now_s() >= self._mover.written_s + _UNWRITTEN_S
         if ahead >= _UNWRITTEN or (ahead > 0 and is_old):
-            await self._move(lent, None, self._reader.read_upto, count=0)
-
-    def _known(self) -> Checkpoint:
-        assert self._checkpoint is not None  # noqa: S101 - the first thing that is done with a connection
-        return self._checkpoint
+            await self._mover.move(lent, self._reader.read_upto)
 
     # When it does not go well
 
     async def _set_back(self, error: Exception) -> None:
         tried, self._tried = self._tried, ()
-        is_cut, self._is_cut = self._is_cut or (not tried and is_suspicious(error)), False
+        is_cut = self._mover.is_cut or (not tried and is_suspicious(error))
+        self._mover.is_cut = False
         self._must_load = True
         is_outage = await self._work.outages.explains(error)
         cause = cause_of(error, is_outage=is_outage, is_cut=is_cut, is_handlers=bool(tried))
@@ -302,40 +271,16 @@ class Projecting:
         """Do with an event that cannot be applied as the configuration says."""
         sentence = sentence_of(error)
         if self._kind.poison == "dead-letter":
-            await self._bury(lent, event, sentence)
+            await self._mover.bury(lent, event.position, sentence)
             self._tell_poison(event, error, "It went to the dead letters")
+            self._condemned = None
+            self._reader.begin(self._mover.checkpoint)
+            self._must_look = True
+            self._size, self._tries = grown(self._size, self._kind.batch), Tries()
         else:
-            await self._note(lent, event, sentence)
+            await self._mover.note(lent, event.position, sentence)
             self._tell_poison(event, error, "The projection stands still until it is skipped, reset or restarted")
             raise Poisoned(f"event {event.position} ({event.type} of {event.stream}) cannot be applied: {sentence}")
-
-    async def _bury(self, lent: Any, event: Event, sentence: str) -> None:
-        name = self._work.shard.projection
-
-        async def act(_: GuardedConnection) -> None:
-            await connection_of(lent).execute("SELECT supervisor.bury($1, $2, $3)", name, event.position, sentence)
-
-        await self._move(lent, act, event.position, count=0)
-        self._condemned = None
-        self._reader.begin(self._known())
-        self._must_look = True
-        self._size, self._tries = grown(self._size, self._kind.batch), Tries()
-
-    async def _note(self, lent: Any, event: Event, sentence: str) -> None:
-        transaction = BatchTransaction(lent)
-        try:
-            await transaction.begin(holding(self._work.tenure, self._lease))
-            is_noted = await connection_of(lent).fetchval(
-                "SELECT supervisor.note_poison($1, $2, $3, $4, $5, $6)",
-                *self._work.shard, self._known().revision, event.position, sentence,
-            )  # fmt: skip
-            transaction.take_back()
-            await transaction.commit()
-        except BaseException as error:
-            await transaction.abandon(error)
-            raise
-        if not is_noted:
-            raise CheckpointMoved("the checkpoint was moved from outside")
 
     def _tell_poison(self, event: Event, error: Exception, consequence: str) -> None:
         tell(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from support.gatehouse import HurriedClock
 from support.stage import Seen, appended, seen, stage
 
 from supervisor.errors import Displaced, LeaseLost
@@ -284,6 +285,23 @@ async def test_many_nodes_lay_out_at_once(database: str) -> None:
         await _through(st)
         await _check(st)
         assert await st.owner.fetchval("select count(*) from supervisor.checkpoint") == 10
+
+
+async def test_a_dead_letter_does_not_forget_what_earlier_layouts_applied(database: str) -> None:
+    """An event is buried right after a change of the number of shards: those behind it are still applied once each."""
+    async with stage(database, clock=HurriedClock()) as st:
+        for n in range(40):
+            await st.append(f"s{n % 8}", n=n)
+        first = st.cast(Seen(), shards=2, batch=3)
+        await first.start()
+        await _idle(st, first)
+        await first.end()
+        applied = await seen(st)
+        bad = next(position for position in await appended(st) if position not in applied)
+        await st.owner.fetchval("select supervisor.lay_out('view', 1)")
+        await st.play(Seen(lambda event: event.position == bad), poison="dead-letter", layouts=Layouts())
+        await st.until(lambda: _has_seen(st, 39))
+        assert sorted(await seen(st)) == [position for position in await appended(st) if position != bad]
 
 
 async def test_a_reset_forgets_what_earlier_layouts_applied(database: str) -> None:
