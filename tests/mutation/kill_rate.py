@@ -1,0 +1,152 @@
+"""Which mutants of a module its tests kill."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from mutation.mutants import Mutant, mutants
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import CodeType, ModuleType
+
+CHECKOUT = Path(__file__).parents[2]
+# The same examples in every run, and none made smaller that fails: only whether a test fails counts.
+_PROFILE = "mutation"
+# Of the processor, for an unchanged module; more only for a mutant that loops.
+_LIMIT_S = 20
+_DEADLINE_S = 120
+
+
+class Result(NamedTuple):
+    """What the tests made of a module's mutants.
+
+    Attributes:
+        killed: How many made a test fail.
+        survivors: Those that did not, without the equivalent ones.
+        equivalent: How many are listed as equivalent.
+        mislisted: What the list of equivalent mutants has wrong.
+    """
+
+    killed: int
+    survivors: list[Mutant]
+    equivalent: int
+    mislisted: list[str]
+
+    @property
+    def share(self) -> float:
+        """The part of the mutants that is killed, without the equivalent ones."""
+        total = self.killed + len(self.survivors)
+        return self.killed / total if total else 1.0
+
+
+class _Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives a module other code than its file has."""
+
+    def __init__(self, module: str, code: CodeType) -> None:
+        self._module, self._code = module, code
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
+        """Find the one module."""
+        del path, target
+        return importlib.util.spec_from_loader(fullname, self) if fullname == self._module else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the other code."""
+        exec(self._code, module.__dict__)  # noqa: S102 - what this is for
+
+
+def prepare() -> None:
+    """Load what all tests need, once, and nothing of the project: every mutant is imported afresh."""
+    import asyncpg  # noqa: F401
+    import cronsim  # noqa: F401
+    import pytest_asyncio  # noqa: F401
+    import structlog  # noqa: F401
+    import uvloop  # noqa: F401
+
+    settings.register_profile(
+        _PROFILE,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def kill(module: str, tests: Sequence[str], equivalent: Mapping[tuple[str, str], str]) -> Result:
+    """Run a module's tests against each of its mutants.
+
+    Args:
+        module: Its name.
+        tests: The test files.
+        equivalent: The mutants that behave as the module does: place and change, and the reason.
+
+    Raises:
+        RuntimeError: The tests fail without any change.
+    """
+    path = CHECKOUT / (module.replace(".", "/") + ".py")
+    source = path.read_text("utf-8")
+    unchanged = Mutant("", "", 0, compile(source, str(path), "exec", dont_inherit=True))
+    if [killed for _, killed in _run(module, tests, [unchanged])] != [False]:
+        raise RuntimeError(f"the tests of {module} fail as it is: {' '.join(tests)}")
+    killed, survivors, listed = 0, [], 0
+    unseen = set(equivalent)
+    mislisted: list[str] = []
+    for mutant, is_killed in _run(module, tests, mutants(source, str(path))):
+        key = (mutant.where, mutant.change)
+        unseen.discard(key)
+        if is_killed:
+            killed += 1
+            if key in equivalent:
+                mislisted.append(f"a test kills {key}, which is listed as equivalent")
+        elif key in equivalent:
+            listed += 1
+        else:
+            survivors.append(mutant)
+    mislisted += [f"there is no mutant {key}, which is listed as equivalent" for key in sorted(unseen)]
+    return Result(killed, sorted(survivors, key=lambda mutant: mutant.line), listed, mislisted)
+
+
+def _run(module: str, tests: Sequence[str], changed: Iterable[Mutant]) -> Iterator[tuple[Mutant, bool]]:
+    """Run the tests against each mutant, as many at once as there are processors."""
+    running: dict[int, Mutant] = {}
+    for mutant in changed:
+        if len(running) >= (os.cpu_count() or 1):
+            yield _next_end(running)
+        running[_fork(module, tests, mutant)] = mutant
+    while running:
+        yield _next_end(running)
+
+
+def _next_end(running: dict[int, Mutant]) -> tuple[Mutant, bool]:
+    pid, status = os.wait()
+    return running.pop(pid), status != 0
+
+
+def _fork(module: str, tests: Sequence[str], mutant: Mutant) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        resource.setrlimit(resource.RLIMIT_CPU, (_LIMIT_S, _LIMIT_S))
+        signal.alarm(_DEADLINE_S)
+        sys.meta_path.insert(0, _Loader(module, mutant.code))
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--hypothesis-profile={_PROFILE}"]
+        status = int(pytest.main([*options, *(str(CHECKOUT / file) for file in tests)]))
+    finally:
+        os._exit(status)
