@@ -100,6 +100,20 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert config.events == EventsConfig(keep_s=90 * 86400.0)
 
 
+def test_a_lease_is_needed_by_singletons_and_projections(tmp_path: Path) -> None:
+    """One worker that needs a lease is enough for the daemon to need leases."""
+    single = '[workers.single]\nrun = "app.x:main"\nsingleton = true\n'
+    view = '[workers.view]\nkind = "projection"\nrun = "app.x:view"\n'
+    config = config_of(tmp_path, DATABASE + WORKER + single + view)
+    assert {name: spec.needs_lease for name, spec in config.workers.items()} == {
+        "mail": False,
+        "single": True,
+        "view": True,
+    }
+    assert config.needs_leases
+    assert not config_of(tmp_path, DATABASE + WORKER).needs_leases
+
+
 def test_a_worker_inherits_the_stop_timeout(tmp_path: Path) -> None:
     """A worker that says no stop_timeout has the supervisor's."""
     config = config_of(tmp_path, f'[supervisor]\nstop_timeout = "7s"\n{DATABASE}{WORKER}')

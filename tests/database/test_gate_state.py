@@ -21,6 +21,7 @@ from supervisor.database.gate_state import (
     TryAgain,
     Verdict,
     begin_outage,
+    begin_start,
     check_delay,
     count_failure,
     has_new_cause,
@@ -108,6 +109,13 @@ def test_a_server_that_is_coming_is_asked_steadily(error_class: ErrorClass) -> N
     assert [delay(long, error_class, sample=sample) for sample in (0.0, 0.5, 1.0)] == [0.75, 1.0, 1.25]
 
 
+def test_the_first_questions_to_a_server_that_is_coming_come_quickly() -> None:
+    """A restart takes about a second, so the distances begin well below one and grow to the interval."""
+    outage = begin_outage(0.0)
+    delays = [delay(failed(outage, *[ErrorClass.COMING] * count), ErrorClass.COMING, sample=0.5) for count in range(7)]
+    assert delays == pytest.approx([0.15, 0.225, 0.3375, 0.50625, 0.759375, 1.0, 1.0])
+
+
 def test_each_class_grows_its_own_delays() -> None:
     """A server that has been coming for long is not late when it refuses once in between."""
     outage = failed(begin_outage(0.0), *[ErrorClass.COMING] * 100)
@@ -180,6 +188,23 @@ def test_the_outage_after_a_rough_start_counts_from_its_own_beginning() -> None:
     assert delay(outage, ErrorClass.ABSENT) == 4.0
 
 
+def test_a_start_that_was_never_told_is_no_relapse() -> None:
+    """Relapses are counted from the first outage on that the journal knows of."""
+    assert lost(failed(begin_start(0.0), ErrorClass.ABSENT), 5.0).relapses == 0
+    assert lost(lost(None, 0.0), 5.0, up_for_s=4.0).relapses == 1
+
+
+def test_of_a_server_that_flaps_three_relapses_are_told() -> None:
+    """A recovery of three seconds and its end are news three times, a shorter one never."""
+    first = failed(lost(None, 0.0), ErrorClass.ABSENT)
+    assert lost(first, 10.0, up_for_s=2.9).flaps == 1
+    outage, told = first, 0
+    for number in range(1, 10):
+        outage = lost(outage, number * 10.0, up_for_s=3.0)
+        told += outage.since_s == number * 10.0
+    assert told == 3
+
+
 def test_a_loss_after_a_recovery_goes_on_with_the_same_outage() -> None:
     """Its beginning, its schedule of entries and its counts stay."""
     told = failed(lost(None, 0.0), ErrorClass.ABSENT)
@@ -206,6 +231,11 @@ def test_a_cause_that_a_person_must_mend_is_news_at_once(cause: ErrorClass, is_n
     assert not has_new_cause(failed(outage, cause, cause), cause)
 
 
+def test_the_cause_that_an_outage_begins_with_is_not_a_new_one() -> None:
+    """The first failure is told as the outage itself."""
+    assert not has_new_cause(failed(begin_outage(0.0), ErrorClass.REFUSED), ErrorClass.REFUSED)
+
+
 # Entries
 
 
@@ -220,6 +250,26 @@ def test_reminders_grow_with_the_logarithm_of_the_outage(length_s: float, turn_s
         if (due := remind(outage, now_s)) is not None:
             outage, told = due, told + 1
     assert told <= math.log2(max(1.0, length_s / 15.0)) + 1
+
+
+def reminders(outage: Outage, until_s: int) -> list[float]:
+    """When an outage is told again, asked ten times a second from its beginning."""
+    found = []
+    for tick in range(until_s * 10):
+        if (due := remind(outage, tick / 10)) is not None:
+            outage = due
+            found.append(tick / 10)
+    return found
+
+
+def test_an_outage_is_told_after_a_quarter_minute_and_then_at_doubled_distances() -> None:
+    """The distances are 15 s, 30 s, 60 s and so on."""
+    assert reminders(begin_outage(0.0), 300) == [15.0, 45.0, 105.0, 225.0]
+
+
+def test_a_start_that_waits_is_told_after_a_second() -> None:
+    """A person watches a start; after the first word the distances are those of any outage."""
+    assert reminders(begin_start(0.0), 300) == [1.0, 16.0, 46.0, 106.0, 226.0]
 
 
 def test_ten_minutes_away_are_five_reminders() -> None:
@@ -253,6 +303,34 @@ def test_the_next_look_is_never_after_the_next_attempt(
     assert 0.0 <= look_s <= max(0.0, left_s) + 1e-6
     assert look_s <= 1.8 * probe
     assert look_s >= min(left_s, 0.8 * min(probe, 0.1)) - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("age_s", "sample", "look_s"),
+    [
+        (0.0, 0.5, 0.1),
+        (0.0, 0.0, 0.08),
+        (1.0, 0.5, 0.4),
+        (2.0, 0.5, 0.8),
+        (2.0, 1.0, 0.96),
+        (100.0, 0.0, 0.8),
+        (100.0, 0.5, 1.0),
+        (100.0, 1.0, 1.2),
+    ],
+)
+def test_the_next_look_is_a_part_of_the_outages_age(age_s: float, sample: float, look_s: float) -> None:
+    """A young outage is looked at ten times a second, an old one once in an interval, give or take a fifth."""
+    now_s = 1000.0 + age_s
+    found = check_delay(begin_outage(1000.0), now_s=now_s, due_s=now_s + 99.0, probe_interval_s=1.0, sample=sample)
+    assert found == pytest.approx(look_s)
+
+
+@pytest.mark.parametrize(("left_s", "look_s"), [(-1.0, 0.0), (1.5, 1.5), (1.6, 1.0)])
+def test_an_attempt_that_is_due_soon_is_the_better_look(left_s: float, look_s: float) -> None:
+    """A look that would come shortly before the attempt is left out."""
+    outage = begin_outage(1000.0)
+    found = check_delay(outage, now_s=1100.0, due_s=1100.0 + left_s, probe_interval_s=1.0, sample=0.5)
+    assert found == look_s
 
 
 # Forgetting

@@ -8,7 +8,7 @@ from math import log2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.journal.folding import Folding, Key
+from supervisor.journal.folding import Folding, Key, Repeated
 
 # Which of a few keys is said, how long after the one before.
 SAID = st.lists(st.tuples(st.integers(0, 5), st.floats(0, 30, allow_nan=False)), max_size=200)
@@ -100,3 +100,59 @@ def test_the_oldest_key_goes_first_and_is_told() -> None:
         folding.shows(key(number), 100.0)
     assert folding.next_due_s() == float("-inf")
     assert [(told.key.worker, told.times) for told in folding.take_due(100.0)] == [("w0", 1)]
+
+
+def test_an_entry_at_the_very_end_of_a_window_is_shown() -> None:
+    """Entries exactly a second apart are all shown."""
+    folding = Folding()
+    assert [folding.shows(key(0), 100.0 + second) for second in range(5)] == [True] * 5
+
+
+def test_what_is_told_says_over_how_long() -> None:
+    """The time counts from the beginning of the window."""
+    folding = Folding()
+    folding.shows(key(0), 100.0)
+    folding.shows(key(0), 100.5)
+    assert folding.take_due(103.0) == [Repeated(key(0), 1, 3.0)]
+
+
+def test_what_is_due_at_once_is_told_in_the_order_of_the_repeats() -> None:
+    """The journal keeps the order in which things went on."""
+    folding = Folding()
+    for number in (2, 0, 1):
+        folding.shows(key(number), 100.0)
+        folding.shows(key(number), 100.0)
+    assert [told.key for told in folding.take_due(101.0)] == [key(2), key(0), key(1)]
+
+
+def test_the_last_word_leaves_nothing_due() -> None:
+    """After everything was told, no moment is left at which something would be."""
+    folding = Folding()
+    folding.shows(key(0), 100.0)
+    folding.shows(key(0), 100.0)
+    assert [told.times for told in folding.take_all(100.1)] == [1]
+    assert folding.next_due_s() is None
+
+
+def test_the_oldest_key_is_the_one_whose_window_began_first() -> None:
+    """A key that was shown again is young again."""
+    folding = Folding(most_keys=2)
+    for number, now_s in ((0, 100.0), (1, 100.9), (0, 101.0), (2, 101.1)):
+        assert folding.shows(key(number), now_s)
+    assert not folding.shows(key(0), 101.2)
+
+
+def test_a_key_that_was_forgotten_holds_up_no_other() -> None:
+    """What was told early because of the bound is not told again, and what is due behind it is told in time."""
+    folding = Folding(most_keys=1)
+    for number, now_s in ((0, 100.0), (0, 100.1), (1, 100.2), (1, 100.3)):
+        folding.shows(key(number), now_s)
+    assert [told.key for told in folding.take_due(102.0)] == [key(0), key(1)]
+
+
+def test_what_is_over_does_not_pile_up() -> None:
+    """A stream of ever new keys leaves nothing behind that it does not need."""
+    folding = Folding()
+    for number in range(1000):
+        assert folding.shows(key(number), 100.0 + number * 10)
+    assert len(folding._windows) == 1

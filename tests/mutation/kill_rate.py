@@ -26,6 +26,12 @@ _PROFILE = "mutation"
 # Of the processor, for an unchanged module; more only for a mutant that loops.
 _LIMIT_S = 20
 _DEADLINE_S = 120
+# The fixture behind every PostgreSQL.
+_SERVER = "postgres_template"
+_OPTIONS = (
+    *("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", f"--hypothesis-profile={_PROFILE}"),
+    "-Wignore::pytest.PytestAssertRewriteWarning",  # what is loaded once for all mutants
+)
 
 
 class Result(NamedTuple):
@@ -48,6 +54,15 @@ class Result(NamedTuple):
         """The part of the mutants that is killed, without the equivalent ones."""
         total = self.killed + len(self.survivors)
         return self.killed / total if total else 1.0
+
+
+class _UnitTestsFirst:
+    """Runs what takes a moment first, because the first failure ends it, and nothing that needs a server."""
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Put the properties behind the examples."""
+        items[:] = [item for item in items if _SERVER not in getattr(item, "fixturenames", ())]
+        items.sort(key=lambda item: item.get_closest_marker("hypothesis") is not None)
 
 
 class _Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -79,6 +94,7 @@ def prepare() -> None:
         deadline=None,
         database=None,
         derandomize=True,
+        max_examples=30,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
@@ -146,7 +162,6 @@ def _fork(module: str, tests: Sequence[str], mutant: Mutant) -> int:
         resource.setrlimit(resource.RLIMIT_CPU, (_LIMIT_S, _LIMIT_S))
         signal.alarm(_DEADLINE_S)
         sys.meta_path.insert(0, _Loader(module, mutant.code))
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--hypothesis-profile={_PROFILE}"]
-        status = int(pytest.main([*options, *(str(CHECKOUT / file) for file in tests)]))
+        status = int(pytest.main([*_OPTIONS, *(str(CHECKOUT / file) for file in tests)], [_UnitTestsFirst()]))
     finally:
         os._exit(status)

@@ -71,20 +71,21 @@ class _Site(NamedTuple):
 def mutants(source: str, path: str) -> Iterator[Mutant]:
     """Return the mutants of a module.
 
-    Not mutated are docstrings, annotations, the pieces of f-strings, `__slots__`, what is imported for types alone,
+    Not mutated are docstrings, annotations and types, the pieces of f-strings, `__slots__`, what is imported for types alone,
     and the values of enum members, which the decisions compare by identity.
     """
     tree = ast.parse(source)
     for site in list(_sites(tree, (), "")):
-        for replacement in _replacements(site):
+        shown = _shown_in(site)
+        before = _text(shown)
+        for replacement, removed in _replacements(site):
             ast.copy_location(replacement, site.node)
-            shown = _shown_in(site)
-            before = _text(shown)
             site.put(replacement)
             after = _text(replacement if shown is site.node else shown)
             code = compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
             site.put(site.node)
-            yield Mutant(site.where, f"{before} -> {after}", getattr(site.node, "lineno", 0), code)
+            change = f"without {removed}" if removed else f"{before} -> {after}"
+            yield Mutant(site.where, change, getattr(site.node, "lineno", 0), code)
 
 
 def _sites(node: ast.AST, parents: tuple[ast.AST, ...], where: str) -> Iterator[_Site]:
@@ -121,17 +122,38 @@ def _is_left_alone(node: ast.AST, parent: ast.AST) -> bool:
             return True
         case ast.Assign() if isinstance(parent, ast.ClassDef):
             return any(isinstance(base, ast.Name) and base.id == "Enum" for base in parent.bases)
+        case ast.Subscript(value=ast.Name(id="Literal")):
+            return True
         case ast.Constant() if isinstance(parent, ast.JoinedStr):
             return True
     return False
 
 
-def _replacements(site: _Site) -> Iterator[ast.AST]:  # noqa: C901, PLR0912 - one case for each rule
-    node = site.node
+def _replacements(site: _Site) -> Iterator[tuple[ast.AST, str]]:
+    """Return what is put in a node's place, and, where something is only left out, what."""
+    match site.node:
+        case ast.Dict(keys, values):
+            for index, (key, value) in enumerate(zip(keys, values, strict=True)):
+                rest = [n for n in range(len(keys)) if n != index]
+                removed = f"{_text(key)}: {_text(value)}" if key is not None else f"**{_text(value)}"
+                yield ast.Dict([keys[n] for n in rest], [values[n] for n in rest]), removed
+        case ast.Set(elements) if len(elements) > 1:
+            for element in elements:
+                yield ast.Set([other for other in elements if other is not element]), _text(element)
+        case ast.MatchOr(patterns):
+            for pattern in patterns:
+                rest_of = [other for other in patterns if other is not pattern]
+                yield ast.MatchOr(rest_of) if len(rest_of) > 1 else rest_of[0], f"case {_text(pattern)}"
+        case ast.Expr(ast.Call()):
+            yield ast.Pass(), _text(site.node)
+        case node:
+            yield from ((replacement, "") for replacement in _changed(site, node))
+
+
+def _changed(site: _Site, node: ast.AST) -> Iterator[ast.AST]:
     match node:
         case ast.Compare(ops=[operator]):
-            for other in _COMPARISONS[type(operator)]:
-                yield ast.Compare(node.left, [other()], node.comparators)
+            yield from (ast.Compare(node.left, [other()], node.comparators) for other in _COMPARISONS[type(operator)])
         case ast.BoolOp():
             yield ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
         case ast.BinOp() if type(node.op) in _OPERATORS:
@@ -144,18 +166,6 @@ def _replacements(site: _Site) -> Iterator[ast.AST]:  # noqa: C901, PLR0912 - on
             yield from _constants(node)
         case ast.Call(func=ast.Name(id=name)) if name in _FUNCTIONS:
             yield ast.Call(ast.Name(_FUNCTIONS[name], ast.Load()), node.args, node.keywords)
-        case ast.Dict():
-            for index in range(len(node.keys)):
-                rest = [n for n in range(len(node.keys)) if n != index]
-                yield ast.Dict([node.keys[n] for n in rest], [node.values[n] for n in rest])
-        case ast.Set() if len(node.elts) > 1:
-            for element in node.elts:
-                yield ast.Set([other for other in node.elts if other is not element])
-        case ast.MatchOr():
-            for pattern in node.patterns:
-                yield ast.MatchOr([other for other in node.patterns if other is not pattern])
-        case ast.Expr(value=ast.Call()):
-            yield ast.Pass()
         case ast.Break():
             yield ast.Continue()
         case ast.Continue():
@@ -166,11 +176,11 @@ def _replacements(site: _Site) -> Iterator[ast.AST]:  # noqa: C901, PLR0912 - on
 
 def _constants(node: ast.Constant) -> Iterator[ast.AST]:
     match node.value:
-        case bool() as value:
+        case bool(value):
             yield ast.Constant(not value)
-        case int() | float() as number:
+        case int(number) | float(number):
             yield ast.Constant(number + 1)
-        case str() as text:
+        case str(text):
             yield ast.Constant("XX" + text)
 
 

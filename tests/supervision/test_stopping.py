@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.leases import trust
 from supervisor.supervision.stopping import GRACE_S, HURRIED_GRACE_S, Abandon, Cancel, Stop, WaitUntil, next_step
 
 TOLD = Stop(told_s=100.0, limit_s=30.0, notices=False, in_flight=0, hurried_s=None, cancelled_s=None)
@@ -65,6 +66,11 @@ def test_a_hurry_after_a_loss_shortens_the_grace() -> None:
     both = TOLD._replace(lost_s=105.0, hurried_s=106.0)
     assert next_step(both._replace(cancelled_s=105.0), now_s=106.0) == Cancel()
     assert next_step(both._replace(cancelled_s=106.0), now_s=106.0) == WaitUntil(106.0 + HURRIED_GRACE_S)
+
+
+def test_the_grace_is_what_the_lease_leaves_for_it() -> None:
+    """A cancelled run has as long as a lost lease waits for it before the process ends."""
+    assert GRACE_S == trust.GRACE_S
 
 
 _TIMES = st.none() | st.floats(100, 300)

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from supervisor.errors import InvalidTransition
-from supervisor.supervision.state import FINAL, Move, State, moved
+from supervisor.supervision.state import FINAL, ILL, Move, State, moved
 
 S = State
 ALLOWED = {
@@ -53,3 +53,9 @@ def test_every_pair(state: State, move: Move) -> None:
 def test_nothing_leaves_a_final_state() -> None:
     """A finished, failed or exhausted instance moves no more; another one takes its place."""
     assert not any(state in FINAL for states in ALLOWED.values() for state in states)
+
+
+def test_what_is_ill_needs_a_person() -> None:
+    """Of the final states a good end is no illness, and of the others only a run that was left behind is one."""
+    assert FINAL - ILL == {S.FINISHED}
+    assert ILL - FINAL == {S.ABANDONED}
