@@ -129,7 +129,7 @@ async def test_several_hosts_that_all_refuse_are_a_refusal(postgres: Postgres) -
     """No useless retries when every host says no."""
     dsn = two(postgres.port, postgres.port).replace("/postgres", "/nowhere")
     async with gatehouse(dsn, startup=policy(attempts=3, retry_refused=False), wait=False) as house:
-        await house.failure(DatabaseRefused)
+        assert 'database "nowhere" does not exist' in str(await house.failure(DatabaseRefused))
 
 
 async def test_a_server_that_is_no_postgresql_is_called_that() -> None:

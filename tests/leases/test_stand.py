@@ -55,9 +55,9 @@ def test_nothing_runs_but_under_a_lease_that_is_held() -> None:
 @pytest.mark.parametrize("event", Event)
 @pytest.mark.parametrize("state", [R, L])
 def test_a_lock_is_not_given_back_under_a_worker(state: State, event: Event) -> None:
-    """From where a worker may still run nothing but its end leads to the release."""
-    if event is not Event.VACATE:
-        assert moved(state, event) in (R, L)
+    """From where a worker may still run its end leads to the release, and nothing else does."""
+    assert (moved(state, event) is G) is (event is Event.VACATE)
+    assert moved(state, event) in (R, L, G)
 
 
 class Bench:

@@ -163,6 +163,7 @@ async def test_a_long_transaction_that_has_not_appended_holds_nothing_back(datab
             handler = Seen()
             await st.play(handler)
             await st.applied_upto(await st.append("s"))
+            assert handler.positions == await appended(st)
         await other.close()
 
 
