@@ -107,7 +107,7 @@ async def test_a_daemon_without_leases_prunes_too(tmp_path: Path, database: str)
             gc.unfreeze()
             prune_if_asked(daemon)
             await clock.jump(EVERY_S)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while await house.view().fetchval("select count(*) from supervisor.event"):  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0.005)
             prune_no_more(daemon)

@@ -239,7 +239,7 @@ async def kept_running(state_dir: Path, clock: HastyClock) -> AsyncIterator[tupl
             with Entries() as entries:
                 yield server, entries
                 await server.stop()
-                await asyncio.wait_for(keeping, 5)
+                await asyncio.wait_for(keeping, 30)
         finally:
             keeping.cancel()
 
@@ -266,7 +266,7 @@ async def test_goes_on_trying(home: Path) -> None:
         conf.write_text("no_such_parameter = 1\n")
         assert server.pid is not None
         os.kill(server.pid, signal.SIGQUIT)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(entries.all) < 4:  # noqa: ASYNC110 - the entries come from no loop
                 await asyncio.sleep(0.005)
         assert "no_such_parameter" in str(entries.all[-1].fields["reason"])
@@ -277,7 +277,7 @@ async def test_goes_on_trying(home: Path) -> None:
 
 async def started(server: EmbeddedServer, times: int) -> None:
     """Wait until the server has been started so often."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while server.starts < times:  # noqa: ASYNC110 - a server has no event for its tests
             await asyncio.sleep(0.005)
 

@@ -212,11 +212,12 @@ async def test_a_connection_for_a_worker_waits_while_the_gate_renews_its_own(
         await house.until(lambda: house.gate.link is None)
         assert house.database.is_up  # one lost session is no outage yet
         asked = asyncio.ensure_future(house.view().fetchval("select 1"))
+        await house.until(lambda: proxy.attempts == 2)
         await asyncio.wait([asked], timeout=0.2)
         assert (asked.done(), proxy.attempts) == (False, 2)
         proxy.forward()
         proxy.cut()
-        assert await asyncio.wait_for(asked, 10) == 1
+        assert await asyncio.wait_for(asked, 30) == 1
 
 
 async def test_a_heartbeat_statement_that_fails_once_ends_nothing(postgres: Postgres) -> None:
@@ -299,7 +300,7 @@ async def test_a_restart_explains_the_statement_in_flight(postgres: Postgres, mo
         waiting = asyncio.ensure_future(house.view().fetchval("select 1"))
         await house.down()
         await aside(postgres.start)
-        assert await asyncio.wait_for(waiting, 20) == 1
+        assert await asyncio.wait_for(waiting, 30) == 1
         assert house.heard == ["back", "down", "back"]
         assert house.entries.events.count("database.lost") == house.entries.events.count("database.recovered") == 1
 

@@ -61,7 +61,7 @@ def next_schema(tmp_path: Path) -> Callable[[str], Path]:
 
 async def seen(condition: Callable[[], bool]) -> None:
     """Wait until something is so; it is asked in a thread."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not await aside(condition):  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.005)
 
@@ -221,7 +221,7 @@ async def test_a_refusal_is_tried_again_where_that_is_wanted(postgres: Postgres)
         starting = asyncio.ensure_future(ensure(house))
         await house.entries.wait_for("schema.awaited")
         postgres.execute("create schema supervisor authorization app")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await starting
         assert len(house.entries.of("schema.applied")) == 1
 
@@ -290,7 +290,7 @@ async def test_an_outage_in_the_middle_is_waited_out(postgres: Postgres, next_sc
         await aside(postgres.stop, "immediate")
         await house.down()
         await aside(postgres.start)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await making
         (told,) = house.entries.of("schema.applied")
         assert told.fields["version"] == KNOWN + 1
@@ -301,13 +301,13 @@ async def test_a_cancelled_start_leaves_no_lock(database: str, next_schema: Call
     folder = next_schema("select pg_sleep(60)")
     async with gatehouse(database) as house, connection(database) as other:
         making = asyncio.ensure_future(ensure(house, folder=folder))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not await other.fetchval("select count(*) from pg_locks where classid = 1885827845 and granted"):  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(0.005)
         making.cancel()
         await asyncio.wait([making], timeout=20)
         assert making.cancelled()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await look(other) == Change(0, KNOWN)
 
 
@@ -360,11 +360,11 @@ async def test_an_upgrade_lets_others_work_on(database: str, next_schema: Callab
         await reader.execute("select from supervisor.event")
         change = asyncio.ensure_future(look(upgrader, folder=folder))
         for _ in range(20):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await writer.fetchval("select supervisor.append('a', 'b')")
         assert not change.done()
         await reading.rollback()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await change == Change(KNOWN, KNOWN + 1)
         # The older daemon's session, with its prepared statements, goes on.
         assert await writer.fetchval("select supervisor.append('a', 'b')") == 22

@@ -133,7 +133,7 @@ async def test_a_frozen_peer_is_noticed(postgres: Postgres, how: str) -> None:
             await house.down()
             waiting = asyncio.ensure_future(house.view().fetchval("select 1"))
             await aside(postgres.thaw if how == "server" else proxy.thaw)
-            assert await asyncio.wait_for(waiting, 15) == 1
+            assert await asyncio.wait_for(waiting, 30) == 1
             assert house.heard == ["back", "down", "back"]
 
 
@@ -193,7 +193,7 @@ async def test_the_promoted_server_of_two_is_found(postgres: Postgres, standby: 
         await house.down()
         writing = asyncio.ensure_future(house.view().execute("create table after_failover ()"))
         await aside(standby.promote)
-        assert await asyncio.wait_for(writing, 15) == "CREATE TABLE"
+        assert await asyncio.wait_for(writing, 30) == "CREATE TABLE"
         assert house.gate.link.endpoint.port == standby.port
 
 
@@ -228,7 +228,7 @@ async def test_a_fail_over_behind_a_proxy_that_accepts_all_the_while(make_postgr
             proxy.aim(new.port)
             served_s = clock.now_s()
             await house.up()
-            assert clock.now_s() - served_s <= 5.0 + 3.0  # the machine may be busy; a thirty-second delay is not this
+            assert clock.now_s() - served_s <= 20.0  # the machine may be busy; a delay of thirty seconds is not this
             assert await house.view().fetchval("select 1") == 1
             assert house.entries.of("database.recovered", flaps=0)
 
@@ -325,6 +325,6 @@ async def test_a_pool_that_cannot_dial_while_the_gate_is_up_is_told_in_the_end(
         assert house.database._pool is not None
         assert house.database._pool._failed_dials >= 4
         proxy.forward()
-        assert await asyncio.wait_for(waiting, 10) == 1
+        assert await asyncio.wait_for(waiting, 30) == 1
         assert house.database.starved is None
         assert house.heard == ["back"]

@@ -222,7 +222,7 @@ async def test_the_bell_wakes_who_waits() -> None:
         assert not waiting.done()
         bell.look(Seen())
         cause()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await waiting
 
     bell.look(Seen())

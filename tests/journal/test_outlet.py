@@ -75,7 +75,7 @@ def test_the_journal_when_stderr_is_its_stream(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald, (tmp_path / "log").open("wb") as log:
         journald.bind(str(path))
-        journald.settimeout(10)
+        journald.settimeout(30)
         stat = os.fstat(log.fileno())
         run("auto", log, socket_path=path, JOURNAL_STREAM=f"{stat.st_dev}:{stat.st_ino}")
         assert b"\nEVENT=worker.failed\n" in journald.recv(65536)

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).parents[2]
 # The same examples in every run, and none made smaller that fails: only whether a test fails counts.
 _PROFILE = "mutation"
-# Of the processor, for an unchanged module; more only for a mutant that loops.
-_LIMIT_S = 20
+# Of the processor; a mutant that takes this, and several times what the unchanged module does, loops for ever.
+_LIMIT_S = 4
+_TIMES_UNCHANGED = 4
 _DEADLINE_S = 120
 # The fixture behind every PostgreSQL.
 _SERVER = "postgres_template"
@@ -56,6 +58,14 @@ class Result(NamedTuple):
         return self.killed / total if total else 1.0
 
 
+class _Tests(NamedTuple):
+    """The tests of a module, and how long of the processor's time they may take."""
+
+    module: str
+    files: Sequence[str]
+    limit_s: int
+
+
 class _UnitTestsFirst:
     """Runs what takes a moment first, because the first failure ends it, and nothing that needs a server."""
 
@@ -78,7 +88,7 @@ class _Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the other code."""
-        exec(self._code, module.__dict__)  # noqa: S102 - what this is for
+        exec(self._code, module.__dict__)
 
 
 def prepare() -> None:
@@ -114,12 +124,15 @@ def kill(module: str, tests: Sequence[str], equivalent: Mapping[tuple[str, str],
     path = CHECKOUT / (module.replace(".", "/") + ".py")
     source = path.read_text("utf-8")
     unchanged = Mutant("", "", 0, compile(source, str(path), "exec", dont_inherit=True))
-    if [killed for _, killed in _run(module, tests, [unchanged])] != [False]:
+    began_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    if [killed for _, killed in _run(_Tests(module, tests, _DEADLINE_S), [unchanged])] != [False]:
         raise RuntimeError(f"the tests of {module} fail as it is: {' '.join(tests)}")
+    took_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began_s
+    of_module = _Tests(module, tests, _LIMIT_S + ceil(_TIMES_UNCHANGED * took_s))
     killed, survivors, listed = 0, [], 0
     unseen = set(equivalent)
     mislisted: list[str] = []
-    for mutant, is_killed in _run(module, tests, mutants(source, str(path))):
+    for mutant, is_killed in _run(of_module, mutants(source, str(path))):
         key = (mutant.where, mutant.change)
         unseen.discard(key)
         if is_killed:
@@ -134,13 +147,13 @@ def kill(module: str, tests: Sequence[str], equivalent: Mapping[tuple[str, str],
     return Result(killed, sorted(survivors, key=lambda mutant: mutant.line), listed, mislisted)
 
 
-def _run(module: str, tests: Sequence[str], changed: Iterable[Mutant]) -> Iterator[tuple[Mutant, bool]]:
+def _run(tests: _Tests, changed: Iterable[Mutant]) -> Iterator[tuple[Mutant, bool]]:
     """Run the tests against each mutant, as many at once as there are processors."""
     running: dict[int, Mutant] = {}
     for mutant in changed:
         if len(running) >= (os.cpu_count() or 1):
             yield _next_end(running)
-        running[_fork(module, tests, mutant)] = mutant
+        running[_fork(tests, mutant)] = mutant
     while running:
         yield _next_end(running)
 
@@ -150,7 +163,7 @@ def _next_end(running: dict[int, Mutant]) -> tuple[Mutant, bool]:
     return running.pop(pid), status != 0
 
 
-def _fork(module: str, tests: Sequence[str], mutant: Mutant) -> int:
+def _fork(tests: _Tests, mutant: Mutant) -> int:
     pid = os.fork()
     if pid:
         return pid
@@ -159,9 +172,9 @@ def _fork(module: str, tests: Sequence[str], mutant: Mutant) -> int:
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
-        resource.setrlimit(resource.RLIMIT_CPU, (_LIMIT_S, _LIMIT_S))
+        resource.setrlimit(resource.RLIMIT_CPU, (tests.limit_s, tests.limit_s))
         signal.alarm(_DEADLINE_S)
-        sys.meta_path.insert(0, _Loader(module, mutant.code))
-        status = int(pytest.main([*_OPTIONS, *(str(CHECKOUT / file) for file in tests)], [_UnitTestsFirst()]))
+        sys.meta_path.insert(0, _Loader(tests.module, mutant.code))
+        status = int(pytest.main([*_OPTIONS, *(str(CHECKOUT / file) for file in tests.files)], [_UnitTestsFirst()]))
     finally:
         os._exit(status)

@@ -112,7 +112,9 @@ def test_a_run_shorter_than_its_long_backoff_resets_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setbacks", "last_delay_s"), [(1, 20.0), (2, 40.0), (3, 80.0), (9, 300.0)], ids=["first", "second", "third", "most"]
+    ("setbacks", "last_delay_s"),
+    [(1, 20.0), (2, 40.0), (3, 80.0), (9, 300.0)],
+    ids=["first", "second", "third", "most"],
 )
 def test_a_run_as_long_as_the_delay_before_it_resets_the_backoff(setbacks: int, last_delay_s: float) -> None:
     """A run resets the delays from the length of the last delay on, and not a moment before."""

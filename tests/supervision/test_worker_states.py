@@ -57,5 +57,5 @@ def test_nothing_leaves_a_final_state() -> None:
 
 def test_what_is_ill_needs_a_person() -> None:
     """Of the final states a good end is no illness, and of the others only a run that was left behind is one."""
-    assert FINAL - ILL == {S.FINISHED}
-    assert ILL - FINAL == {S.ABANDONED}
+    assert {S.FINISHED} == FINAL - ILL
+    assert {S.ABANDONED} == ILL - FINAL

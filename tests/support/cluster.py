@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from supervisor.leases.lease import Lease
     from supervisor.leases.stand import Stand
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 class Occupant:

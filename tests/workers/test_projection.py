@@ -129,7 +129,7 @@ async def test_a_rollback_lets_it_go_on_without_a_notification(database: str) ->
         await st.until(lambda: actor.work.lag is not None and actor.work.lag.events > 0)
         assert behind not in handler.positions
         await transaction.rollback()
-        await st.until(lambda: behind in handler.positions, limit_s=5)
+        await st.until(lambda: behind in handler.positions)
         await st.applied_upto(behind)
         await other.close()
         assert await seen(st) == await appended(st)
