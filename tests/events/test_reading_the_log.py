@@ -45,6 +45,7 @@ def _like(pattern: str, text: str) -> bool:
 
 @given(glob=st.text("ab*?%_\\", max_size=6), text=st.text("ab%_\\", max_size=6))
 @example(glob="*", text="")
+@example(glob="_", text="a")
 def test_a_glob_fits_what_it_fits_in_a_shell(glob: str, text: str) -> None:
     """`*` and `?`, and every other character for itself."""
     (pattern,) = like_patterns([glob])
@@ -64,6 +65,12 @@ async def test_the_names_of_leases_are_those_of_the_schema(database: str) -> Non
         for shards in (1, 2, 4, 12):
             names = await connected.fetchval("select supervisor.shard_leases('a-view', $1)", shards)
             assert names == [lease_name("a-view", shard, shards) for shard in range(shards)]
+
+
+def test_a_shard_counts_from_one_in_the_name_of_its_lease() -> None:
+    """A projection of a single shard has its own name."""
+    assert lease_name("view", 0, 1) == "view"
+    assert [lease_name("view", shard, 2) for shard in range(2)] == ["view/1of2", "view/2of2"]
 
 
 def test_a_shard_has_a_label_where_there_are_several() -> None:
@@ -263,17 +270,19 @@ async def test_a_wait_with_a_limit_ends_with_it() -> None:
 
 def test_a_lag_counts_what_is_known_and_estimates_the_rest() -> None:
     """Nothing pending and nothing unread is no lag, however long ago the last event was."""
+    assert Lag(0, 0.0) == NONE
     assert lag_of(pending=0, unread=0, density=1.0, waited_s=99.0) == NONE
     assert lag_of(pending=0, unread=-5, density=1.0, waited_s=99.0) == NONE
     assert lag_of(pending=3, unread=-5, density=1.0, waited_s=1.5) == Lag(3, 1.5)
     assert lag_of(pending=3, unread=1000, density=0.25, waited_s=2.0) == Lag(253, 2.0)
+    assert lag_of(pending=0, unread=1, density=1.0, waited_s=2.0) == Lag(1, 2.0)
     assert lag_of(pending=1, unread=0, density=1.0, waited_s=-0.2) == Lag(1, 0.0)
 
 
 @pytest.mark.parametrize(
     ("seconds", "was_lagging", "warning_s", "lags"),
     [(59.9, False, 60.0, False), (60.0, False, 60.0, True), (31.0, True, 60.0, True), (29.9, True, 60.0, False),
-     (1e9, False, 0.0, False), (1e9, True, 0.0, False)],
+     (0.4, False, 0.5, False), (0.5, False, 0.5, True), (1e9, False, 0.0, False), (1e9, True, 0.0, False)],
 )  # fmt: skip
 def test_a_lag_is_told_from_the_warning_on_until_it_is_half_of_that(
     seconds: float, was_lagging: bool, warning_s: float, lags: bool

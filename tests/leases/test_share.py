@@ -147,13 +147,13 @@ def test_a_thousand_leases_are_dealt_out_at_once(full: dict[int, int]) -> None:
     """A thousand leases over four nodes cost some ten times what a hundred do, also when one holds them all."""
     members, few = alike(range(1, 5), 1000), alike(range(1, 5), 100)
     took_s, floor_s = [], []
-    for _ in range(5):
-        began_s = time.process_time()
+    for _ in range(9):
+        began_s = time.perf_counter()
         assign(few, {lease: node for lease, node in full.items() if lease <= 100})
-        floor_s.append(time.process_time() - began_s)
-        began_s = time.process_time()
+        floor_s.append(time.perf_counter() - began_s)
+        began_s = time.perf_counter()
         shares = assign(members, full)
-        took_s.append(time.process_time() - began_s)
+        took_s.append(time.perf_counter() - began_s)
     assert set(loads(members, shares).values()) == {250}
     assert min(took_s) < 40 * min(floor_s)
 
