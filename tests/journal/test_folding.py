@@ -77,6 +77,16 @@ def test_a_flood_that_ends_is_told_and_forgotten() -> None:
     assert folding.shows(key(0), 107.1)
 
 
+def test_windows_grow_to_ten_minutes() -> None:
+    """However long a flood lasts, its number is told again after ten minutes."""
+    folding, told_s = Folding(), []
+    for second in range(3 * 3600):
+        folding.shows(key(0), 100.0 + second)
+        folding.shows(key(0), 100.0 + second)
+        told_s += [100.0 + second] * len(folding.take_due(100.0 + second))
+    assert told_s[-1] - told_s[-2] == 600.0
+
+
 def test_a_change_of_state_keeps_the_first_window() -> None:
     """After a burst, an entry that does not grow its window is shown again a second later."""
     folding = Folding()
@@ -135,10 +145,12 @@ def test_the_last_word_leaves_nothing_due() -> None:
 
 
 def test_the_oldest_key_is_the_one_whose_window_began_first() -> None:
-    """A key that was shown again is young again."""
+    """A key whose repeats were told is young again."""
     folding = Folding(most_keys=2)
-    for number, now_s in ((0, 100.0), (1, 100.9), (0, 101.0), (2, 101.1)):
-        assert folding.shows(key(number), now_s)
+    shown = [
+        folding.shows(key(number), now_s) for number, now_s in ((0, 100.0), (0, 100.5), (1, 100.9), (2, 101.1))
+    ]
+    assert shown == [True, False, True, True]
     assert not folding.shows(key(0), 101.2)
 
 

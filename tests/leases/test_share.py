@@ -142,6 +142,12 @@ def test_a_chain_of_hand_overs_where_wishes_differ() -> None:
     assert assign(members, {1: 1, 2: 1, 3: 1, 4: 2}) == {1: 1, 2: 1, 3: 2, 4: 3}
 
 
+def test_a_chain_of_nodes_of_which_none_has_two_more_than_the_next() -> None:
+    """The first has two more than the last, and nothing that the last could take over at once."""
+    members = [Member(1, frozenset({1, 2})), Member(2, frozenset({2, 3})), Member(3, frozenset({3}))]
+    assert assign(members, {1: 1, 2: 1, 3: 2}) == {1: 1, 2: 2, 3: 3}
+
+
 @pytest.mark.parametrize("full", [{}, dict.fromkeys(range(1, 1001), 1)], ids=["free", "all-on-one"])
 def test_a_thousand_leases_are_dealt_out_at_once(full: dict[int, int]) -> None:
     """A thousand leases over four nodes cost some ten times what a hundred do, also when one holds them all."""
