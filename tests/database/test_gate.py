@@ -127,7 +127,7 @@ async def test_one_host_that_refuses_is_no_refusal_while_another_is_down(postgre
 
 async def test_several_hosts_that_all_refuse_are_a_refusal(postgres: Postgres) -> None:
     """No useless retries when every host says no."""
-    dsn = two(postgres.port, postgres.port).replace("/postgres", "/nowhere")
+    dsn = two(postgres.port, postgres.port).removesuffix("/postgres") + "/nowhere"
     async with gatehouse(dsn, startup=policy(attempts=3, retry_refused=False), wait=False) as house:
         assert 'database "nowhere" does not exist' in str(await house.failure(DatabaseRefused))
 

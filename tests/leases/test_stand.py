@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from supervisor.leases.lease import Lease
+from supervisor.leases.look import Holder
 from supervisor.leases.stand import Event, Stand, State, moved, standing_in
 from supervisor.leases.tenure import Standing
 
@@ -126,6 +127,54 @@ def test_declining(state: State, after: State) -> None:
     bench.stand.decline()
     assert bench.stand.state is after
     assert not bench.stand.is_offered
+
+
+def test_declining_is_heard_once() -> None:
+    """The runner and the node hear of it when it changes something, and not again."""
+    bench = Bench(H)
+    bench.stand.offer()
+    bench.changes = 0
+    bench.stand.decline()
+    assert bench.seen == [Standing.RECALLED]
+    assert bench.changes == 2  # the machine has moved, and this node is not ready any more
+    absent = Bench()
+    absent.stand.offer()
+    absent.changes = 0
+    absent.stand.decline()
+    absent.stand.decline()
+    assert absent.changes == 1
+
+
+def test_every_move_is_heard_by_the_node_and_no_event_without_one() -> None:
+    """An event says whether it changed anything."""
+    bench = Bench()
+    assert bench.stand.happens(Event.TRY)
+    assert not bench.stand.happens(Event.TRY)
+    assert bench.changes == 1
+
+
+def test_an_acquisition_that_is_not_wanted_any_more_ends_no_epoch() -> None:
+    """What was given back before is not given back again with it."""
+    bench = Bench(G)
+    assert bench.stand.given_epoch == 3
+    for event in (Event.RELEASED, Event.TRY, Event.RECALL):
+        bench.stand.happens(event)
+    assert (bench.stand.state, bench.stand.given_epoch) == (G, None)
+
+
+def test_a_status_shows_the_lease_here_or_its_holder_elsewhere() -> None:
+    """What a status says of a lease, while it is held here and while another node has it."""
+    held, waiting = Bench(H).stand, Bench().stand
+    waiting.offer()
+    waiting.holder = Holder("other@host:5", "host", 5, None)
+    assert held.describe() == {"lease": "mail", "standing": "held", "epoch": 3, "offered": False, "holder": None}
+    assert waiting.describe() == {
+        "lease": "mail",
+        "standing": "absent",
+        "epoch": None,
+        "offered": True,
+        "holder": waiting.holder._asdict(),
+    }
 
 
 def test_declining_again_is_heard_by_who_keeps_a_recalled_lease() -> None:

@@ -26,6 +26,12 @@ def test_the_server_waits_for_longer_than_the_worker_lives() -> None:
     assert trust.EAGER_LOOK_S < trust.CALM_LOOK_S
 
 
+def test_what_a_holder_loses_is_soon_somebody_elses() -> None:
+    """After a crash another node has the lease within a second, and after a silence within twenty."""
+    assert trust.EAGER_LOOK_S < 1.0
+    assert trust.IDLE_SESSION_TIMEOUT_S + trust.CALM_LOOK_S <= 20.0
+
+
 def test_what_has_no_loss_has_outlived_nothing() -> None:
     """The grace counts from a loss."""
     assert not trust.has_outlived(None, 1e9)
