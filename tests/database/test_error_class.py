@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 from asyncpg.exceptions import TargetServerAttributeNotMatched
+from asyncpg.exceptions._base import DataError as WrongArgument  # the public name is the server's error
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,7 +47,7 @@ SAID_BY_THE_DRIVER = [
     (asyncpg.ProtocolError("unexpected message"), ErrorClass.UNUSABLE),
     (asyncpg.InterfaceError("connection is closed"), ErrorClass.DROPPED),
     (asyncpg.InternalClientError("got result for unknown protocol state"), ErrorClass.DROPPED),
-    (asyncpg.DataError("invalid input for query argument $1"), ErrorClass.UNRELATED),
+    (WrongArgument("invalid input for query argument $1"), ErrorClass.UNRELATED),
 ]
 SAID_BY_THE_SYSTEM = [
     (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ErrorClass.ABSENT),

@@ -147,9 +147,7 @@ def test_the_last_word_leaves_nothing_due() -> None:
 def test_the_oldest_key_is_the_one_whose_window_began_first() -> None:
     """A key whose repeats were told is young again."""
     folding = Folding(most_keys=2)
-    shown = [
-        folding.shows(key(number), now_s) for number, now_s in ((0, 100.0), (0, 100.5), (1, 100.9), (2, 101.1))
-    ]
+    shown = [folding.shows(key(number), now_s) for number, now_s in ((0, 100.0), (0, 100.5), (1, 100.9), (2, 101.1))]
     assert shown == [True, False, True, True]
     assert not folding.shows(key(0), 101.2)
 
