@@ -152,16 +152,18 @@ def test_a_chain_of_nodes_of_which_none_has_two_more_than_the_next() -> None:
 def test_a_thousand_leases_are_dealt_out_at_once(full: dict[int, int]) -> None:
     """A thousand leases over four nodes cost some ten times what a hundred do, also when one holds them all."""
     members, few = alike(range(1, 5), 1000), alike(range(1, 5), 100)
-    took_s, floor_s = [], []
-    for _ in range(9):
+    took_s = floor_s = float("inf")
+    for _ in range(100):  # a busy machine interrupts most of them
         began_s = time.perf_counter()
         assign(few, {lease: node for lease, node in full.items() if lease <= 100})
-        floor_s.append(time.perf_counter() - began_s)
+        floor_s = min(floor_s, time.perf_counter() - began_s)
         began_s = time.perf_counter()
         shares = assign(members, full)
-        took_s.append(time.perf_counter() - began_s)
-    assert set(loads(members, shares).values()) == {250}
-    assert min(took_s) < 40 * min(floor_s)
+        took_s = min(took_s, time.perf_counter() - began_s)
+        assert set(loads(members, shares).values()) == {250}
+        if took_s < 40 * floor_s:
+            break
+    assert took_s < 40 * floor_s
 
 
 def test_members_come_and_go_without_wandering() -> None:
