@@ -11,7 +11,7 @@ from supervisor.clock import done_within
 from supervisor.config.model import Projection
 from supervisor.durations import format_duration
 from supervisor.errors import ConfigError, Fault
-from supervisor.journal import adopt_structlog
+from supervisor.journal import configure_structlog
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -55,7 +55,7 @@ async def load(
     if problems:
         raise ConfigError(*(Fault(source, f"workers.{name}.run", problem) for name, problem in problems.items()))
     if "structlog" in sys.modules:
-        adopt_structlog()  # what workers say through it goes the way of everything else
+        configure_structlog()  # what workers say through it goes the way of everything else
     return import_.functions
 
 

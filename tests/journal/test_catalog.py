@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.journal.events import EVENTS, Kind
-from supervisor.journal.sentence import names_in
+from supervisor.journal.events import EVENTS, EventType
+from supervisor.journal.templates import names_in
 
 CATALOG = Path(__file__).parents[2] / "systemd" / "pgsupervisor.catalog"
 
@@ -29,7 +29,7 @@ def test_every_event_is_explained_once() -> None:
 
 
 @pytest.mark.parametrize("kind", EVENTS.values(), ids=lambda kind: kind.name)
-def test_an_explanation_is_whole(kind: Kind) -> None:
+def test_an_explanation_is_whole(kind: EventType) -> None:
     """It has a subject, says who defines it, and what happened and what to do."""
     text = paragraphs()[kind.message_id]
     header, _, body = text.strip().partition("\n\n")

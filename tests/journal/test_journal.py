@@ -11,8 +11,8 @@ from support.entries import Entries
 
 from supervisor.clock import SystemClock
 from supervisor.journal import Journal, open_journal, tell, worker_logger
-from supervisor.journal.lines import encode_line
-from supervisor.journal.outlet import Outlet, Stream
+from supervisor.journal.sinks import encode_json_line
+from supervisor.journal.sinks import Sink, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def lines(tmp_path: Any) -> Iterator[Lines]:
     path = tmp_path / "log"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     journal = open_journal(level="info", format="json", clock=SystemClock(), environ={})
-    journal._writer.outlet = Outlet(encode_line, Stream(descriptor))
+    journal._writer.sink = Sink(encode_json_line, Stream(descriptor))
     yield Lines(journal, path)
     journal.close(5)
     os.close(descriptor)

@@ -14,10 +14,10 @@ from support.clock import FakeClock
 from supervisor.journal import redaction
 from supervisor.journal.entry import Entry, render
 from supervisor.journal.events import INFO
-from supervisor.journal.failure import capture_traceback, describe_failure
-from supervisor.journal.lines import encode_line
+from supervisor.journal.exceptions import capture_traceback, describe_exception
+from supervisor.journal.sinks import encode_json_line
 from supervisor.journal.redaction import redact, register_secret
-from supervisor.journal.value import LIMIT, safe_fields
+from supervisor.journal.fields import LIMIT, safe_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,10 +82,10 @@ def test_no_part_of_an_entry_shows_a_secret() -> None:
             "long": "x" * (LIMIT - 5) + secret + "y" * LIMIT,
             "longer": (secret + " ") * 3000,
             "cut": "x" * (LIMIT + 1024 - 5) + secret,
-            **describe_failure(exc),
+            **describe_exception(exc),
         })  # fmt: skip
         entry = Entry(f"sending {secret}", INFO, FakeClock().wall(), fields, None, capture_traceback(exc))
-    written = encode_line(render(entry)).decode()
+    written = encode_json_line(render(entry)).decode()
     assert "horse" not in written
     assert "corre" not in written
     assert "hunter22" not in written

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from supervisor.clock import SystemClock
-from supervisor.journal.buffer import Buffer
+from supervisor.journal.writer import EntryQueue
 from supervisor.journal.entry import Entry, Rendered
 from supervisor.journal.events import ERROR, EVENTS, INFO
 from supervisor.journal.folding import Key
-from supervisor.journal.lines import encode_line
-from supervisor.journal.outlet import Outlet, Stream
+from supervisor.journal.sinks import encode_json_line
+from supervisor.journal.sinks import Sink, Stream
 from supervisor.journal.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from supervisor.journal.value import Value
+    from supervisor.journal.fields import Value
 
 _numbers = count()
 
@@ -44,7 +44,7 @@ def offer(writer: Writer, key: Key, **fields: Value) -> None:
 
 def started(descriptor: int, *, most_entries: int = 100) -> Writer:
     """Return a running writer of JSON lines."""
-    outlet = Outlet(encode_line, Stream(descriptor))
+    outlet = Sink(encode_json_line, Stream(descriptor))
     writer = Writer(outlet, clock=SystemClock(), buffer=Buffer(most_entries=most_entries))
     writer.start()
     return writer
@@ -171,11 +171,11 @@ def test_a_full_disk_that_gets_room_again(pipe: tuple[int, int]) -> None:
 def test_another_format_frees_what_is_stuck(pipe: tuple[int, int]) -> None:
     """An entry that cannot be written goes to the new place when the format is changed, in the new form."""
     full = os.open("/dev/full", os.O_WRONLY)
-    writer = Writer(Outlet(lambda entry: b"old " + encode_line(entry), Stream(full)), clock=SystemClock())
+    writer = Writer(Sink(lambda entry: b"old " + encode_json_line(entry), Stream(full)), clock=SystemClock())
     writer.start()
     say(writer, "stuck")
     assert not writer.flush(0.05)
-    writer.outlet = Outlet(encode_line, Stream(pipe[1]))
+    writer.sink = Sink(encode_json_line, Stream(pipe[1]))
     Reader(pipe[0]).read_until("stuck")
     assert writer.close(5)
     os.close(full)
@@ -257,9 +257,9 @@ def test_an_entry_that_cannot_be_rendered_costs_only_itself(pipe: tuple[int, int
     def encode(entry: Rendered) -> bytes:
         if entry.event == "odd":
             raise ZeroDivisionError
-        return encode_line(entry)
+        return encode_json_line(entry)
 
-    writer = Writer(Outlet(encode, Stream(pipe[1])), clock=SystemClock())
+    writer = Writer(Sink(encode, Stream(pipe[1])), clock=SystemClock())
     writer.start()
     say(writer, "odd")
     reader = Reader(pipe[0])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.journal.events import EVENTS, LEVEL_NAMES
-from supervisor.journal.sentence import names_in, render_own, render_sentence
+from supervisor.journal.templates import names_in, render_worker_event, render_sentence
 
 CONTRACT = """daemon.starting daemon.ready daemon.stopping daemon.stopped config.invalid reload.started reload.applied
 reload.rejected database.connecting database.connected database.lost database.still_down database.recovered
@@ -73,6 +73,6 @@ def test_a_reason_that_is_a_sentence_ends_with_one_full_stop() -> None:
 
 def test_an_own_event_says_its_fields() -> None:
     """A worker's own event reads as its text and its fields, long ones shortened."""
-    message = render_own("mail sent", {"to": "a b", "n": 3, "empty": "", "long": "x" * 500})
+    message = render_worker_event("mail sent", {"to": "a b", "n": 3, "empty": "", "long": "x" * 500})
     assert message.startswith("mail sent to='a b' n=3 empty='' long=xxx")
     assert len(message) < 300

@@ -16,7 +16,7 @@ from support.entries import Entries
 
 from supervisor.clock import SystemClock
 from supervisor.journal import current_worker, journal_asyncio_exception, open_journal
-from supervisor.journal.library import JournalHandler
+from supervisor.journal.stdlib_logging import JournalHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

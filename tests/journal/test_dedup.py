@@ -8,7 +8,7 @@ from math import log2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.journal.folding import Folding, Key
+from supervisor.journal.dedup import Deduplicator
 
 # Which of a few keys is said, how long after the one before.
 SAID = st.lists(st.tuples(st.integers(0, 5), st.floats(0, 30, allow_nan=False)), max_size=200)

@@ -16,8 +16,8 @@ SAY = """
 import sys
 from supervisor.clock import SystemClock
 from supervisor.journal import journal, open_journal, outlet, tell
-choose = journal.choose_outlet
-journal.choose_outlet = lambda form, environ: choose(form, environ, socket_path=sys.argv[2])
+choose = journal.choose_sink
+journal.choose_sink = lambda form, environ: choose(form, environ, socket_path=sys.argv[2])
 journal = open_journal(level="info", format=sys.argv[1], clock=SystemClock())
 try:
     raise ValueError("no\\x1b[2J")
