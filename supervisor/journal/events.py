@@ -1,8 +1,8 @@
 """The table of the daemon's journal events: name, MESSAGE_ID, level, sentence, and what makes two entries equal.
 
-A new event is one row here and one entry in `explanations.py`; then `make journal-docs` writes the systemd catalog and
-the reference page. A MESSAGE_ID is random, made once and never changed, also when the event is renamed: people filter
-by it. Sentences use the small language of `templates.py`.
+A new event is one row here and one text in `explanations.py`; `PYTHONPATH=tests:. python -m support.event_pages` writes
+the systemd catalog and the reference page from both. A MESSAGE_ID is random, made once and never changed, also when the
+event is renamed: people filter by it. Sentences use the small language of `templates.py`.
 
 Two entries are equal, so that the second may be folded (see `dedup.py`), when they have the same event, level and
 `fold_by` fields. What an entry is about belongs there: the worker, shard, lease, signal, file, event position, host or
@@ -94,7 +94,8 @@ _TABLE = (
      "The embedded PostgreSQL has stopped[ after {took_s}]."),
     ("store.failed", "676f015b4509ec6b53eaaf0d96864119", ERROR, "path reason", "",
      "The embedded PostgreSQL failed: {reason}."),
-    ("store.locked", "9e4434fb518734cfaa5358755e6efb4f", WARNING, "path holder_pid holder_host holder_since", "",
+    ("store.locked", "9e4434fb518734cfaa5358755e6efb4f", WARNING,
+     "path holder_pid holder_host holder_since", "waited_s",
      ("The embedded PostgreSQL's folder[ {path}] is in use[ by process {holder_pid}][ on {holder_host}]"
      "[ since {holder_since}]. Waiting for it.")),
     ("store.unlocked", "aceb6a207e84b8bc476f7cdd8f0c5545", INFO, "path", "waited_s",

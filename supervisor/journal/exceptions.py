@@ -1,8 +1,8 @@
 """An exception as fields of an entry: error_type, error, sqlstate, place, traceback; and as one line.
 
 `place` is the innermost frame of the user's code: below it are drivers and the standard library, where all errors look
-the same. User code is everything but the standard library, installed packages, generated code and this package; the
-package that the daemon called first (a worker from site-packages) is the user's, too.
+the same. User code is everything but the standard library, installed packages, generated code and this package; an
+installed package that the daemon called itself (a worker from site-packages) is the user's, too.
 """
 
 from __future__ import annotations
@@ -161,20 +161,21 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
 
 def _place_in_user_code(exc: BaseException) -> str | None:
     trace, found, entry = exc.__traceback__, None, None
-    is_called_by_daemon = False
+    follows_daemon = False
     while trace is not None:
         filename = trace.tb_frame.f_code.co_filename
         origin = _origins.get(filename) or _origin(filename)
         if origin == _USER:
-            found = trace
+            found, follows_daemon = trace, False
         elif origin == _OWN:
-            is_called_by_daemon = True
+            follows_daemon = True
         elif origin == _PACKAGE:
             package = str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
-            if entry is None and found is None and is_called_by_daemon and package not in _DRIVERS:
+            if follows_daemon and package not in _DRIVERS:
                 entry = package
             if package == entry:
                 found = trace
+            follows_daemon = False
         trace = trace.tb_next
     return _format_place(found.tb_frame.f_code, found.tb_lineno) if found is not None else None
 

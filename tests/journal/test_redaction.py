@@ -15,9 +15,9 @@ from supervisor.journal import redaction
 from supervisor.journal.entry import Entry, render
 from supervisor.journal.events import INFO
 from supervisor.journal.exceptions import capture_traceback, describe_exception
-from supervisor.journal.sinks import encode_json_line
-from supervisor.journal.redaction import redact, register_secret
 from supervisor.journal.fields import LIMIT, safe_fields
+from supervisor.journal.redaction import redact, register_secret
+from supervisor.journal.sinks import encode_json_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 SAY = """
 import sys
 from supervisor.clock import SystemClock
-from supervisor.journal import journal, open_journal, outlet, tell
+from supervisor import journal
+from supervisor.journal import open_journal, tell
 choose = journal.choose_sink
 journal.choose_sink = lambda form, environ: choose(form, environ, socket_path=sys.argv[2])
 journal = open_journal(level="info", format=sys.argv[1], clock=SystemClock())

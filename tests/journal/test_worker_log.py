@@ -14,12 +14,11 @@ from support.clock import FakeClock
 from support.entries import Entries
 
 from supervisor.journal import configure_structlog, tell, worker_logger
-from supervisor.journal.entry import Entry, worker_message_id, render
+from supervisor.journal.entry import Entry, render, worker_message_id
 from supervisor.journal.events import INFO
-from supervisor.journal.sinks import encode_json_line
-from supervisor.journal.journald import encode_native
-from supervisor.journal.sinks import encode_coloured
 from supervisor.journal.fields import LIMIT, OVERLAP, safe_fields
+from supervisor.journal.journald import encode_native
+from supervisor.journal.sinks import encode_coloured, encode_json_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from supervisor.clock import SystemClock
-from supervisor.journal.writer import EntryQueue
-from supervisor.journal.entry import Entry, Rendered
+from supervisor.journal.entry import Entry, Rendered, Summary
 from supervisor.journal.events import ERROR, EVENTS, INFO
-from supervisor.journal.folding import Key
-from supervisor.journal.sinks import encode_json_line
-from supervisor.journal.sinks import Sink, Stream
-from supervisor.journal.writer import Writer
+from supervisor.journal.sinks import Sink, Stream, encode_json_line
+from supervisor.journal.writer import EntryQueue, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,21 +28,24 @@ _numbers = count()
 
 
 def say(writer: Writer, event: str, level: int = INFO, **fields: Value) -> None:
-    """Offer an entry that is equal to no other."""
-    offer(writer, Key(event, None, level, next(_numbers)), **fields)
+    """Submit an entry that is equal to no other."""
+    submit(writer, next(_numbers), event, level, **fields)
 
 
-def offer(writer: Writer, key: Key, **fields: Value) -> None:
-    """Offer an entry under a key."""
-    writer.offer(
-        key, lambda: Entry(key.event, key.level, SystemClock().wall(), fields, EVENTS.get(key.event)), grows=True
+def submit(writer: Writer, key: object, event: str, level: int = ERROR, **fields: Value) -> None:
+    """Submit an entry under a key."""
+    event_type = EVENTS.get(event)
+    writer.submit(
+        key,
+        lambda: Entry(event, level, SystemClock().wall(), fields, event_type),
+        lambda: Summary(event, level, event_type, fields),
     )
 
 
-def started(descriptor: int, *, most_entries: int = 100) -> Writer:
+def started(descriptor: int, *, max_entries: int = 100) -> Writer:
     """Return a running writer of JSON lines."""
-    outlet = Sink(encode_json_line, Stream(descriptor))
-    writer = Writer(outlet, clock=SystemClock(), buffer=Buffer(most_entries=most_entries))
+    sink = Sink(encode_json_line, Stream(descriptor))
+    writer = Writer(sink, clock=SystemClock(), queue=EntryQueue(max_entries=max_entries))
     writer.start()
     return writer
 
@@ -233,7 +233,7 @@ def test_repeats_are_told_at_the_end(pipe: tuple[int, int]) -> None:
     """Closing tells the counts of folded entries: shown and counted add up to what was said."""
     writer = started(pipe[1])
     for number in range(10):
-        offer(writer, Key("worker.failed", "mail", ERROR, None), worker="mail", number=number)
+        submit(writer, "failed", "worker.failed", worker="mail", number=number)
     assert writer.close(5)
     reader = Reader(pipe[0])
     told = reader.read_until("log.repeated")
@@ -246,7 +246,7 @@ def test_repeats_are_told_while_nothing_else_is_said(pipe: tuple[int, int]) -> N
     """The thread wakes by itself when a window with repeats ends."""
     writer = started(pipe[1])
     for _ in range(3):
-        offer(writer, Key("worker.failed", "mail", ERROR, None))
+        submit(writer, "failed", "worker.failed")
     assert Reader(pipe[0]).read_until("log.repeated")["count"] == 2
     assert writer.close(5)
 
@@ -277,16 +277,53 @@ def test_telling_while_telling(pipe: tuple[int, int]) -> None:
         say(writer, "inner")
         return Entry("outer", INFO, SystemClock().wall(), {}, None)
 
-    writer.offer(Key("outer", None, INFO, None), build, grows=True)
+    writer.submit("outer", build, lambda: Summary("outer", INFO, None, {}))
     reader = Reader(pipe[0])
-    reader.read_until("inner")
+    reader.read_until("outer")
     assert writer.close(5)
-    assert [line["event"] for line in reader.lines] == ["outer", "inner"]
+    assert [line["event"] for line in reader.lines] == ["inner", "outer"]
+
+
+class OddKey:
+    """A key whose comparison logs, as a destructor or a signal handler may do in the middle of the folding."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def __hash__(self) -> int:
+        say(self._writer, "interruption", number=next(_numbers))
+        return 1
+
+
+def test_logging_from_within_the_folding(pipe: tuple[int, int]) -> None:
+    """An entry logged while the same thread folds another, in a caller or in the writer, is neither lost nor hangs."""
+    writer = started(pipe[1])
+    submit(writer, OddKey(writer), "outer")
+    with writer._fold_lock:
+        submit(writer, OddKey(writer), "late")  # as if another thread were in there: the writer's thread folds it
+    reader = Reader(pipe[0])
+    reader.read_until("late")
+    assert writer.close(5)
+    while "interruption" not in [line["event"] for line in reader.lines[-1:]]:
+        reader.read_until("interruption")
+    assert {line["event"] for line in reader.lines} == {"outer", "late", "interruption"}
+
+
+def test_the_writer_folds_what_callers_could_not(pipe: tuple[int, int]) -> None:
+    """Equal entries that came while another thread was folding are folded all the same, and counted."""
+    writer = started(pipe[1])
+    with writer._fold_lock:
+        for number in range(10):
+            submit(writer, "failed", "worker.failed", worker="mail", number=number)
+    reader = Reader(pipe[0])
+    assert writer.close(5)
+    assert reader.read_until("log.repeated")["count"] == 9
+    assert writer.counts == (2, 9, 0)
 
 
 def test_many_threads_tell_at_once(pipe: tuple[int, int]) -> None:
     """Each entry of each thread is written once and whole."""
-    writer = started(pipe[1], most_entries=10_000)
+    writer = started(pipe[1], max_entries=10_000)
 
     def tell_many() -> None:
         for _ in range(200):
