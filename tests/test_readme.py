@@ -238,9 +238,9 @@ def _beginning(event: str) -> str:
 
 
 def test_the_page_of_events_is_made_from_the_table() -> None:
-    """docs/journal.md is what the table of events and the catalog give."""
+    """docs/reference/journal.md is what the table of events and the catalog give."""
     remedy = "write it anew: PYTHONPATH=tests:. .venv/bin/python -m support.event_pages"
-    assert (CHECKOUT / "docs" / "journal.md").read_text("utf-8") == page(), remedy
+    assert (CHECKOUT / "docs" / "reference" / "journal.md").read_text("utf-8") == page(), remedy
 
 
 def _anchors(path: Path) -> set[str]:

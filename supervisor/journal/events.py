@@ -66,7 +66,7 @@ _TABLE = (
     ("reload.started", "a58a0036356b744f8054ddfaabccfd6e", INFO, "", "",
      "Reloading the configuration."),
     ("reload.applied", "5ccf7e78f7b9badf12e456a5591750c9", INFO, "added changed removed", "took_s",
-     "The new configuration is in force[: added {added}][, changed {changed}][, removed {removed}][ ({took_s})]."),
+     "The new configuration runs[: added {added}][, changed {changed}][, removed {removed}][ ({took_s})]."),
     ("reload.rejected", "b49154150b6149ac6e0affe9a9644d24", ERROR, "faults error_type place", "",
      "The new configuration was refused, the old one still runs:\n{faults}"),
     ("database.connecting", "b7e186a757e5e00a7cc49b6f4de941ed", INFO,
@@ -127,7 +127,7 @@ _TABLE = (
     ("workers.parked", "1e0c509944656565251878033627e6ea", WARNING, "workers instances", "",
      "{workers|worker}[ ({instances|instance})] {workers?waits:wait} for the database."),
     ("workers.resumed", "954c2562205fe2371d49ea8ef1624feb", INFO, "workers instances", "",
-     "{workers|worker}[ ({instances|instance})] {workers?continues:continue}."),
+     "Resumed {workers|worker}[ ({instances|instance})]."),
     ("loop.blocked", "57f17cfe3e68d28f166d37d8ebbebd14", WARNING, "worker place", "blocked_s stack",
      ("The event loop has been blocked for {blocked_s}[ by {worker}]; its stack is in this entry. "
      "Move that work to a thread.")),

@@ -97,7 +97,7 @@ A SIGHUP or `pgsupervisor reload` asked for it. Everything is checked before any
 No action is needed. reload.applied or reload.rejected follows.
 """,
     "reload.applied": """
-The new configuration is in force
+The new configuration runs
 
 Added: @ADDED@. Changed: @CHANGED@. Removed: @REMOVED@. Workers that are not named here were not
 interrupted.
