@@ -19,6 +19,8 @@ LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 
 # Repeats of these are folded only while they come faster than the first window: each is a change of state.
 _STATE_CHANGES = ("daemon.", "config.", "database.", "reload.", "workers.", "store.", "lease.", "node.", "schema.")
+# Each entry answers a request, or is about something that happens once.
+_NEVER_FOLDED = ("reload.", "schema.applied")
 _LONG_FIELDS = frozenset({"error", "faults", "reason", "stack", "text"})
 
 
@@ -32,7 +34,7 @@ class EventType(NamedTuple):
         fold_by: The fields that make two entries equal.
         varies: The fields that may differ between equal entries.
         sentence: What an operator reads, in the language of `templates.py`.
-        never_folded: Each entry answers a request, so that none may be left out.
+        never_folded: Every entry is shown: it answers a request, or happens once.
         keeps_short_window: Each entry is a change of the daemon's state: a slow stream of them is shown in full.
         folds_by_text: `fold_by` has fields that may be long.
     """
@@ -96,10 +98,10 @@ _TABLE = (
      "The embedded PostgreSQL failed: {reason}."),
     ("store.locked", "9e4434fb518734cfaa5358755e6efb4f", WARNING,
      "path holder_pid holder_host holder_since", "waited_s",
-     ("The embedded PostgreSQL's folder[ {path}] is in use[ by process {holder_pid}][ on {holder_host}]"
+     ("The state directory[ {path}] is in use[ by process {holder_pid}][ on {holder_host}]"
      "[ since {holder_since}]. Waiting for it.")),
     ("store.unlocked", "aceb6a207e84b8bc476f7cdd8f0c5545", INFO, "path", "waited_s",
-     "The embedded PostgreSQL's folder is free[ after {waited_s}]."),
+     "The state directory is free[ after {waited_s}]."),
     ("worker.started", "4da163be946877adc47b0e379f3c348c", INFO, "worker shard instance replicas", "",
      "Worker {worker} runs[ ({replicas|replica})]."),
     ("worker.stopped", "b2e35fb61c8f387286e3d650ffb0a001", INFO,
@@ -116,7 +118,7 @@ _TABLE = (
     ("worker.exhausted", "aabcc6c433e38769ac44536ddae4db57", ERROR, "worker shard", "instance restarts window_s",
      ("Worker {worker} used up its restarts[: {restarts} within {window_s}]. Fix it, then: "
      "pgsupervisor restart {worker}")),
-    ("worker.stalled", "62395a6da127f6445541a646605b4dc2", WARNING, "worker shard stack", "instance limit_s",
+    ("worker.stalled", "62395a6da127f6445541a646605b4dc2", WARNING, "worker shard instance stack", "limit_s",
      "Worker {worker} took longer than {limit_s} and was cancelled."),
     ("worker.abandoned", "131e33b18bfa5f8c14eaf5936c883101", ERROR, "worker shard instance stack", "limit_s",
      "Worker {worker} did not stop[ within {limit_s}] and was abandoned."),
@@ -135,7 +137,7 @@ _TABLE = (
      "The control socket[ {path}] failed: {reason}. The commands cannot reach this daemon."),
     ("notify.failed", "93a5efad55c0a32e560afef6a52caa57", WARNING, "reason", "",
      "A message to systemd could not be sent: {reason}. The daemon continues."),
-    ("library.logged", "5013289c6a8621f9342e4a523560039d", INFO, "logger worker text place error_type error", "",
+    ("library.logged", "5013289c6a8621f9342e4a523560039d", INFO, "logger worker text place error_type", "error",
      "{logger}: {text}"),
     ("log.repeated", "9971f7d20d63169e2a7f73c8baeb73bf", INFO, "of_event same worker", "count over_s latest",
      "{of_event}[ ({same})] was logged {count|more time} in {over_s}[; the last one: {latest}]."),
@@ -217,7 +219,7 @@ def _event_type(row: tuple[str, str, int, str, str, str]) -> EventType:
     fields = tuple(fold_by.split())
     return EventType(
         name, message_id, level, fields, tuple(varies.split()), sentence,
-        never_folded=name.startswith("reload."),
+        never_folded=name.startswith(_NEVER_FOLDED),
         keeps_short_window=name.startswith(_STATE_CHANGES),
         folds_by_text=not _LONG_FIELDS.isdisjoint(fields),
     )  # fmt: skip

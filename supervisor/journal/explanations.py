@@ -67,7 +67,7 @@ No action is needed. A second SIGTERM cancels at once, a third ends the process 
 pgsupervisor has stopped
 
 The daemon ended with exit status @STATUS@: 0 as asked, 69 no database at the start, 70 a worker or
-the daemon itself failed, 75 the folder of the embedded PostgreSQL is in use, 77 login or privilege
+the daemon itself failed, 75 the state directory is in use by another daemon, 77 login or privilege
 refused, 78 invalid configuration.
 
 For any status but 0 the entries before this one say why.
@@ -206,16 +206,17 @@ Read the server's own log in the state directory; a full disk and wrong permissi
 causes.
 """,
     "store.locked": """
-The embedded PostgreSQL's folder is in use
+The state directory is in use
 
-Process @HOLDER_PID@ on @HOLDER_HOST@ has used @PATH@ since @HOLDER_SINCE@. This daemon waits and
-takes over within milliseconds of its release; after a while it gives up with status 75.
+Process @HOLDER_PID@ on @HOLDER_HOST@ has used @PATH@, the place of the embedded PostgreSQL, since
+@HOLDER_SINCE@. This daemon waits and takes over within milliseconds of its release; after a while
+it gives up with status 75.
 
 If that process is an earlier daemon that is stopping, no action is needed. If it should not run,
 stop it. Never delete the lock file.
 """,
     "store.unlocked": """
-The embedded PostgreSQL's folder is free
+The state directory is free
 
 The other process released it, and this daemon took over.
 

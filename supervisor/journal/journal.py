@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ _open: Journal | None = None
 _observers: tuple[Observer, ...] = ()
 # Longer texts are compared by their digest: thousands of keys are kept.
 _MAX_KEY_CHARS = 200
+_SERIAL_NUMBER = re.compile(r"\b0x[0-9a-f]+|(?<=\bThread-)\d+|(?<=\bTask-)\d+")
 
 
 class Journal:
@@ -63,9 +65,9 @@ class Journal:
         self.threshold = LEVELS[level]
         self._on_level(self.threshold)
 
-    def set_format(self, log_format: str, environ: Mapping[str, str] | None = None) -> None:
+    def set_format(self, format: str, environ: Mapping[str, str] | None = None) -> None:  # noqa: A002 - as in the configuration
         """Write in this form from now on: `auto`, `journal`, `terminal` or `json`."""
-        self._writer.sink = choose_sink(log_format, os.environ if environ is None else environ)
+        self._writer.sink = choose_sink(format, os.environ if environ is None else environ)
 
     def flush(self, limit_s: float) -> bool:
         """Wait at most `limit_s` seconds until what was logged so far is written; return whether it is."""
@@ -181,10 +183,20 @@ def _worker_key(event: str, level: int, fields: dict[str, Value], exc: BaseExcep
     if exc is not None:
         fields = {name: value for name, value in fields.items() if name != "error"}
     # Not hash(): that of -1 and -2 is the same. Not the fields themselves: thousands of keys are kept.
-    return event, level, blake2b(repr(fields).encode("utf-8", "backslashreplace"), digest_size=16).digest()
+    return event, level, _digest(_without_serial_numbers(repr(fields)))
 
 
 def _comparable(value: object) -> object:
-    if type(value) is str and len(value) > _MAX_KEY_CHARS:
-        return blake2b(value.encode("utf-8", "backslashreplace"), digest_size=16).digest()
-    return value
+    if type(value) is not str:
+        return value
+    text = _without_serial_numbers(value)
+    return text if len(text) <= _MAX_KEY_CHARS else _digest(text)
+
+
+def _without_serial_numbers(text: str) -> str:
+    """Leave out what is new with each object: addresses, and the numbers of threads and tasks without a name."""
+    return _SERIAL_NUMBER.sub("", text) if "0x" in text or "Thread-" in text or "Task-" in text else text
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).digest()

@@ -91,7 +91,7 @@ def test_a_missing_privilege_concerns_those_who_need_the_schema(launch: Launcher
     plain = launch.ready(config(dsn), folder="plain")
     (told,) = plain.said("schema.absent")
     assert told["message"] == (
-        "The SQL schema is not there: permission denied for database postgres (42501)."
+        "The SQL schema is missing: permission denied for database postgres (42501)."
         " No worker of this configuration needs it."
     )
     assert plain.stop() == 0

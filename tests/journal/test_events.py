@@ -109,7 +109,7 @@ def test_only_times_counts_and_messages_vary(event_type: EventType) -> None:
         "reason",
         "worker",
     }
-    merged = {("worker.restarting", "shard")}  # a failing worker restarts all of its shards
+    merged = {("worker.restarting", "shard")}  # folded per worker
     assert not {(event_type.name, name) for name in about & set(event_type.varies)} - merged
     others = set(event_type.varies) - numbers
     assert others <= {

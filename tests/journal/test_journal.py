@@ -179,6 +179,24 @@ def test_a_librarys_messages_are_told_apart(lines: Lines) -> None:
     assert [line["text"] for line in lines.read()] == ["no connection to a", "no connection to b"]
 
 
+def test_two_shards_are_told_apart_and_two_replicas_are_not(lines: Lines) -> None:
+    """The same failure of two shards is shown twice, that of two replicas once."""
+    for shard in ("1of2", "2of2"):
+        tell("worker.failed", worker="view", instance=f"view/{shard}", shard=shard, error_type="E", place="p")
+    for replica in ("mail/1", "mail/2"):
+        tell("worker.failed", worker="mail", instance=replica, error_type="E", place="p")
+    assert [line["instance"] for line in lines.read()] == ["view/1of2", "view/2of2", "mail/1"]
+
+
+def test_objects_are_not_told_apart_by_their_address(lines: Lines) -> None:
+    """A library's text about two objects, threads or tasks without names is the same text."""
+    for number in (1, 2):
+        for text in (f"unclosed <socket at 0x7f0{number}>", f"Thread-{number} (run) ended", f"Task-{number} was lost"):
+            logging.getLogger("lib").warning("%s", text)
+        worker_logger("mail").info("closing", connection=f"<Connection at 0x7f0{number}>")
+    assert len(lines.read()) == 4
+
+
 def test_long_texts_are_compared_in_full(lines: Lines) -> None:
     """Two long texts that differ at their end are two entries."""
     for end in "ab":
