@@ -16,7 +16,7 @@ from supervisor.config.table import nearest
 from supervisor.daemon.cluster_rows import SHARDS, projection_rows
 from supervisor.database.error_class import ErrorClass, classify, is_suspicious
 from supervisor.errors import DatabaseRefused, DatabaseUnavailable, SchemaUnusable, SupervisorError
-from supervisor.events.glob import like_patterns
+from supervisor.events.shard import like_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -9,10 +9,10 @@ import supervisor
 from supervisor.clock import done_within
 from supervisor.daemon.cluster import Cluster
 from supervisor.daemon.lease_guard import LeaseGuard
-from supervisor.events.bell import Bell
+from supervisor.events.append_signal import AppendSignal
 from supervisor.leases.node import Node
 from supervisor.leases.stand import State
-from supervisor.workers.layout import Layouts
+from supervisor.workers.projection.sharding import ShardingClaims
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,8 +39,8 @@ class Leasing:
     Attributes:
         node: The node.
         cluster: What `status` says of all nodes.
-        bell: Rings when there may be new events.
-        layouts: The projections that have been laid out.
+        append_signal: Wakes projections when there may be new events.
+        sharding: The numbers of shards that this node claims.
     """
 
     def __init__(self, daemon: Daemon, database: Database) -> None:
@@ -51,14 +51,14 @@ class Leasing:
             version=supervisor.__version__, on_outlived=daemon.on_outlived,
         )  # fmt: skip
         self.cluster = Cluster(clock=daemon.clock, tasks=daemon.tasks)
-        self.bell = Bell()
-        self.layouts = Layouts()
+        self.append_signal = AppendSignal()
+        self.sharding = ShardingClaims()
         self._guard = LeaseGuard(lambda: self.node.deadline, on_outlived=daemon.on_outlived, clock=daemon.clock)
         self._has_begun = False
         self._looked_s = float("-inf")
         self._stands: dict[str, Stand] = {}
 
-    def stand(self, name: str) -> Stand:
+    def lease(self, name: str) -> Stand:
         """Return how this node stands to a lease."""
         stand = self._stands[name] = self.node.stand(name)
         return stand
@@ -69,9 +69,9 @@ class Leasing:
         Raises:
             SupervisorError: Leases cannot work here.
         """
-        self.node.subscribe("supervisor_event", self.bell.ring)
+        self.node.subscribe("supervisor_event", self.append_signal.notify)
         self.node.subscribe("supervisor_projection", self._revive)
-        self.node.on_look += [self.bell.look, self._looked]
+        self.node.on_look += [self.append_signal.update_head, self._looked]
         await self.node.begin()
         self._looked_s, self._has_begun = self._daemon.clock.now_s(), True
         self._daemon.tasks.start(self.node.run(), name=_TASKS[0], critical=True)
@@ -113,11 +113,11 @@ class Leasing:
     def renew(self, workers: Iterable[str]) -> None:
         """Note that a person has configured workers now: of their projections, this node's layout is the newest."""
         for name in self._daemon.config.workers.keys() & workers:
-            self.layouts.renew(name, now_s=self._daemon.clock.now_s())
+            self.sharding.touch(name, now_s=self._daemon.clock.now_s())
 
     def move(self) -> None:
         """Begin anew on another database: what was laid out on the one before says nothing there."""
-        self.layouts = Layouts()
+        self.sharding = ShardingClaims()
 
     async def leave(self) -> None:
         """Give back what nothing runs under, and be no node any more."""

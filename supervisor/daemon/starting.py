@@ -13,9 +13,10 @@ from supervisor.daemon.status import status_line
 from supervisor.database.database import Database
 from supervisor.database.migration import ensure_schema
 from supervisor.journal import tell
+from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor
-from supervisor.workers.hire import hiring
-from supervisor.workers.loading import load
+from supervisor.workers.handlers import import_handlers
+from supervisor.workers.kinds import work_factory
 
 if TYPE_CHECKING:
     from supervisor.daemon.daemon import Daemon
@@ -33,7 +34,7 @@ class Start:
         daemon = self._daemon
         config = daemon.config
         self._enter("Importing the workers")
-        daemon.functions = await load(
+        daemon.functions = await import_handlers(
             config.workers.values(),
             python_path=config.daemon.python_path,
             source=str(config.path),
@@ -97,8 +98,11 @@ class Start:
         daemon = self._daemon
         database = daemon.database
         assert database is not None  # noqa: S101 - connected just before
+        runtime = Runtime(
+            clock=daemon.clock, rng=daemon.rng, tasks=daemon.tasks, notifier=daemon.notifier, journal=daemon.journal
+        )
         daemon.supervisor = Supervisor(
-            hire=hiring(clock=daemon.clock, outages=database, rng=daemon.rng, leasing=self._leasing),
+            hire=work_factory(runtime=runtime, database=database, cluster=self._leasing),
             outages=database,
             clock=daemon.clock,
             rng=daemon.rng,

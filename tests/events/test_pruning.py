@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from support.clock import FakeClock
+from support.clock import FakeClock, settle
 from support.gatehouse import aside, gatehouse
 
 from supervisor.database.migration import ensure_schema
-from supervisor.events.pruning import EVERY_S, Pruning
+from supervisor.events.pruning import EVERY_S, EventPruner
 
 if TYPE_CHECKING:
     from support.gatehouse import Gatehouse
@@ -24,14 +24,14 @@ _FILL = """
 
 
 class Minutes:
-    """A pruning, a minute of which passes when the test says so."""
+    """A pruner on a clock that the test owns."""
 
     def __init__(self, house: Gatehouse, keep_s: float) -> None:
         self.keep_s = keep_s
         self.house = house
         self.clock = FakeClock()
-        self._pruning = Pruning(house.database, keep_s=lambda: self.keep_s, clock=self.clock)
-        house.tasks.start(self._pruning.run(), name="prune")
+        self.pruner = EventPruner(house.database, keep_s=lambda: self.keep_s, clock=self.clock, tasks=house.tasks)
+        self.pruner.start()
 
     async def pass_one(self) -> None:
         """Let one minute pass, and what is done in it end."""
@@ -72,7 +72,8 @@ async def test_nothing_is_asked_while_events_are_kept_for_ever(database: str) ->
     """With keep = 0 no statement is sent; a reload that changes it takes effect with the next minute."""
     async with gatehouse(database) as house:
         await fill(house)
-        minutes = Minutes(house, keep_s=0.0)
+        minutes = Minutes(house, keep_s=3600.0)
+        minutes.keep_s = 0.0
         await minutes.pass_one()
         assert await minutes.left() == [1, 2, 3, 4, 5]
         minutes.keep_s = 3600.0
@@ -123,3 +124,19 @@ async def test_a_long_log_with_nothing_due_is_not_read(database: str) -> None:
                 statement = f"select supervisor.prune_events('{keep}', 100)"
                 assert await connection.fetchval(statement) == pruned
                 assert await connection.fetchval(read) < 300
+
+
+async def test_the_pruner_starts_only_if_events_are_not_kept_for_ever(database: str) -> None:
+    """It starts once, as soon as it is asked for, and stops."""
+    async with gatehouse(database) as house:
+        minutes = Minutes(house, keep_s=0.0)
+        await settle()
+        assert not minutes.clock.sleepers
+        minutes.keep_s = 3600.0
+        for _ in range(2):
+            minutes.pruner.start()
+            await settle()
+            assert len(minutes.clock.sleepers) == 1
+        minutes.pruner.stop()
+        await settle()
+        assert not minutes.clock.sleepers
