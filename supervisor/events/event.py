@@ -16,15 +16,15 @@ _PREVIEW_CHARS = 200
 
 
 class Event:
-    """Something that happened, at its place among all events.
+    """Something that happened, at its position among all events.
 
-    Five hundred are made for a batch, and a handler may look at a few of them only: the data are decoded when they
-    are first asked for.
+    A batch has up to hundreds of events, and a handler may use only a few: the data are decoded when they are first
+    used.
 
     Args:
-        position: Its place; larger than that of every event that was applied before.
+        position: Its position; larger than that of every event that was applied before.
         stream: Which stream it belongs to.
-        type: What happened, in the words of whoever appended it.
+        type: What happened, such as `placed`.
         data: The JSON object that was appended with it, or its text.
         at: When it was appended, by the server's clock.
     """
@@ -40,7 +40,7 @@ class Event:
 
     @property
     def position(self) -> int:
-        """Its place among all events."""
+        """Its position among all events."""
         return self._position
 
     @property

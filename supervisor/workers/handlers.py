@@ -133,7 +133,7 @@ class _Imports:
         while frame is not None:
             path = frame.f_code.co_filename
             if "importlib" not in path and path != threading.__file__ and frame.f_code.co_name == "<module>":
-                return f"; it stands at {path}:{frame.f_lineno}"
+                return f"; it is at {path}:{frame.f_lineno}"
             frame = frame.f_back
         return ""
 

@@ -29,7 +29,7 @@ def test_has_what_was_appended() -> None:
 
 
 def test_decodes_its_data_when_they_are_asked_for() -> None:
-    """An event whose data nobody looks at is never decoded."""
+    """Data that are never used are never decoded."""
     broken = event("{")
     assert broken.position == 17
     with pytest.raises(ValueError, match="Expecting"):
@@ -43,8 +43,8 @@ def test_cannot_be_changed(name: str) -> None:
         setattr(event(), name, 1)
 
 
-def test_is_equal_to_one_like_it() -> None:
-    """Two with the same content are equal, also after a copy, and can be kept in a set."""
+def test_equality() -> None:
+    """Two events with the same content are equal, also after a copy, and have the same hash."""
     assert event() == event('{"sum":12.0}') == copy.copy(event()) == pickle.loads(pickle.dumps(event()))
     assert event() != event("{}")
     assert event() != event(position=18)
@@ -52,8 +52,8 @@ def test_is_equal_to_one_like_it() -> None:
     assert len({event(), event(), event(position=18)}) == 2
 
 
-def test_shows_itself_on_one_line_that_is_not_endless() -> None:
-    """Its repr says everything, with the data cut where they are long."""
+def test_the_repr_is_one_line_of_bounded_length() -> None:
+    """It shows all attributes, and cuts long data."""
     assert repr(event()) == (
         "Event(position=17, stream='orders-1', type='placed', data={'sum': 12}, at=2026-11-21 09:30:00+00:00)"
     )

@@ -1,4 +1,4 @@
-"""Old events go once every projection has passed them, by one node, and only where that is asked for."""
+"""Old events are deleted once every projection has passed them, by one node, and only if the configuration says so."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ async def fill(house: Gatehouse) -> None:
     await house.view().execute(_FILL)
 
 
-async def test_only_what_is_old_and_passed_goes(database: str) -> None:
-    """What is young, or not yet passed by every projection, stays."""
+async def test_only_old_events_that_were_passed_are_deleted(database: str) -> None:
+    """Recent events, and events that a projection has not passed yet, stay."""
     async with gatehouse(database) as house:
         await fill(house)
         minutes = Minutes(house, keep_s=3600.0)
@@ -68,7 +68,7 @@ async def test_only_what_is_old_and_passed_goes(database: str) -> None:
         assert await minutes.left() == [5]
 
 
-async def test_nothing_is_asked_while_events_are_kept_for_ever(database: str) -> None:
+async def test_no_statement_is_sent_while_events_are_kept_for_ever(database: str) -> None:
     """With keep = 0 no statement is sent; a reload that changes it takes effect with the next minute."""
     async with gatehouse(database) as house:
         await fill(house)
@@ -82,7 +82,7 @@ async def test_nothing_is_asked_while_events_are_kept_for_ever(database: str) ->
 
 
 async def test_one_node_is_enough(database: str) -> None:
-    """While another node prunes, this one leaves it at that."""
+    """While another node prunes, this one does nothing."""
     async with gatehouse(database) as house:
         await fill(house)
         async with house.view().acquire() as other, other.transaction():
@@ -94,8 +94,8 @@ async def test_one_node_is_enough(database: str) -> None:
         assert await minutes.left() == [4, 5]
 
 
-async def test_a_failure_is_told_and_tried_again(database: str, shared_postgres: Postgres) -> None:
-    """What keeps it from pruning is told, and the next minute tries again."""
+async def test_a_failure_is_logged_and_retried(database: str, shared_postgres: Postgres) -> None:
+    """An error is logged, and the next minute tries again."""
     async with gatehouse(database) as house:
         await fill(house)
         name = database.rpartition("/")[2]
@@ -111,7 +111,7 @@ async def test_a_failure_is_told_and_tried_again(database: str, shared_postgres:
 
 
 async def test_a_long_log_with_nothing_due_is_not_read(database: str) -> None:
-    """Neither where the first event is young nor where it alone is old: the cost is that of what is deleted."""
+    """The cost depends on the deleted events only, whether the first event is recent or the only old one."""
     async with gatehouse(database) as house:
         await fill(house)
         view = house.view()

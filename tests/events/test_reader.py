@@ -99,7 +99,7 @@ async def test_a_page_of_large_events_is_bounded_by_its_bytes(
 
 
 async def test_what_an_earlier_sharding_applied_is_left_out() -> None:
-    """By the previous of the checkpoint, until they are passed."""
+    """Events up to the positions of an earlier sharding are not applied again."""
     log = Notebook(range(1, 21))
     reader = Reader(Shard("view", 0, 1), (), batch=10)
     reader.seek(Checkpoint(2, 0, (PreviousSharding(2, (8, 2)),)))

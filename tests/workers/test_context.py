@@ -1,4 +1,4 @@
-"""`ctx.sleep`: the clock's, cut short by the stop, and a safe place to end."""
+"""`ctx`: `ctx.sleep` by the injected clock, ended early by the stop; read-only settings."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ async def test_the_stop_ends_it_early() -> None:
     assert ctx.stopping
 
 
-async def test_one_that_begins_after_the_stop_ends_the_worker() -> None:
-    """A sleep that begins when the worker is to stop is where it is cancelled."""
+async def test_a_sleep_after_the_stop_ends_the_worker() -> None:
+    """A sleep that begins after the stop is cancelled."""
     _, stop, ctx = make()
     stop.set()
     task = start(ctx.sleep(0))
@@ -85,8 +85,8 @@ async def test_a_timeout_at_the_same_time_counts() -> None:
         await task
 
 
-async def test_the_stop_in_the_turn_in_which_it_wakes() -> None:
-    """A stop between the timer's end and the worker's next step cuts nothing that comes later."""
+async def test_a_stop_in_the_same_loop_iteration_as_the_wake_up() -> None:
+    """A stop between the timer's end and the worker's next step cancels nothing that comes later."""
     clock, stop, ctx = make()
     after: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Importing the users' functions: every fault is told plainly, and none hangs or ends the daemon."""
+"""Importing the users' functions: every fault is reported, and none hangs or ends the daemon."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_what_can_be_a_worker(folder: Path) -> None:
     assert functions["w0"] is sys.modules[module].work
 
 
-async def test_where_workers_are_imported_from(folder: Path) -> None:
+async def test_the_import_path(folder: Path) -> None:
     """The folders come after the standard library and before what is installed, each once and in their order."""
     own = [folder / "a", folder / "site-packages", folder / "c"]
     before = [*sys.path]
@@ -91,15 +91,15 @@ async def test_where_workers_are_imported_from(folder: Path) -> None:
     assert sys.path == [*before[:first], *map(str, (own[0], own[1], own[2])), *before[first:]]
 
 
-async def test_where_workers_are_imported_from_without_packages(folder: Path) -> None:
-    """Where nothing is installed the folders come last."""
+async def test_the_import_path_without_installed_packages(folder: Path) -> None:
+    """If no packages are installed, the folders come last."""
     sys.path[:] = bare = [entry for entry in sys.path if not entry.endswith("packages")]
     await import_handlers([], python_path=[folder], source="app.toml", clock=SystemClock())
     assert sys.path == [*bare, str(folder)]
 
 
-async def test_a_module_of_ones_own_comes_before_an_installed_one(folder: Path) -> None:
-    """An installed package of the same name does not take the place of a worker's module; one of Python's does."""
+async def test_an_own_module_comes_before_an_installed_one(folder: Path) -> None:
+    """A worker's module shadows an installed package of the same name, but not the standard library."""
     for name in ("iniconfig", "sched"):
         write(folder, name, "async def work(ctx): ...\n")
         sys.modules.pop(name, None)
@@ -125,8 +125,8 @@ async def test_a_module_of_ones_own_comes_before_an_installed_one(folder: Path) 
         ("explosive", "raised SystemExit: 9"),
     ],
 )
-async def test_what_cannot(folder: Path, name: str, says: str) -> None:
-    """Anything else is told as what it is."""
+async def test_what_cannot_be_a_worker(folder: Path, name: str, says: str) -> None:
+    """The fault says what was found instead."""
     module = write(folder, "good_faults", GOOD)
     (problem,) = await problems(folder, f"{module}:{name}")
     assert problem.startswith("workers.w0.run: ")
@@ -135,7 +135,7 @@ async def test_what_cannot(folder: Path, name: str, says: str) -> None:
 
 
 async def test_what_a_projection_takes(folder: Path) -> None:
-    """A projection's function takes the context and the events; one that takes the context alone is told so."""
+    """A projection's function takes the context and the events; a fault says so if it takes the context alone."""
     module = write(folder, "views", GOOD)
     names = ["pair", "optional"]
     specs = [projection(f"w{n}")._replace(run=f"{module}:{name}") for n, name in enumerate(names)]
@@ -153,7 +153,7 @@ async def test_what_a_projection_takes(folder: Path) -> None:
 
 
 async def test_one_function_for_a_service_and_a_projection(folder: Path) -> None:
-    """Each worker is judged by its own kind."""
+    """Each worker is checked by its own kind."""
     module = write(folder, "both", GOOD)
     specs = [service()._replace(run=f"{module}:pair"), projection()._replace(run=f"{module}:pair")]
     with pytest.raises(ConfigError) as caught:
@@ -181,7 +181,7 @@ async def test_an_import_that_fails(folder: Path, text: str, says: str) -> None:
     assert "hunter2" not in problem
 
 
-async def test_all_faults_are_told_together(folder: Path) -> None:
+async def test_all_faults_are_reported_together(folder: Path) -> None:
     """A module that is missing, one in a missing package, a wrong syntax: each worker has its fault."""
     found = await problems(folder, "not_there:work", "not_there.inner:work", "no-colon", ":x", "a..b:x")
     assert "there is no module 'not_there'" in found[0]
@@ -190,7 +190,7 @@ async def test_all_faults_are_told_together(folder: Path) -> None:
 
 
 async def test_an_import_that_hangs(folder: Path) -> None:
-    """The deadline names the worker, the module and the place; what could not be reached says why."""
+    """The fault names the module and the place; workers that came later say why they were not imported."""
     release = threading.Event()
     sys.modules["release_of_the_test"] = holder = type(sys)("release_of_the_test")
     holder.release = release  # type: ignore[attr-defined]
@@ -200,13 +200,13 @@ async def test_an_import_that_hangs(folder: Path) -> None:
     finally:
         release.set()
         del sys.modules["release_of_the_test"]
-    assert "importing 'hanging' has not ended after 300ms; it stands at" in found[0]
+    assert "importing 'hanging' has not ended after 300ms; it is at" in found[0]
     assert "hanging.py:3" in found[0]
     assert "worker 'w0' came first" in found[1]
 
 
 async def test_an_imported_module_is_not_executed_again(folder: Path) -> None:
-    """A reload uses what Python has imported."""
+    """A reload uses the modules that Python has imported."""
     module = write(
         folder, "counted", "import sys\nsys.counted = getattr(sys, 'counted', 0) + 1\nasync def f(ctx): ...\n"
     )

@@ -1,4 +1,4 @@
-"""When ticks are due: at a distance, and by cron."""
+"""When ticks are due: at an interval, and by cron."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 
 class SettableClock(FakeClock):
-    """A clock whose wall time somebody may set."""
+    """A clock whose wall time can be set."""
 
     shift = timedelta(0)
 
@@ -40,7 +40,7 @@ class SettableClock(FakeClock):
 
 
 def ticks(schedule: CronSchedule, clock: SettableClock, *, duration: timedelta, zone: tzinfo = UTC) -> list[str]:
-    """Return the local times at which ticks begin within `duration`, waiting as a runner does."""
+    """Return the local times at which ticks begin within `duration`, waiting as a worker instance does."""
     found, end_s = [], clock.now_s() + duration.total_seconds()
     while clock.now_s() < end_s:
         delay_s = schedule.delay_s()
@@ -61,8 +61,8 @@ def cron(
 
 
 @given(st.floats(0, 1e5), st.floats(0.001, 1e4), st.floats(0, 1e5))
-def test_the_next_tick_is_ahead_and_not_farther_than_a_distance(due_s: float, every_s: float, late_s: float) -> None:
-    """However late a tick begins, exactly one follows within one distance: no burst."""
+def test_the_next_tick_is_within_one_interval(due_s: float, every_s: float, late_s: float) -> None:
+    """However late a tick begins, exactly one follows within one interval: no burst."""
     now_s = due_s + late_s
     following_s = next_due_s(due_s, every_s, now_s=now_s)
     assert now_s < following_s <= now_s + every_s
@@ -71,24 +71,24 @@ def test_the_next_tick_is_ahead_and_not_farther_than_a_distance(due_s: float, ev
 
 
 def test_small_delays_do_not_add_up() -> None:
-    """A tick that begins a little late does not move the ones after it."""
+    """A tick that begins a little late does not delay the following ones."""
     assert next_due_s(100.0, 10.0, now_s=100.003) == 110.0
 
 
 @pytest.mark.parametrize(("immediate", "delay_s"), [(True, 0.0), (False, 30.0)])
 def test_the_first_tick(immediate: bool, delay_s: float) -> None:
-    """The first tick comes at once or after one distance."""
+    """The first tick comes at once or after one interval."""
     assert EverySchedule(30.0, immediate=immediate, clock=FakeClock()).delay_s() == delay_s
 
 
 def test_cron_ticks() -> None:
-    """A tick begins at each instant that the expression names."""
+    """A tick begins at each time that the expression names."""
     clock, schedule = cron("*/20 * * * *", datetime(2026, 1, 1, 0, 5, tzinfo=UTC))
     assert ticks(schedule, clock, duration=timedelta(hours=1)) == ["01 00:20", "01 00:40", "01 01:00"]
 
 
 def test_cron_immediate() -> None:
-    """With `immediate` one tick comes at once, and then those of the expression."""
+    """With `immediate` one tick comes at once, then the ticks of the expression."""
     clock, schedule = cron("0 * * * *", datetime(2026, 1, 1, 0, 5, tzinfo=UTC), immediate=True)
     assert ticks(schedule, clock, duration=timedelta(hours=1)) == ["01 00:05", "01 01:00"]
 
@@ -113,14 +113,14 @@ def test_cron_in_autumn() -> None:
 
 
 def test_cron_asked_within_the_repeated_hour() -> None:
-    """In the second of the two hours, the first one's time is over."""
+    """In the second of the two hours, the time in the first one is over."""
     second = datetime(2026, 10, 25, 2, 10, tzinfo=BERLIN, fold=1)
     clock, schedule = cron("30 2 * * *", second, zone=BERLIN)
     assert ticks(schedule, clock, duration=timedelta(days=1, hours=1), zone=BERLIN) == ["26 02:30"]
 
 
 def test_a_pause_over_a_clock_put_back_repeats_nothing() -> None:
-    """What was done before the clock went back stays done when the worker goes on after a pause."""
+    """Ticks that were done before the clock went back are not repeated when the worker resumes."""
     clock, schedule = cron("*/10 * * * *", datetime(2026, 1, 1, 11, 59, tzinfo=UTC))
     assert ticks(schedule, clock, duration=timedelta(minutes=62))[-1] == "01 13:00"
     clock.shift = timedelta(hours=-1)
@@ -140,7 +140,7 @@ def test_a_clock_put_back_a_little_repeats_nothing(back_s: float) -> None:
     assert len({*before, *after}) == len(before) + len(after)
 
 
-def test_a_clock_put_back_a_year_goes_on() -> None:
+def test_a_clock_put_back_a_year_starts_again() -> None:
     """A machine that woke up in the future does not wait a year for its next tick."""
     clock, schedule = cron("0 * * * *", datetime(2027, 1, 1, 0, 5, tzinfo=UTC))
     ticks(schedule, clock, duration=timedelta(hours=2))

@@ -61,7 +61,7 @@ class CheckpointWriter:
         self._context = context
         self._lease = lease
         self._checkpoint: Checkpoint | None = None
-        # Where the checkpoint stands if the answer to a COMMIT was lost.
+        # The position if the answer to a COMMIT was lost.
         self._uncertain_position: int | None = None
         self.written_s = context.clock.now_s()
         self.connection_lost = False

@@ -1,4 +1,4 @@
-"""A checkpoint that is moved from outside, the lag and its entries, and a log that moves to another cluster."""
+"""A checkpoint that is moved from outside, the entries about lag, and a dump that is restored elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def _reset(dsn: str, to: int = 0) -> None:
 
 
 async def test_a_reset_rebuilds_while_events_come_in(database: str) -> None:
-    """From the beginning, with live events all the while: everything exactly once after the reset, and in order."""
+    """After a reset every event is applied again, exactly once and in order, while new ones come in."""
     async with stage(database) as st:
         await st.append_many(3_000)
         await st.play(Seen(), batch=50)
@@ -45,7 +45,7 @@ async def test_a_reset_rebuilds_while_events_come_in(database: str) -> None:
 
 
 async def test_an_idle_projection_notices_a_reset(database: str) -> None:
-    """Nobody has to append for that."""
+    """It does so without a new event."""
     async with stage(database) as st:
         await st.append_many(10)
         positions = await appended(st)
@@ -58,8 +58,8 @@ async def test_an_idle_projection_notices_a_reset(database: str) -> None:
         assert await seen(st) == positions + positions[7:]
 
 
-async def test_a_reset_amid_a_batch_rolls_it_back(database: str) -> None:
-    """What the batch in flight wrote is gone: the run begins again where the reset says."""
+async def test_a_reset_during_a_batch_rolls_it_back(database: str) -> None:
+    """The batch in progress leaves nothing: the run continues where the reset says."""
     async with stage(database) as st:
         await st.append_many(10)
         positions = await appended(st)
@@ -81,8 +81,8 @@ async def test_a_reset_amid_a_batch_rolls_it_back(database: str) -> None:
         assert handler.batches == [5, 5, 5, 5]
 
 
-async def test_a_reset_to_where_it_stands_changes_nothing(database: str) -> None:
-    """The batch in flight is rolled back and applied again, once."""
+async def test_a_reset_to_the_current_position_changes_nothing(database: str) -> None:
+    """The batch in progress is rolled back and applied again, once."""
     async with stage(database) as st:
         await st.append_many(4)
         positions = await appended(st)
@@ -103,8 +103,8 @@ async def test_a_reset_to_where_it_stands_changes_nothing(database: str) -> None
         assert await seen(st) == positions
 
 
-async def test_what_is_behind_is_told_once_and_when_it_is_over(database: str) -> None:
-    """One entry when the oldest event has waited for `lag_warning`, also amid one long call, and one afterwards."""
+async def test_lag_is_logged_once_and_when_it_is_over(database: str) -> None:
+    """One entry when the oldest event has waited for `lag_warning`, also during one long call, and one afterwards."""
     async with stage(database, clock=HurriedClock()) as st:
         goes_on = asyncio.Event()
 
@@ -128,7 +128,7 @@ async def test_what_is_behind_is_told_once_and_when_it_is_over(database: str) ->
 
 
 async def test_being_held_back_is_a_lag_too(database: str) -> None:
-    """An event behind somebody's open transaction waits, and its waiting counts."""
+    """An event behind an open transaction waits, and that counts as lag."""
     async with stage(database, clock=HurriedClock()) as st:
         await st.play(Seen(), lag_warning_s=5.0)
         other = await asyncpg.connect(database)
@@ -142,7 +142,7 @@ async def test_being_held_back_is_a_lag_too(database: str) -> None:
         await other.close()
 
 
-async def test_no_lag_is_told_where_it_is_not_wanted(database: str) -> None:
+async def test_no_lag_is_logged_if_that_is_off(database: str) -> None:
     """`lag_warning = "0s"` never warns."""
     async with stage(database, clock=HurriedClock()) as st:
         goes_on = asyncio.Event()
@@ -158,10 +158,10 @@ async def test_no_lag_is_told_where_it_is_not_wanted(database: str) -> None:
         assert "projection.lagging" not in st.entries.events
 
 
-async def test_a_dump_restored_into_another_cluster_goes_on(
+async def test_a_dump_restored_into_another_cluster_continues(
     postgres: Postgres, make_postgres: Callable[[], Postgres]
 ) -> None:
-    """Positions, checkpoints, layers and dead letters survive a dump, whatever the other cluster's transaction ids."""
+    """Positions, checkpoints, earlier shardings and dead letters survive a dump and a restore."""
     async with stage(postgres.dsn(), clock=HurriedClock()) as st:
         # The old cluster has come further with its transaction ids than the new one.
         for _ in range(50):

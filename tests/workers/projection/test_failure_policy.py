@@ -49,6 +49,8 @@ def _wrapped(error: BaseException) -> BaseException:
         (_error("55P03"), "handler", FailureCause.TRANSIENT),
         (_error("53300"), "handler", FailureCause.TRANSIENT),
         (_error("53100"), "", FailureCause.TRANSIENT),
+        (_error("58030"), "handler", FailureCause.TRANSIENT),
+        (_error("25006"), "handler", FailureCause.MISUSE),
         (_error("23505"), "handler", FailureCause.HANDLER),
         (_error("57014"), "handler", FailureCause.HANDLER),
         (TransactionMisused(), "handler", FailureCause.MISUSE),
@@ -73,15 +75,33 @@ def test_causes_in_a_circle_are_examined_once() -> None:
     assert classify(first, is_outage=False, connection_ended=False, handler_started=True) is FailureCause.HANDLER
 
 
-def test_a_failing_event_is_tried_again_alone_with_growing_delays() -> None:
+def test_an_error_that_occurs_twice_hides_no_other() -> None:
+    """The search continues behind an error that was seen before."""
+    twice = ValueError()
+    group = ExceptionGroup("several", [_error("40P01"), twice, twice])
+    cause = classify(group, is_outage=False, connection_ended=False, handler_started=True)
+    assert cause is FailureCause.TRANSIENT
+
+
+@pytest.mark.parametrize(("depth", "cause"), [(9_999, FailureCause.TRANSIENT), (10_000, FailureCause.HANDLER)])
+def test_the_search_for_a_cause_ends_after_ten_thousand_errors(depth: int, cause: FailureCause) -> None:
+    """No error of a handler can keep the loop busy for long."""
+    error: BaseException = _error("40P01")
+    for _ in range(depth):
+        outer = ValueError()
+        outer.__cause__ = error
+        error = outer
+    assert classify(error, is_outage=False, connection_ended=False, handler_started=True) is cause
+
+
+def test_a_failing_event_is_retried_alone_with_growing_delays() -> None:
     """It is retried three times more, then it is poison."""
     attempts, delays = Attempts(), []
     for _ in range(MAX_ALONE):
         decision, attempts = decide(FailureCause.HANDLER, attempts, count=1, sample=0.5)
         assert isinstance(decision, RetryAfter)
         delays.append(decision.delay_s)
-    assert delays == sorted(delays)
-    assert 0 < sum(delays) < 5
+    assert delays == pytest.approx([0.1, 0.4, 1.6])
     assert decide(FailureCause.HANDLER, attempts, count=1, sample=0.5)[0] == MarkPoison()
 
 
@@ -93,21 +113,31 @@ def test_some_causes_end_the_run(cause: FailureCause) -> None:
 
 def test_a_transient_problem_is_retried_and_then_fails_the_run() -> None:
     """The same batch is retried, never a smaller one."""
-    attempts = Attempts()
+    attempts, delays = Attempts(), []
     for _ in range(MAX_TRANSIENT):
         decision, attempts = decide(FailureCause.TRANSIENT, attempts, count=100, sample=1.0)
         assert isinstance(decision, RetryAfter)
+        delays.append(decision.delay_s)
+    assert delays == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
     assert decide(FailureCause.TRANSIENT, attempts, count=100, sample=1.0)[0] == FailRun()
 
 
 def test_a_connection_that_is_ended_again_and_again_counts_as_the_handlers_failure() -> None:
     """Only after some retries, and never if the handler was not called."""
-    attempts = Attempts()
+    attempts, delays = Attempts(), []
     for _ in range(MAX_CONNECTION_ENDED):
         decision, attempts = decide(FailureCause.CONNECTION_ENDED, attempts, count=8, sample=1.0)
         assert isinstance(decision, RetryAfter)
+        delays.append(decision.delay_s)
+    assert delays == [0.05, 0.1, 0.2]
     assert decide(FailureCause.CONNECTION_ENDED, attempts, count=8, sample=1.0)[0] == RetrySmaller(4)
     assert decide(FailureCause.CONNECTION_ENDED, attempts, count=0, sample=1.0)[0] == FailRun()
+
+
+@pytest.mark.parametrize(("size", "batch", "next_size"), [(1, 100, 2), (3, 100, 6), (50, 100, 100), (60, 100, 100)])
+def test_the_batch_doubles_after_a_success(size: int, batch: int, next_size: int) -> None:
+    """It grows back to a whole batch as fast as it shrank."""
+    assert next_batch_size(size, batch) == next_size
 
 
 @given(batch=st.integers(1, 1000), poison=st.sets(st.integers(0, 999), max_size=4))

@@ -1,4 +1,4 @@
-"""`ctx.tx`: what a handler may do with it, and what becomes of one that does what it must not."""
+"""`ctx.tx`: what a handler may do with it, and what follows when it does anything else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 async def _fails(st: Stage, handler: Callable[[Any, Sequence[Any]], Awaitable[None]]) -> tuple[Actor, BaseException]:
-    """Give a handler one event, and return what its run ended with; the checkpoint has not moved."""
+    """Give a handler one event, and return the error of its run; check that the checkpoint has not moved."""
     await st.append("s")
     actor = await st.play(handler)
     with pytest.raises(Exception) as caught:  # noqa: PT011 - the caller looks at it
@@ -32,7 +32,7 @@ async def _fails(st: Stage, handler: Callable[[Any, Sequence[Any]], Awaitable[No
 
 
 async def test_everything_that_asyncpg_offers_works_in_it(database: str) -> None:
-    """Statements of every kind, cursors, COPY and savepoints, all of it committed with the checkpoint."""
+    """Statements of every kind, cursors, COPY and savepoints are committed with the checkpoint."""
     async with stage(database) as st:
 
         async def handler(ctx: Any, events: Sequence[Any]) -> None:
@@ -73,7 +73,7 @@ async def test_everything_that_asyncpg_offers_works_in_it(database: str) -> None
      "prepare transaction 'x'", "rollback and chain"],
 )  # fmt: skip
 async def test_a_statement_that_would_end_the_transaction_is_refused(database: str, statement: str) -> None:
-    """Nothing is sent, nothing is moved, and the error says what to write instead."""
+    """No statement is sent, the checkpoint does not move, and the error says what to write instead."""
     async with stage(database) as st:
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:
@@ -87,7 +87,7 @@ async def test_a_statement_that_would_end_the_transaction_is_refused(database: s
 
 
 async def test_every_way_to_send_a_statement_is_guarded(database: str) -> None:
-    """Prepared, with arguments, as a cursor, or the connection's own methods: refused all the same."""
+    """Prepared statements, arguments, cursors and the connection's own methods are refused too."""
     async with stage(database) as st:
         refused: list[str] = []
 
@@ -120,7 +120,7 @@ async def test_every_way_to_send_a_statement_is_guarded(database: str) -> None:
     ["insert into seen (name) values ('behind'); commit", "insert into seen (name) values ('behind'); commit; begin",
      "insert into seen (name) values ('behind'); commit and chain"],
 )  # fmt: skip
-async def test_a_commit_behind_its_back_is_found(database: str, text: str) -> None:
+async def test_a_hidden_commit_is_found(database: str, text: str) -> None:
     """A COMMIT hidden in a longer text: what it committed stays, the checkpoint does not move, nothing is split."""
     async with stage(database) as st:
         calls: list[int] = []
@@ -136,8 +136,8 @@ async def test_a_commit_behind_its_back_is_found(database: str, text: str) -> No
         assert calls == [4]
 
 
-async def test_a_transaction_kept_after_the_return_is_of_no_use(database: str) -> None:
-    """The connection, its statements, cursors and transactions, and `ctx.tx` itself: each raises, also later on."""
+async def test_a_transaction_kept_after_the_return_raises(database: str) -> None:
+    """The connection, its statements, cursors and transactions, and `ctx.tx` itself raise after the call."""
     async with stage(database) as st:
         kept: dict[str, Any] = {}
 
@@ -173,8 +173,8 @@ async def test_a_transaction_kept_after_the_return_is_of_no_use(database: str) -
         assert await st.owner.fetchval("select count(*) from seen") == 0
 
 
-async def test_what_was_kept_does_not_work_in_the_next_batch(database: str) -> None:
-    """Also where the same connection serves both calls: the next batch's transaction is none of its business."""
+async def test_a_kept_transaction_does_not_work_in_the_next_batch(database: str) -> None:
+    """That holds even if both calls use the same connection."""
     async with stage(database) as st:
         kept: list[Any] = []
         refused: list[str] = []
@@ -196,7 +196,7 @@ async def test_what_was_kept_does_not_work_in_the_next_batch(database: str) -> N
 
 
 async def test_a_task_that_still_uses_it_fails_the_batch(database: str) -> None:
-    """A statement of the handler's own task that is under way at its return: rolled back, not moved, said plainly."""
+    """A statement still in progress at the handler's return: the batch is rolled back, and the error says why."""
     async with stage(database) as st:
         tasks: list[asyncio.Task[Any]] = []
 
@@ -214,7 +214,7 @@ async def test_a_task_that_still_uses_it_fails_the_batch(database: str) -> None:
 
 
 async def test_a_task_left_behind_does_not_reach_the_next_batch(database: str) -> None:
-    """A task of one call that goes on using `ctx.tx` during the next one gets errors, and writes nothing."""
+    """A task of one call that uses `ctx.tx` during the next call gets errors, and writes nothing."""
     async with stage(database) as st:
         tasks: list[asyncio.Task[Any]] = []
         goes_on, written = asyncio.Event(), asyncio.Event()
@@ -241,7 +241,7 @@ async def test_a_task_left_behind_does_not_reach_the_next_batch(database: str) -
         assert await st.owner.fetchval("select count(*) from seen") == 0
 
 
-async def test_an_error_that_the_handler_swallowed_is_no_commit(database: str) -> None:
+async def test_a_swallowed_error_does_not_commit(database: str) -> None:
     """A statement failed and the handler returned as if not: the batch fails like any other, down to the event."""
     async with stage(database, clock=HurriedClock()) as st:
         await st.owner.execute("create table even (n int check (n % 2 = 0))")
@@ -264,7 +264,7 @@ async def test_an_error_that_the_handler_swallowed_is_no_commit(database: str) -
 
 
 async def test_a_constraint_that_is_checked_at_commit_is_the_handlers_failure(database: str) -> None:
-    """What only COMMIT finds out counts as the batch's failure: the poison event is found, the rest is applied."""
+    """An error of COMMIT counts as the batch's failure: the poison event is found, the rest is applied."""
     async with stage(database, clock=HurriedClock()) as st:
         await st.owner.execute(
             "create table parent (id int primary key);"
@@ -285,7 +285,7 @@ async def test_a_constraint_that_is_checked_at_commit_is_the_handlers_failure(da
 
 
 async def test_a_savepoint_left_open_is_committed_with_the_rest(database: str) -> None:
-    """A handler that starts a nested transaction and forgets it has written all the same."""
+    """What a handler wrote in a nested transaction that it did not end is kept."""
     async with stage(database) as st:
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:
@@ -299,7 +299,7 @@ async def test_a_savepoint_left_open_is_committed_with_the_rest(database: str) -
 
 
 async def test_events_may_be_appended_in_the_same_transaction(database: str) -> None:
-    """A projection may write events of its own: they commit with its checkpoint, and are read in their turn."""
+    """A projection may append events: they commit with its checkpoint, and are read later."""
     from supervisor import append
 
     async with stage(database) as st:
@@ -318,8 +318,8 @@ async def test_events_may_be_appended_in_the_same_transaction(database: str) -> 
         assert await seen(st) == await appended(st)
 
 
-async def test_a_handler_that_idles_hears_why_the_server_ended_its_transaction(database: str) -> None:
-    """It is no poison: the run ends with a sentence about waiting inside of ctx.tx."""
+async def test_the_error_says_that_the_server_ended_an_idle_transaction(database: str) -> None:
+    """It is no poison: the run ends with an error about waiting while ctx.tx is open."""
     async with stage(database) as st:
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:
@@ -337,8 +337,8 @@ async def test_a_handler_that_idles_hears_why_the_server_ended_its_transaction(d
     ("sql", "says"),
     [("reset all", "reset the settings of ctx.tx"), ("set transaction read only", "read only")],
 )
-async def test_settings_without_which_nothing_can_be_moved_are_a_misuse(database: str, sql: str, says: str) -> None:
-    """The run ends with a sentence about what the handler did; no event is poison, and nothing is kept."""
+async def test_a_reset_of_the_settings_is_a_misuse(database: str, sql: str, says: str) -> None:
+    """The run ends with an error about what the handler did; no event is poison, and nothing is kept."""
     async with stage(database) as st:
 
         async def handler(ctx: Any, events: Sequence[Any]) -> None:
@@ -353,7 +353,7 @@ async def test_settings_without_which_nothing_can_be_moved_are_a_misuse(database
 
 
 async def test_a_write_after_read_only_is_no_poison(database: str) -> None:
-    """It is the handler's mistake, or a standby's refusal, but no event's: the run ends with the server's own error."""
+    """The handler or a standby is the cause, not the event: the run ends with the server's own error."""
     async with stage(database) as st:
 
         async def handler(ctx: Any, events: Sequence[Any]) -> None:
@@ -367,7 +367,7 @@ async def test_a_write_after_read_only_is_no_poison(database: str) -> None:
 @pytest.mark.parametrize("local", ["", "local"])
 @pytest.mark.parametrize("what", ["role", "session authorization"])
 async def test_a_handler_may_take_another_role(database: str, local: str, what: str) -> None:
-    """What row-level security needs: the checkpoint is moved all the same, and nobody else gets the role."""
+    """Row-level security needs that: the checkpoint is moved all the same, and no other batch gets the role."""
     async with stage(database, pool_max=1) as st:
         role = f"reader_{uuid4().hex}"
         await st.owner.execute(f"create role {role}; grant insert on seen to {role}")
@@ -391,8 +391,8 @@ async def test_a_handler_may_take_another_role(database: str, local: str, what: 
             await st.owner.execute(f"drop owned by {role}; drop role {role}")
 
 
-async def test_who_has_the_connections_is_told_by_name(database: str) -> None:
-    """Handlers that use ctx.db beside ctx.tx wait for each other: the entry names the projection that has them all."""
+async def test_the_entry_names_who_holds_the_connections(database: str) -> None:
+    """Handlers that use ctx.db beside ctx.tx wait for each other: the entry names the projection that holds them."""
     async with stage(database, clock=HurriedClock(), pool_max=1) as st:
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:

@@ -61,7 +61,7 @@ async def test_writers_that_overlap_are_no_lag() -> None:
         assert monitor.lag.seconds < 0.2
 
 
-async def test_what_waits_behind_something_that_waited_is_as_old_as_it_is() -> None:
+async def test_the_lag_after_a_long_transaction_is_that_of_the_next_one() -> None:
     """When the first of two long transactions ends, the lag is that of the second, to a sixteenth."""
     clock, reader, monitor = make()
     for second in range(86_400):
@@ -73,7 +73,7 @@ async def test_what_waits_behind_something_that_waited_is_as_old_as_it_is() -> N
     assert len(monitor._samples) < 300
 
 
-async def test_a_log_that_has_become_shorter_begins_anew() -> None:
+async def test_a_shorter_log_starts_the_lag_again() -> None:
     """Events that were unread on a lost server do not age on its promoted standby."""
     clock, _, monitor = make()
     monitor.record(log(50))

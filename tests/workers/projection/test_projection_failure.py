@@ -31,7 +31,7 @@ async def _terminate(st: Stage, pid: int) -> None:
 
 
 async def test_stops_at_the_event_that_it_cannot_apply(database: str) -> None:
-    """The batch is split: what comes before is committed, the event is tried again alone, and then it stands still."""
+    """The batch is split: what comes before is committed, the event is retried alone, then the projection halts."""
     async with stage(database, clock=HurriedClock()) as st:
         await st.append_many(300)
         positions = await appended(st)
@@ -56,7 +56,7 @@ async def test_stops_at_the_event_that_it_cannot_apply(database: str) -> None:
 async def test_an_error_that_is_no_text_for_postgresql_is_poison_too(
     database: str, text: str, kept: str, poison: Any
 ) -> None:
-    """A message with a NUL or half a character is noted, or buried, with these escaped."""
+    """A NUL or a lone surrogate in the message is escaped where it is recorded."""
     async with stage(database, clock=HurriedClock()) as st:
 
         async def handler(_: Any, events: Sequence[Any]) -> None:
@@ -77,8 +77,8 @@ async def test_an_error_that_is_no_text_for_postgresql_is_poison_too(
             assert [tuple(row) for row in rows] == [(positions[1], f"ValueError: {kept}")]
 
 
-class _OfItsOwn(BaseException):
-    """Nothing that anybody expects."""
+class _OwnBaseException(BaseException):
+    """A base exception of the handler's own."""
 
 
 async def _cancel_a_child() -> None:
@@ -92,7 +92,7 @@ async def _exit() -> None:
 
 
 async def _raise_its_own() -> None:
-    raise _OfItsOwn("no")
+    raise _OwnBaseException("no")
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ async def _raise_its_own() -> None:
     [
         (_cancel_a_child, "HandlerBaseException: the handler raised CancelledError"),
         (_exit, "HandlerBaseException: the handler raised SystemExit: 3"),
-        (_raise_its_own, "HandlerBaseException: the handler raised _OfItsOwn: no"),
+        (_raise_its_own, "HandlerBaseException: the handler raised _OwnBaseException: no"),
     ],
 )
-async def test_what_would_end_more_than_the_handler_is_its_failure(database: str, act: Any, error: str) -> None:
-    """A cancellation that nobody asked for, an exit and their kin are split down to the event like any error."""
+async def test_a_base_exception_of_the_handler_is_its_failure(database: str, act: Any, error: str) -> None:
+    """A cancellation from inside, an exit and similar are split down to the event like any error."""
     async with stage(database, clock=HurriedClock()) as st:
         seen_ = Seen()
 
@@ -122,8 +122,8 @@ async def test_what_would_end_more_than_the_handler_is_its_failure(database: str
         assert await seen(st) == [positions[0], positions[2]]
 
 
-async def test_who_is_cancelled_in_the_handler_ends(database: str) -> None:
-    """A cancellation of the worker's own task is nobody's failure, whatever the handler makes of it."""
+async def test_a_cancellation_during_the_handler_ends_the_run(database: str) -> None:
+    """A cancellation of the worker's own task is no failure, whatever the handler does with it."""
     async with stage(database, clock=HurriedClock()) as st:
         begun = asyncio.Event()
 
@@ -134,20 +134,20 @@ async def test_who_is_cancelled_in_the_handler_ends(database: str) -> None:
             try:
                 await asyncio.get_running_loop().create_future()
             except asyncio.CancelledError:
-                raise _OfItsOwn from None
+                raise _OwnBaseException from None
 
         await st.append("s")
         actor = await st.play(handler)
         await begun.wait()
         assert actor.task is not None
         actor.task.cancel()
-        with pytest.raises(_OfItsOwn):
+        with pytest.raises(_OwnBaseException):
             await actor.ended()
         assert st.entries.of("projection.set_back") == []
 
 
-async def test_goes_on_when_the_cause_is_gone(database: str) -> None:
-    """A handler that works again on one of the tries alone: nothing stops, nothing is lost, each is applied once."""
+async def test_continues_when_the_cause_is_gone(database: str) -> None:
+    """The handler works again on a retry alone: the projection continues, and each event is applied once."""
     async with stage(database, clock=HurriedClock()) as st:
         await st.append_many(40)
         failures = iter([True] * 7)
@@ -160,7 +160,7 @@ async def test_goes_on_when_the_cause_is_gone(database: str) -> None:
 
 
 async def test_a_poisoned_event_goes_to_the_dead_letters(database: str) -> None:
-    """With poison = "dead-letter" it is kept there, whole, and everything else is applied."""
+    """With poison = "dead-letter" the whole event is kept there, and everything else is applied."""
     async with stage(database, clock=HurriedClock()) as st:
         await st.append_many(60)
         positions = await appended(st)
@@ -175,8 +175,8 @@ async def test_a_poisoned_event_goes_to_the_dead_letters(database: str) -> None:
         assert (await st.checkpoint())["applied"] == 57
 
 
-async def test_skip_lets_it_go_on_after_the_event(database: str) -> None:
-    """`skip` buries the event at which it stopped; the next run begins after it."""
+async def test_skip_continues_after_the_event(database: str) -> None:
+    """`skip` moves the event to the dead letters; the next run begins after it."""
     async with stage(database, clock=HurriedClock()) as st:
         await st.append_many(5)
         positions = await appended(st)
@@ -192,8 +192,8 @@ async def test_skip_lets_it_go_on_after_the_event(database: str) -> None:
         assert await st.owner.fetchval("select count(*) from supervisor.skip_poison('view')") == 0
 
 
-async def test_a_restart_tries_the_event_again(database: str) -> None:
-    """Once the handler is mended, the next run applies the event, and the note about it goes."""
+async def test_a_restart_retries_the_event(database: str) -> None:
+    """Once the handler is corrected, the next run applies the event, and the record of it is deleted."""
     async with stage(database, clock=HurriedClock()) as st:
         await st.append_many(5)
         handler = Seen(_is(2))
@@ -209,8 +209,8 @@ async def test_a_restart_tries_the_event_again(database: str) -> None:
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "55P03", "53300"])
-async def test_what_passes_by_itself_is_no_poison(database: str, sqlstate: str) -> None:
-    """A deadlock and its kin: the whole batch is tried again, never split, however the handler wraps the error."""
+async def test_a_transient_error_is_no_poison(database: str, sqlstate: str) -> None:
+    """After a deadlock or similar the whole batch is retried, never split, however the handler wraps the error."""
     async with stage(database, clock=HurriedClock()) as st:
         await st.append_many(100)
         calls = 0
@@ -232,8 +232,8 @@ async def test_what_passes_by_itself_is_no_poison(database: str, sqlstate: str) 
         assert (await st.checkpoint())["applied"] == 100
 
 
-async def test_what_never_passes_ends_the_run_and_not_the_projection(database: str) -> None:
-    """After ten tries it is the restart policy's business; the event is not poisoned."""
+async def test_a_transient_error_that_persists_ends_the_run(database: str) -> None:
+    """After ten retries the restart policy decides; the event is no poison."""
     async with stage(database, clock=HurriedClock()) as st:
         await st.append("s")
 
@@ -247,7 +247,7 @@ async def test_what_never_passes_ends_the_run_and_not_the_projection(database: s
 
 
 async def test_a_terminated_work_session_costs_one_batch(database: str) -> None:
-    """pg_terminate_backend on the session that works: the batch is run again, whole, and applied once."""
+    """After pg_terminate_backend on the session the whole batch is run again, and applied once."""
     async with stage(database) as st:
         await st.append_many(50)
         sizes = []
@@ -269,7 +269,7 @@ async def test_a_terminated_work_session_costs_one_batch(database: str) -> None:
 
 
 async def test_a_handler_that_always_ends_its_connection_is_found(database: str) -> None:
-    """An event that has the server end the session again and again is poison in the end."""
+    """An event that makes the server end the session again and again becomes poison."""
     async with stage(database, clock=HurriedClock()) as st:
         await st.append_many(4)
         positions = await appended(st)
@@ -286,7 +286,7 @@ async def test_a_handler_that_always_ends_its_connection_is_found(database: str)
 
 
 async def test_a_commit_whose_answer_is_lost_is_not_repeated(postgres: Postgres) -> None:
-    """The session ends after the COMMIT and before its answer: the checkpoint says that it happened."""
+    """The session ends between the COMMIT and its answer: the checkpoint shows that it was committed."""
     postgres.execute("alter system set synchronous_commit = local")
     async with stage(postgres.dsn()) as st:
         postgres.set_config("synchronous_standby_names", "nobody")
@@ -315,8 +315,8 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated(postgres: Postgres)
         assert st.entries.of("projection.moved") == []
 
 
-async def test_an_outage_ends_the_run_and_counts_for_nothing(postgres: Postgres) -> None:
-    """A server that goes away amid a batch is an outage, not the handler's failure; afterwards nothing is missing."""
+async def test_an_outage_ends_the_run_and_is_no_failure(postgres: Postgres) -> None:
+    """A server that goes away during a batch is an outage, not the handler's failure; afterwards nothing is missing."""
     async with stage(postgres.dsn()) as st:
         await st.append_many(20)
         positions = await appended(st)
@@ -350,8 +350,8 @@ async def test_an_outage_ends_the_run_and_counts_for_nothing(postgres: Postgres)
         await owner.close()
 
 
-async def test_a_cut_connection_on_any_side_loses_nothing(postgres: Postgres) -> None:
-    """Answers are lost, then the connection: the next run goes on exactly where the database says."""
+async def test_a_lost_connection_loses_nothing(postgres: Postgres) -> None:
+    """Answers are lost, then the connection: the next run continues exactly where the database says."""
     with Proxy(postgres.port) as proxy:
         async with stage(postgres.dsn(port=proxy.port)) as st:
             owner = await asyncpg.connect(postgres.dsn())
@@ -382,7 +382,7 @@ async def test_a_cut_connection_on_any_side_loses_nothing(postgres: Postgres) ->
             await owner.close()
 
 
-async def test_a_lease_that_has_passed_on_commits_nothing(database: str) -> None:
+async def test_nothing_commits_under_a_lost_lease(database: str) -> None:
     """The epoch grows while the handler works: the new holder waits for it, and whatever comes later fails."""
     async with stage(database) as st:
         first = await st.append("s")
@@ -413,7 +413,7 @@ async def test_a_lease_that_has_passed_on_commits_nothing(database: str) -> None
 
 
 async def test_nothing_begins_under_a_lease_that_is_known_to_be_lost(database: str) -> None:
-    """The node has found it lost: the run ends without asking the database."""
+    """The node knows that it is lost: the run ends without a statement."""
     async with stage(database) as st:
         handler = Seen()
         actor = await st.play(handler)
@@ -426,7 +426,7 @@ async def test_nothing_begins_under_a_lease_that_is_known_to_be_lost(database: s
 
 
 async def test_a_batch_that_takes_too_long_counts_as_a_failure(database: str) -> None:
-    """`stall_timeout` cancels one call, says where it stood, and finds the event that takes for ever."""
+    """`stall_timeout` cancels one call, logs its stack, and finds the event that takes for ever."""
     async with stage(database) as st:
         await st.append_many(8)
         positions = await appended(st)
@@ -447,8 +447,8 @@ async def test_a_batch_that_takes_too_long_counts_as_a_failure(database: str) ->
         assert ".handler" in st.entries.of("worker.stalled")[0].fields["stack"]
 
 
-async def test_a_call_that_swallows_its_cancellation_has_stalled_all_the_same(database: str) -> None:
-    """A handler that returns as if nothing had happened is too late: nothing of that call is kept."""
+async def test_a_call_that_swallows_its_cancellation_has_stalled_too(database: str) -> None:
+    """If the handler returns normally after the cancellation, nothing of that call is kept."""
     async with stage(database) as st:
         position = await st.append("s")
         calls = 0
@@ -471,7 +471,7 @@ async def test_a_call_that_swallows_its_cancellation_has_stalled_all_the_same(da
 
 
 async def test_a_stop_lets_the_batch_end_and_begins_no_other(database: str) -> None:
-    """What is in flight is committed; the rest waits for the next run."""
+    """The batch in progress is committed; the rest waits for the next run."""
     async with stage(database) as st:
         await st.append_many(30)
         positions = await appended(st)
@@ -494,7 +494,7 @@ async def test_a_stop_lets_the_batch_end_and_begins_no_other(database: str) -> N
 
 
 async def test_an_idle_projection_stops_at_once(database: str) -> None:
-    """Nothing to wait for: the run ends by itself."""
+    """The run ends by itself."""
     async with stage(database) as st:
         actor = await st.play(Seen())
         await st.applied_upto(await st.append("s"))
@@ -504,7 +504,7 @@ async def test_an_idle_projection_stops_at_once(database: str) -> None:
 
 
 async def test_a_cancelled_batch_is_rolled_back_without_waiting(database: str) -> None:
-    """A run that is cancelled amid a batch leaves nothing behind, neither rows nor a session in a transaction."""
+    """A run that is cancelled during a batch leaves nothing behind, neither rows nor a session in a transaction."""
     async with stage(database) as st:
         await st.append("s")
         begun = asyncio.Event()
@@ -530,8 +530,8 @@ async def test_a_cancelled_batch_is_rolled_back_without_waiting(database: str) -
         assert (await st.checkpoint())["position"] == 0
 
 
-async def test_a_cancelled_batch_does_not_wait_for_a_peer_that_is_gone(postgres: Postgres) -> None:
-    """Nothing comes back from the server any more: the run ends at once all the same, for its lease has to go."""
+async def test_a_cancelled_batch_does_not_wait_for_a_frozen_server(postgres: Postgres) -> None:
+    """The server does not answer: the run ends at once all the same, because its lease has to be released."""
     with Proxy(postgres.port) as proxy:
         async with stage(postgres.dsn(port=proxy.port)) as st:
             await st.append("s")

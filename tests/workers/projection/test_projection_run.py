@@ -1,4 +1,4 @@
-"""A projection on a real database: what it is given, and when."""
+"""A projection on a real database: which events it is given, and when."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Length:
-    """What a node's look says of the log."""
+    """What a node's snapshot says of the log."""
 
     def __init__(self, head: int) -> None:
         self.head = head
 
 
 async def test_gives_every_event_once_and_in_order(database: str) -> None:
-    """What was there before and what comes later is applied once, in order, and the checkpoint says so."""
+    """Events that exist and events that come later are applied once, in order, and the checkpoint shows it."""
     async with stage(database) as st:
         await st.append_many(1234)
         handler = Seen()
@@ -57,7 +57,7 @@ async def test_an_event_has_what_was_appended(database: str) -> None:
         assert event.at == await st.owner.fetchval("select at from supervisor.event")
 
 
-async def test_goes_on_where_the_checkpoint_stands(database: str) -> None:
+async def test_continues_at_the_checkpoint(database: str) -> None:
     """A later run, under another epoch, begins after what was applied."""
     async with stage(database) as st:
         await st.append_many(10)
@@ -71,7 +71,7 @@ async def test_goes_on_where_the_checkpoint_stands(database: str) -> None:
 
 
 async def test_streams_are_chosen_by_globs(database: str) -> None:
-    """Only events of fitting streams are given, whatever LIKE would make of the other characters."""
+    """Only events of matching streams are given, also if a glob has characters that are special in LIKE."""
     async with stage(database) as st:
         handler = Seen()
         await st.play(handler, streams=("order-*", "a_b", "10%", "x?z", r"back\slash"))
@@ -83,8 +83,8 @@ async def test_streams_are_chosen_by_globs(database: str) -> None:
         assert handler.positions == [*given, last]
 
 
-async def test_rare_events_are_found_without_reading_the_whole_log_at_once(database: str) -> None:
-    """No statement looks at more than a window of positions, and the position moves on over what is not its own."""
+async def test_rare_events_are_found_page_by_page(database: str) -> None:
+    """No statement covers more positions than a page, and the position moves past events of other streams."""
     async with stage(database) as st:
         await st.append_many(45_000, "foreign")
         wanted = await st.append("rare")
@@ -100,8 +100,8 @@ async def test_rare_events_are_found_without_reading_the_whole_log_at_once(datab
         assert (await st.checkpoint())["applied"] == 1
 
 
-async def test_is_woken_by_a_look_when_nobody_notifies(database: str) -> None:
-    """An append without a notification is applied once a look has found the log longer."""
+async def test_a_snapshot_wakes_it_without_a_notification(database: str) -> None:
+    """An append without a notification is applied once a snapshot shows a longer log."""
     async with stage(database) as st:
         handler = Seen()
         await st.play(handler)
@@ -114,8 +114,8 @@ async def test_is_woken_by_a_look_when_nobody_notifies(database: str) -> None:
         assert handler.positions == [first, second]
 
 
-async def test_a_rollback_lets_it_go_on_without_a_notification(database: str) -> None:
-    """Events behind a transaction in flight are held back, and applied soon after it rolls back, which tells nobody."""
+async def test_it_continues_after_a_rollback_without_a_notification(database: str) -> None:
+    """Events behind an open transaction are held back, and applied soon after its rollback, which does not notify."""
     async with stage(database) as st:
         handler = Seen()
         actor = await st.play(handler)
@@ -184,7 +184,7 @@ async def test_the_databases_default_isolation_changes_nothing(database: str) ->
 
 
 async def test_an_idle_projection_costs_no_statements(postgres: Postgres) -> None:
-    """Once it has caught up, nothing is asked until somebody appends."""
+    """Once it has caught up, no statement is sent until the next append."""
     postgres.set_config("log_statement", "all")
     async with stage(postgres.dsn()) as st:
         await st.play(Seen())
@@ -199,8 +199,8 @@ async def test_an_idle_projection_costs_no_statements(postgres: Postgres) -> Non
         assert _statements(postgres) == before
 
 
-async def test_a_backlog_is_read_without_asking_for_the_horizon_again(postgres: Postgres) -> None:
-    """What lies at or below a horizon never changes."""
+async def test_a_backlog_is_read_with_one_horizon(postgres: Postgres) -> None:
+    """Events at or below a horizon never change, so it is not asked for again."""
     async with stage(postgres.dsn()) as st:
         await st.append_many(8_000)
         postgres.set_config("log_statement", "all")
@@ -209,8 +209,8 @@ async def test_a_backlog_is_read_without_asking_for_the_horizon_again(postgres: 
         assert 1 <= len(re.findall(r"pgsupervisor test LOG:.*\n.*supervisor\.horizon", _text(postgres))) <= 2
 
 
-async def test_nothing_is_lost_or_doubled_beside_many_writers(database: str) -> None:
-    """Writers with savepoints, rollbacks and pauses: every committed event once and in order, and no other."""
+async def test_nothing_is_lost_or_doubled_with_many_writers(database: str) -> None:
+    """With savepoints, rollbacks and pauses every committed event is applied once and in order, and no other."""
     async with stage(database) as st:
         await st.play(Seen(), batch=50)
         await asyncio.gather(*(_write(database, 40) for _ in range(12)))
@@ -220,7 +220,7 @@ async def test_nothing_is_lost_or_doubled_beside_many_writers(database: str) -> 
 
 
 async def test_two_projections_do_not_disturb_each_other(database: str) -> None:
-    """Each has its own checkpoint and its own pace."""
+    """Each has its own checkpoint and its own speed."""
     async with stage(database) as st:
         await st.append_many(300)
         await st.play(Seen(), name="fast")
@@ -232,7 +232,7 @@ async def test_two_projections_do_not_disturb_each_other(database: str) -> None:
 
 
 async def test_many_projections_share_a_small_pool(database: str) -> None:
-    """More projections than connections: each has its turn, also while all have a backlog."""
+    """With more projections than connections each gets one in turn, also while all have a backlog."""
     async with stage(database, pool_max=2) as st:
         await st.append_many(2_000)
         names = [f"view{n}" for n in range(9)]

@@ -1,4 +1,4 @@
-"""A projection over several shards, and over another number of them while events come in."""
+"""A projection with several shards, and a change of their number while events come in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 async def _check(st: Stage, name: str = "view") -> None:
-    """Every event once, and those of each stream in order."""
+    """Check that every event was applied once, and those of each stream in order."""
     rows = await st.owner.fetch("select position, stream from seen where name = $1 order by id", name)
     applied = [row["position"] for row in rows]
     assert sorted(applied) == await appended(st)
@@ -57,7 +57,7 @@ class Few:
 
 
 async def test_shards_share_the_streams(database: str) -> None:
-    """Each stream belongs to one shard; together they apply everything, and their checkpoints add up."""
+    """Each stream belongs to one shard; together they apply every event."""
     async with stage(database) as st:
         handlers = [Seen() for _ in range(4)]
         for shard, handler in enumerate(handlers):
@@ -73,8 +73,8 @@ async def test_shards_share_the_streams(database: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_any_number_of_shards_after_any_other(database: str, seed: int) -> None:
-    """Again and again another number of shards, before the former ones have caught up: nothing lost, nothing twice."""
+async def test_any_number_of_shards_can_follow_any_other(database: str, seed: int) -> None:
+    """The number changes again and again before the shards have caught up: nothing is lost or applied twice."""
     rng = Random(seed)
     async with stage(database) as st:
         for _ in range(rng.randint(5, 8)):
@@ -104,7 +104,7 @@ async def _idle(st: Stage, actor: Actor) -> None:
 
 
 async def test_the_number_of_shards_changes_while_events_come_in(database: str) -> None:
-    """Two nodes, 4 shards, then 2, then 3, writers all the while: once each, in order per stream, at full speed."""
+    """On two nodes, with 4 shards, then 2, then 3: each event once, in order per stream, at full speed."""
     async with stage(database) as st:
         ends = asyncio.Event()
         writers = [asyncio.create_task(_write(database, ends, Random(n))) for n in range(4)]
@@ -123,7 +123,7 @@ async def test_the_number_of_shards_changes_while_events_come_in(database: str) 
             await st.until(has_moved)
             if shards != 3:
                 # The next number is laid out while these still work; each is fenced out, at whatever it does.
-                lost += await _displace(st, actors)
+                lost += await _reshard(st, actors)
         ends.set()
         await asyncio.gather(*writers)
         await _through(st)
@@ -131,8 +131,8 @@ async def test_the_number_of_shards_changes_while_events_come_in(database: str) 
         assert len(lost) == 6
 
 
-async def _displace(st: Stage, actors: list[Actor]) -> list[BaseException]:
-    """Lay out anew under the workers' feet, as a node does that was reloaded, and return what they ended with."""
+async def _reshard(st: Stage, actors: list[Actor]) -> list[BaseException]:
+    """Reshard while the workers run, as a reloaded node does, and return the errors of their runs."""
     shards = actors[0].work._context.shard.shards
     await st.owner.fetchval("select supervisor.lay_out('view', $1)", 2 if shards == 4 else 3)
     errors: list[BaseException] = []
@@ -157,8 +157,8 @@ async def _write(dsn: str, ends: asyncio.Event, rng: Random) -> None:
     await connection.close()
 
 
-async def test_a_node_that_was_not_reloaded_stands_aside(database: str) -> None:
-    """Its shards are fenced out; when they have leases again they find the new layout, and say so once and clearly."""
+async def test_a_node_that_was_not_reloaded_does_not_run(database: str) -> None:
+    """Its shards are fenced out; when they have leases again they find the new number of shards, and log it once."""
     async with stage(database) as st:
         old, new = ShardingClaims(), ShardingClaims()
         handler = Seen()
@@ -168,7 +168,7 @@ async def test_a_node_that_was_not_reloaded_stands_aside(database: str) -> None:
         await st.until(lambda: _is_laid_out(st, 3))
         for n in range(8):
             await st.append(f"s{n}")
-        # Whichever it meets first, the fence or the other layout.
+        # The fence or the resharding, whichever comes first.
         with pytest.raises((LeaseLost, Displaced)):
             await actor.ended()
         await actor.start()
@@ -186,8 +186,8 @@ async def test_a_node_that_was_not_reloaded_stands_aside(database: str) -> None:
         await st.until(lambda: _is_laid_out(st, 2))
 
 
-async def test_an_idle_shard_notices_that_it_was_displaced(database: str) -> None:
-    """Nothing needs to be appended for that: the layout rings."""
+async def test_an_idle_shard_notices_a_resharding(database: str) -> None:
+    """It does so without a new event: the resharding notifies."""
     async with stage(database) as st:
         actor = await st.play(Seen(), shards=2)
         await st.until(lambda: _is_laid_out(st, 2))
@@ -197,8 +197,8 @@ async def test_an_idle_shard_notices_that_it_was_displaced(database: str) -> Non
             await actor.ended()
 
 
-async def test_a_layout_waits_for_a_stuck_transaction_and_says_so(database: str) -> None:
-    """A batch in flight of a former shard is waited for, with one entry, and nobody queues behind who waits."""
+async def test_a_resharding_waits_for_a_stuck_transaction(database: str) -> None:
+    """It waits for a batch of a former shard, logs that once, and does not block other sessions meanwhile."""
     async with stage(database) as st:
         begun, goes_on = asyncio.Event(), asyncio.Event()
 
@@ -224,15 +224,15 @@ async def test_a_layout_waits_for_a_stuck_transaction_and_says_so(database: str)
 
 
 async def test_the_newest_configuration_wins_whoever_runs_first(database: str) -> None:
-    """A node that stood by since before another was reloaded does not undo the new layout when its turn comes."""
+    """A node that was on standby since before another was reloaded does not undo that when it gets the lease."""
     async with stage(database) as st:
-        stood_by = st.cast(Seen(), shards=1, claims=ShardingClaims())
+        standby = st.cast(Seen(), shards=1, claims=ShardingClaims())
         await asyncio.sleep(0.05)
         await st.play(Seen(), shards=4, claims=ShardingClaims())
         await st.until(lambda: _is_laid_out(st, 4))
-        await stood_by.start()
+        await standby.start()
         with pytest.raises(Displaced, match="uses 4"):
-            await stood_by.ended()
+            await standby.ended()
         assert await _is_laid_out(st, 4)
         # Of two that were configured before they ran, too.
         older, newer = st.cast(Seen(), shards=2, claims=ShardingClaims()), None
@@ -244,8 +244,8 @@ async def test_the_newest_configuration_wins_whoever_runs_first(database: str) -
         await st.until(lambda: _is_laid_out(st, 3))
 
 
-async def test_another_database_is_laid_out_too(database: str) -> None:
-    """A run on a database that does not know the projection begins there, though its daemon had laid it out before."""
+async def test_another_database_is_sharded_too(database: str) -> None:
+    """A database that does not know the projection is sharded, though the daemon had sharded another one before."""
     async with stage(database) as st:
         actor = await st.play(Seen(), shards=2)
         await st.until(lambda: _is_laid_out(st, 2))
@@ -255,7 +255,7 @@ async def test_another_database_is_laid_out_too(database: str) -> None:
         await st.until(lambda: _is_laid_out(st, 2))
 
 
-async def test_a_layout_that_has_to_wait_ends_with_its_worker(database: str) -> None:
+async def test_a_waiting_resharding_ends_with_its_worker(database: str) -> None:
     """A stop ends the wait for a stuck transaction."""
     async with stage(database) as st:
         begun = asyncio.Event()
@@ -275,8 +275,8 @@ async def test_a_layout_that_has_to_wait_ends_with_its_worker(database: str) -> 
         await asyncio.wait({former.task})
 
 
-async def test_many_nodes_lay_out_at_once(database: str) -> None:
-    """Ten daemons that start in one instant make one layout, and none sees an error."""
+async def test_many_nodes_shard_at_once(database: str) -> None:
+    """Ten daemons that start at the same time create the shards once, without an error."""
     async with stage(database, pool_max=20) as st:
         for n in range(10):
             await st.append(f"s{n}")
@@ -287,8 +287,8 @@ async def test_many_nodes_lay_out_at_once(database: str) -> None:
         assert await st.owner.fetchval("select count(*) from supervisor.checkpoint") == 10
 
 
-async def test_a_dead_letter_does_not_forget_what_earlier_layouts_applied(database: str) -> None:
-    """An event is buried right after a change of the number of shards: those behind it are still applied once each."""
+async def test_a_dead_letter_keeps_what_earlier_shardings_applied(database: str) -> None:
+    """After a resharding an event goes to the dead letters: the events behind it are still applied once each."""
     async with stage(database, clock=HurriedClock()) as st:
         for n in range(40):
             await st.append(f"s{n % 8}", n=n)
@@ -304,7 +304,7 @@ async def test_a_dead_letter_does_not_forget_what_earlier_layouts_applied(databa
         assert sorted(await seen(st)) == [position for position in await appended(st) if position != bad]
 
 
-async def test_a_reset_forgets_what_earlier_layouts_applied(database: str) -> None:
+async def test_a_reset_forgets_what_earlier_shardings_applied(database: str) -> None:
     """After a reset every event is applied again, also one that a former shard had applied beyond the checkpoint."""
     async with stage(database) as st:
         for n in range(40):
@@ -323,8 +323,8 @@ async def test_a_reset_forgets_what_earlier_layouts_applied(database: str) -> No
         await _check(st)
 
 
-async def test_a_projection_that_was_deleted_begins_again(database: str) -> None:
-    """Its row is gone: the running shard lays it out anew, says so, and applies everything from the beginning."""
+async def test_a_deleted_projection_begins_again(database: str) -> None:
+    """The running shard creates its row again, logs that, and applies everything from the beginning."""
     async with stage(database) as st:
         await st.play(Seen())
         await st.applied_upto(await st.append("s"))
@@ -335,8 +335,8 @@ async def test_a_projection_that_was_deleted_begins_again(database: str) -> None
         assert st.entries.of("projection.displaced") == []
 
 
-async def test_a_deleted_checkpoint_is_made_anew(database: str) -> None:
-    """The row of one shard is gone: that shard begins again and says so, the other does not notice."""
+async def test_a_deleted_checkpoint_is_created_again(database: str) -> None:
+    """That shard begins again and logs it; the other one does not notice."""
     async with stage(database) as st:
         for shard in range(2):
             await st.play(Seen(), shard=shard, shards=2)
@@ -353,7 +353,7 @@ async def test_a_deleted_checkpoint_is_made_anew(database: str) -> None:
 
 
 async def test_shards_change_although_a_checkpoint_was_deleted(database: str) -> None:
-    """A layout over another number counts a missing row as one at the beginning: nothing is lost, nothing fails."""
+    """A resharding takes a missing row for a checkpoint at the beginning: nothing is lost, nothing fails."""
     async with stage(database) as st:
         for n in range(20):
             await st.append(f"s{n}")
@@ -367,8 +367,8 @@ async def test_shards_change_although_a_checkpoint_was_deleted(database: str) ->
         await st.until(lambda: _has_seen(st, 20 + own))
 
 
-async def test_a_reset_makes_deleted_checkpoints_anew(database: str) -> None:
-    """It begins where the reset says, not from the start."""
+async def test_a_reset_creates_deleted_checkpoints_again(database: str) -> None:
+    """The shard begins where the reset says, not at the start."""
     async with stage(database) as st:
         await st.owner.fetchval("select supervisor.lay_out('view', 2)")
         await st.append_many(5)
@@ -377,8 +377,8 @@ async def test_a_reset_makes_deleted_checkpoints_anew(database: str) -> None:
         assert await st.owner.fetchval("select array_agg(position) from supervisor.checkpoint") == [4, 4]
 
 
-async def test_who_runs_again_has_no_new_say_until_a_person_configures_it(database: str) -> None:
-    """New work of a daemon that stood aside stands aside again; after `renew`, as a restart does, it lays out."""
+async def test_a_node_has_no_new_claim_until_an_operator_configures_it(database: str) -> None:
+    """After a conflict new work has the same old claim; after `touch`, which a restart calls, it reshards."""
     async with stage(database) as st:
         old = ShardingClaims()
         actor = await st.play(Seen(), shards=2, claims=old)

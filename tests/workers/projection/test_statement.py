@@ -24,6 +24,7 @@ from supervisor.workers.projection.statement import transaction_command
         ("prepare transaction 'x'", "PREPARE TRANSACTION"),
         ("prepare/**/transaction 'x'", "PREPARE TRANSACTION"),
         (";; commit", "COMMIT"),
+        (";commit", "COMMIT"),
         ("-- rollback to a\ncommit", "COMMIT"),
         ("/* select */commit", "COMMIT"),
         ("/* a /* b */ c */ -- d\n /**/ commit", "COMMIT"),
@@ -39,6 +40,8 @@ from supervisor.workers.projection.statement import transaction_command
         ("execute commit", None),
         ("select 'commit'", None),
         ("commits", None),
+        ("X commit", None),
+        ("prepare X transaction", None),
         ("commit_all()", None),
         ("beginning", None),
         ("call commit()", None),
@@ -51,6 +54,6 @@ from supervisor.workers.projection.statement import transaction_command
         ("-- commit", None),
     ],
 )
-def test_only_what_begins_or_ends_a_transaction_is_named(sql: str, command: str | None) -> None:
-    """By its first statement alone, whatever comments, blanks and semicolons stand before it."""
+def test_only_commands_that_begin_or_end_a_transaction_are_named(sql: str, command: str | None) -> None:
+    """Only the first statement counts, whatever comments, blanks and semicolons come before it."""
     assert transaction_command(sql) == command
