@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from supervisor.errors import SupervisorError
+from supervisor.journal import worker_logger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -59,8 +60,6 @@ class Context:
     def log(self) -> Any:
         """A structlog logger bound to the worker."""
         if self._log is None:
-            from supervisor.journal import worker_logger  # noqa: PLC0415 - ten thousand workers may never log
-
             self._log = worker_logger(self._spec.name)
         return self._log
 
@@ -124,7 +123,7 @@ class Context:
             LeaseLost: The lease is lost; nothing has been written.
         """
         if self._tenure is not None:
-            # Daemons without leases do not load the room for them.
+            # A daemon without leases does not load the package for them.
             from supervisor.workers.fenced_transaction import fenced_transaction  # noqa: PLC0415
 
             async with fenced_transaction(self.db, self._tenure, self._lease) as connection:

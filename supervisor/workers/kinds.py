@@ -87,7 +87,7 @@ def _function_work(services: Services, spec: WorkerSpec, handler: Any, schedule:
 
 
 def _projection(services: Services, spec: WorkerSpec, handler: Any, index: int) -> Work:
-    # Daemons without projections do not load the room for them, nor that for events.
+    # A daemon without projections does not load these packages.
     from supervisor.events.shard import Shard, lease_name  # noqa: PLC0415
     from supervisor.workers.projection.shard_context import ShardContext  # noqa: PLC0415
     from supervisor.workers.projection.work import ProjectionWork  # noqa: PLC0415
