@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.config.model import Server
 from supervisor.database.embedded import EmbeddedServer, lock_folder
-from supervisor.database.revival import keep_running
+from supervisor.database.revival import supervise
 from supervisor.database.server_program import find_programs
 from supervisor.database.state_lock import GIVE_UP_S, StateLock
 from supervisor.errors import ConfigError, ConfigFault, EmbeddedDatabaseMisconfigured
@@ -54,7 +54,7 @@ async def _open(daemon: Daemon, target: EmbeddedStore, enter: Callable[[str], No
     daemon.store = store
     await store.start()
     log_event("store.started", path=str(store.path), took_s=round(daemon.clock.now_s() - began_s, 3))
-    daemon.tasks.start(keep_running(store, clock=daemon.clock), name="embedded PostgreSQL")
+    daemon.tasks.start(supervise(store, clock=daemon.clock), name="embedded PostgreSQL")
     return Server(store.dsn, source="the embedded store")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
-from supervisor.database.endpoint import Endpoint, Route, route_of, secrets_of
+from supervisor.database.endpoint import ConnectTargets, Endpoint, parse_targets, secrets_of
 from supervisor.database.error_class import ErrorClass, Failure, connect_failure
 from supervisor.journal import register_secret
 
@@ -49,7 +49,7 @@ class Connector(NamedTuple):
     """
 
     dsn: str
-    route: Route
+    targets: ConnectTargets
     connect_timeout_s: float
     command_timeout_s: float
     application_name: str
@@ -57,7 +57,7 @@ class Connector(NamedTuple):
 
     async def connect(self, endpoint: Endpoint, **options: Any) -> asyncpg.Connection:
         """Open a connection to one host, or raise what the driver raises."""
-        settings = {} if self.route.application_name else {"application_name": self.application_name}
+        settings = {} if self.targets.application_name else {"application_name": self.application_name}
         if self.cached_statements is not None:
             options["statement_cache_size"] = self.cached_statements
         try:
@@ -87,7 +87,7 @@ def connector_for(server: Server, config: DatabaseConfig, *, name: str) -> Conne
     for secret in secrets_of(dsn, os.environ):
         register_secret(secret)
     return Connector(
-        dsn, route_of(dsn, os.environ), config.connect_timeout_s, config.command_timeout_s, f"pgsupervisor {name}"
+        dsn, parse_targets(dsn, os.environ), config.connect_timeout_s, config.command_timeout_s, f"pgsupervisor {name}"
     )
 
 
@@ -103,20 +103,20 @@ def _keep_alive(connection: asyncpg.Connection) -> None:
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
 
 
-async def attempt(dialer: Connector) -> Connected | list[Failure]:
+async def connect_any_host(dialer: Connector) -> Connected | list[Failure]:
     """Try every host of the connection string once.
 
     Returns:
         The first connection that answers a statement, or the failures, at least one.
     """
-    endpoints = dialer.route.endpoints
-    if dialer.route.wanted == "prefer-standby" and len(endpoints) > 1:
-        outcome = await _race(dialer, endpoints, wanted="standby")
-        return outcome if isinstance(outcome, Connected) else await _race(dialer, endpoints, wanted="any")
-    return await _race(dialer, endpoints, wanted=dialer.route.wanted)
+    endpoints = dialer.targets.endpoints
+    if dialer.targets.target_session_attrs == "prefer-standby" and len(endpoints) > 1:
+        outcome = await _race_hosts(dialer, endpoints, wanted="standby")
+        return outcome if isinstance(outcome, Connected) else await _race_hosts(dialer, endpoints, wanted="any")
+    return await _race_hosts(dialer, endpoints, wanted=dialer.targets.target_session_attrs)
 
 
-async def _race(dialer: Connector, endpoints: Sequence[Endpoint], *, wanted: str) -> Connected | list[Failure]:
+async def _race_hosts(dialer: Connector, endpoints: Sequence[Endpoint], *, wanted: str) -> Connected | list[Failure]:
     if len(endpoints) == 1:
         outcome = await _try_one(dialer, endpoints[0], wanted)
         return outcome if isinstance(outcome, Connected) else [outcome]
@@ -127,27 +127,27 @@ async def _race(dialer: Connector, endpoints: Sequence[Endpoint], *, wanted: str
             for endpoint in endpoints:
                 running.append(group.create_task(_try_one(dialer, endpoint, wanted), name=f"dial {endpoint.address}"))
                 await asyncio.wait(running[-1:], timeout=HEAD_START_S)
-                if winner := _first_link(running):
+                if winner := _first_connected(running):
                     break
             while winner is None and (pending := [task for task in running if not task.done()]):
                 await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                winner = _first_link(running)
+                winner = _first_connected(running)
             for task in running:
                 task.cancel()
     finally:
         for task in running:
-            _hang_up_loser(task, winner)
+            _close_loser(task, winner)
     return winner or [outcome for task in running if isinstance(outcome := task.result(), Failure)]
 
 
-def _first_link(tasks: Sequence[asyncio.Task[Connected | Failure]]) -> Connected | None:
+def _first_connected(tasks: Sequence[asyncio.Task[Connected | Failure]]) -> Connected | None:
     for task in tasks:
         if task.done() and not task.cancelled() and isinstance(outcome := task.result(), Connected):
             return outcome
     return None
 
 
-def _hang_up_loser(task: asyncio.Task[Connected | Failure], winner: Connected | None) -> None:
+def _close_loser(task: asyncio.Task[Connected | Failure], winner: Connected | None) -> None:
     if task.done() and not task.cancelled() and task.exception() is None:
         outcome = task.result()
         if isinstance(outcome, Connected) and outcome is not winner:
@@ -161,7 +161,7 @@ async def _try_one(dialer: Connector, endpoint: Endpoint, wanted: str) -> Connec
         return connect_failure(error, address=endpoint.address, limit_s=dialer.connect_timeout_s)
     failure: Failure | None = None
     try:
-        failure = await check(connection, endpoint, dialer)
+        failure = await ping(connection, endpoint, dialer)
     except BaseException:
         connection.terminate()
         raise
@@ -171,7 +171,7 @@ async def _try_one(dialer: Connector, endpoint: Endpoint, wanted: str) -> Connec
     return failure
 
 
-async def check(connection: asyncpg.Connection, endpoint: Endpoint, dialer: Connector) -> Failure | None:
+async def ping(connection: asyncpg.Connection, endpoint: Endpoint, dialer: Connector) -> Failure | None:
     """Ask a connection for a sign of life: None, or what is wrong with it.
 
     A handshake proves little: a proxy may shake hands for a dead server, and a demoted primary stays
@@ -182,8 +182,8 @@ async def check(connection: asyncpg.Connection, endpoint: Endpoint, dialer: Conn
         in_recovery, read_only = await connection.fetchrow(HEARTBEAT, timeout=limit_s)  # type: ignore[misc]
     except Exception as error:  # noqa: BLE001 - whatever it is, this connection did not answer
         return connect_failure(error, address=endpoint.address, limit_s=limit_s)
-    unfit = in_recovery or (read_only and dialer.route.wanted == "read-write")
-    if dialer.route.wants_primary and unfit:
-        reason = f"{endpoint.address} is read-only, and the connection string asks for a {dialer.route.wanted} server"
+    unfit = in_recovery or (read_only and dialer.targets.target_session_attrs == "read-write")
+    if dialer.targets.wants_primary and unfit:
+        reason = f"{endpoint.address} is read-only, and the connection string asks for a {dialer.targets.target_session_attrs} server"
         return Failure(ErrorClass.READ_ONLY, reason, endpoint.address, None, ConnectionError(reason))
     return None

@@ -11,7 +11,7 @@ from supervisor.database.error_class import ErrorClass, may_be_connection_loss
 from supervisor.database.gate import ConnectionMonitor
 from supervisor.database.gate_listener import NullObserver
 from supervisor.database.gate_state import MonitorState
-from supervisor.database.pool import Pool, PoolRetired
+from supervisor.database.pool import Pool, PoolClosed
 from supervisor.database.waiting_pool import WorkerPool
 from supervisor.errors import DatabaseUnavailable
 from supervisor.journal import log_event
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from supervisor.tasks import BackgroundTasks
 
 # An error can surface a little after the outage that caused it.
-_AFTERMATH_S = 5.0
+_LATE_ERRORS_S = 5.0
 # A server that refuses further connections still serves those that it has.
-_SPARES_POOL = {ErrorClass.TOO_MANY_CONNECTIONS, ErrorClass.ACCESS_DENIED}
+_KEEPS_POOL = {ErrorClass.TOO_MANY_CONNECTIONS, ErrorClass.ACCESS_DENIED}
 
 
 class Database:
@@ -44,14 +44,14 @@ class Database:
         rng: Random, tasks: BackgroundTasks,
     ) -> None:  # fmt: skip
         self._name = name
-        self._listener = listener
+        self._observer = listener
         self._clock = clock
         self._rng = rng
         self._tasks = tasks
         self._pool: Pool | None = None
         self._waiting: set[asyncio.Future[None]] = set()
         self.monitor = self.new_monitor(server, config)
-        self.monitor.listener = self
+        self.monitor.observer = self
 
     # What supervision asks
 
@@ -63,12 +63,12 @@ class Database:
     @property
     def exhausted(self) -> Failure | None:
         """Why the pool cannot grow, while it cannot."""
-        return self._pool.starved if self._pool is not None else None
+        return self._pool.exhausted if self._pool is not None else None
 
     async def wait_until_up(self) -> None:
         """Return once the database can be used."""
         while not self.is_up:
-            await self._wait_for_a_move(None)
+            await self._wait_for_change(None)
 
     async def is_outage_error(self, error: BaseException) -> bool:
         """Whether a worker's error is the doing of an outage, now or just over.
@@ -76,13 +76,13 @@ class Database:
         An error that cannot mean a lost connection is answered at once; any other is a suspicion,
         verified by a statement on the gate's own connection.
         """
-        if isinstance(error, (DatabaseUnavailable, PoolRetired)):
+        if isinstance(error, (DatabaseUnavailable, PoolClosed)):
             return True
         if not may_be_connection_loss(error):
             return False
         raised_s = self._clock.now_s()
         is_up = await self.monitor.check_now()
-        return not is_up or self.monitor.disturbed_at_s > raised_s - _AFTERMATH_S
+        return not is_up or self.monitor.last_loss_s > raised_s - _LATE_ERRORS_S
 
     def pool_for(self, stop: StopSignal) -> WorkerPool:
         """Return the pool as one run of a worker sees it."""
@@ -98,7 +98,7 @@ class Database:
         """
         while True:
             pool = await self._usable_pool(stop)
-            with contextlib.suppress(PoolRetired):
+            with contextlib.suppress(PoolClosed):
                 return pool, await pool.acquire(stop)
 
     async def release(self, pool: Pool, connection: Any) -> None:
@@ -109,7 +109,7 @@ class Database:
         while not self.is_up or self._pool is None:
             if stop is not None and stop.is_set:
                 raise DatabaseUnavailable("The worker is to stop, and the database is away.")
-            await self._wait_for_a_move(stop)
+            await self._wait_for_change(stop)
         return self._pool
 
     def _new_pool(self) -> Pool:
@@ -117,9 +117,9 @@ class Database:
 
     def _tell_starved(self, failure: Failure) -> None:
         log_event("pool.starved", reason=failure.reason, error_class=failure.error_class.value, exc=failure.error)
-        self._listener.on_status()
+        self._observer.on_status()
 
-    async def _wait_for_a_move(self, stop: StopSignal | None) -> None:
+    async def _wait_for_change(self, stop: StopSignal | None) -> None:
         """Wait until the gate moves or the worker is to stop."""
         moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(moved)
@@ -141,42 +141,42 @@ class Database:
 
     def on_down(self, failure: Failure, *, told: bool) -> None:
         """Retire the pool with the outage, then pass it on."""
-        if failure.error_class not in _SPARES_POOL:
-            self._retire_pool()
-        self._listener.on_down(failure, told=told)
+        if failure.error_class not in _KEEPS_POOL:
+            self._close_pool()
+        self._observer.on_down(failure, told=told)
 
     def on_up(self, *, told: bool) -> None:
         """Let everybody go on, then pass it on."""
         self.on_reconnected()
-        self._listener.on_up(told=told)
+        self._observer.on_up(told=told)
 
     def on_reconnected(self) -> None:
         """Have a pool of connections to the host that the gate is connected to, and to no other."""
         link = self.monitor.connected
         if self._pool is not None and link is not None and self._pool.endpoint != link.endpoint:
-            self._retire_pool()
+            self._close_pool()
         if self._pool is None:
             self._pool = self._new_pool()
         self._wake_all()
 
     def on_suspect_pool(self) -> None:
         """End the pool's connections: the gate's own was found useless, though another could be made."""
-        self._retire_pool()
+        self._close_pool()
 
     def on_stable(self) -> None:
         """Pass it on."""
-        self._listener.on_stable()
+        self._observer.on_stable()
 
     def on_status(self) -> None:
         """Pass it on."""
-        self._listener.on_status()
+        self._observer.on_status()
 
     def _wake_all(self) -> None:
         for moved in self._waiting:
             if not moved.done():
                 moved.set_result(None)
 
-    def _retire_pool(self) -> None:
+    def _close_pool(self) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.terminate()
@@ -221,8 +221,8 @@ class Database:
         """
         was_up, old_pool = self.is_up, self._pool
         resident, self.monitor.session_owner = self.monitor.session_owner, None
-        self.monitor.listener = NullObserver()
-        self.monitor, gate.listener = gate, self
+        self.monitor.observer = NullObserver()
+        self.monitor, gate.observer = gate, self
         self._pool = self._new_pool()
         if resident is not None:
             self.attach_session(resident)
@@ -230,7 +230,7 @@ class Database:
         if old_pool is not None:
             self._tasks.start(self._drain(old_pool, limit_s), name="pool: drain the old one")
         if not was_up:
-            self._listener.on_up(told=True)
+            self._observer.on_up(told=True)
 
     async def close(self, *, limit_s: float) -> None:
         """Close the pool; whatever has not ended after `limit_s` is ended."""

@@ -49,7 +49,7 @@ class Endpoint(NamedTuple):
         return self.host is None or self.host.startswith("/")
 
 
-class Route(NamedTuple):
+class ConnectTargets(NamedTuple):
     """All that the gate has to know of a connection string.
 
     Attributes:
@@ -59,16 +59,16 @@ class Route(NamedTuple):
     """
 
     endpoints: tuple[Endpoint, ...]
-    wanted: str
+    target_session_attrs: str
     application_name: str | None
 
     @property
     def wants_primary(self) -> bool:
         """Whether a read-only server is of no use."""
-        return self.wanted in ("primary", "read-write")
+        return self.target_session_attrs in ("primary", "read-write")
 
 
-def route_of(dsn: str, environ: Mapping[str, str]) -> Route:
+def parse_targets(dsn: str, environ: Mapping[str, str]) -> ConnectTargets:
     """Take a connection string apart.
 
     Args:
@@ -88,7 +88,7 @@ def route_of(dsn: str, environ: Mapping[str, str]) -> Route:
     endpoints = tuple(Endpoint(host, at or port, ((host, at or port),)) for host, at in hosts)
     probes = () if service else tuple((host, port) for host in _DEFAULT_HOSTS)
     left_to_driver = Endpoint(None, None, probes, service)
-    return Route(endpoints or (left_to_driver,), wanted, query.get("application_name"))
+    return ConnectTargets(endpoints or (left_to_driver,), wanted, query.get("application_name"))
 
 
 def secrets_of(dsn: str, environ: Mapping[str, str]) -> set[str]:
@@ -126,7 +126,7 @@ def _first_port(ports: str | None) -> int:
     return int(first) if first else DEFAULT_PORT
 
 
-async def listening(endpoints: Sequence[Endpoint], *, limit_s: float) -> frozenset[str]:
+async def listening_hosts(endpoints: Sequence[Endpoint], *, limit_s: float) -> frozenset[str]:
     """Return the addresses of the endpoints at which something accepts connections.
 
     This is the cheap check between two attempts: it says nothing, asks nothing and logs nothing on

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from supervisor.database import server_lock
 from supervisor.database.state_lock import StateLock
-from supervisor.database.store_folder import failure, make_parents
+from supervisor.database.store_folder import make_parents, store_error
 from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseMisconfigured
 
 _PREFIX = "pgsupervisor-ephemeral"
@@ -39,7 +39,7 @@ class EphemeralFolder:
             except OSError as error:
                 problem = error
         assert problem is not None  # noqa: S101 - two places, two failures
-        raise failure("make its temporary folder", problem) from problem
+        raise store_error("make its temporary folder", problem) from problem
 
     def remove(self) -> None:
         """Remove the folder, and let go of it."""

@@ -46,7 +46,7 @@ class ErrorClass(Enum):
     """It says nothing about the connection: the statement or the worker is at fault."""
 
 
-_HOPE = {error_class: rank for rank, error_class in enumerate(ErrorClass)}
+_RANK = {error_class: rank for rank, error_class in enumerate(ErrorClass)}
 
 _BY_SQLSTATE = {
     "57P01": ErrorClass.STARTING_UP,  # admin_shutdown
@@ -119,7 +119,7 @@ def _classify_os_error(error: OSError) -> ErrorClass:
             return ErrorClass.NOT_POSTGRES
 
 
-_SUSPICIOUS = {
+_CONNECTION_LOSS = {
     ErrorClass.STARTING_UP,
     ErrorClass.READ_ONLY,
     ErrorClass.DROPPED,
@@ -144,7 +144,7 @@ def may_be_connection_loss(error: BaseException) -> bool:
         if id(current) in seen:
             continue
         seen.add(id(current))
-        if classify(current) in _SUSPICIOUS:
+        if classify(current) in _CONNECTION_LOSS:
             return True
         if isinstance(current, BaseExceptionGroup):
             waiting.extend(current.exceptions)
@@ -199,7 +199,7 @@ def most_recoverable(failures: list[Failure]) -> Failure:
     One host that says that it is coming is worth waiting for, whatever the others say; a refusal
     counts only when every host refuses.
     """
-    return min(failures, key=lambda failure: _HOPE[failure.error_class])
+    return min(failures, key=lambda failure: _RANK[failure.error_class])
 
 
 def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s: float) -> str:

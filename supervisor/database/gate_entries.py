@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from supervisor.database.gate_state import Outage
 
 
-def tell_connecting(address: str, dsn: str) -> None:
+def log_connecting(address: str, dsn: str) -> None:
     """Say that the first attempt begins."""
     log_event("database.connecting", address=address, dsn=dsn)
 
 
-def tell_still_connecting(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
+def log_still_connecting(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
     """Say that the start is still waiting, and why."""
     log_event("database.connecting", level="warning", **_reminder(outage, failure, now_s, next_try_s))
 
 
-def tell_still_down(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
+def log_still_down(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
     """Say that the outage goes on, and why."""
     log_event("database.still_down", **_reminder(outage, failure, now_s, next_try_s))
 
 
-def tell_connected(link: Connected, outage: Outage, now_s: float) -> None:
+def log_connected(link: Connected, outage: Outage, now_s: float) -> None:
     """Say that the first connection stands."""
     version = link.connection.get_server_version()
     log_event(
@@ -40,12 +40,12 @@ def tell_connected(link: Connected, outage: Outage, now_s: float) -> None:
     )
 
 
-def tell_lost(failure: Failure) -> None:
+def log_lost(failure: Failure) -> None:
     """Say that the database is away."""
     log_event("database.lost", **_cause(failure))
 
 
-def tell_recovered(address: str, outage: Outage, now_s: float) -> None:
+def log_recovered(address: str, outage: Outage, now_s: float) -> None:
     """Say that the outage is over."""
     log_event(
         "database.recovered",
@@ -56,12 +56,12 @@ def tell_recovered(address: str, outage: Outage, now_s: float) -> None:
     )
 
 
-def tell_gave_up(outage: Outage, failure: Failure) -> None:
+def log_gave_up(outage: Outage, failure: Failure) -> None:
     """Say that the start ends here."""
     log_event("database.gave_up", attempts=outage.attempts, **_cause(failure))
 
 
-def tell_refused(failure: Failure) -> None:
+def log_refused(failure: Failure) -> None:
     """Say that the start ends here because the server will not have us, however often it is asked."""
     log_event("database.gave_up", **_cause(failure))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER = 0x10000000
-OUT_OF_REACH = 126
+NO_ACCESS = 126
 
 
 def main(arguments: list[str]) -> None:
@@ -33,14 +33,14 @@ def main(arguments: list[str]) -> None:
     close_all_but(int(kept))
     os.setsid()
     libc = _load_libc()  # while Python's own files, which may be root's alone, are within reach
-    become(way, libc)
+    drop_privileges(way, libc)
     for path in (program, reach):
         if not os.access(path, os.X_OK):
             sys.stderr.write(f"{path} is out of reach of user {os.geteuid()}\n")
-            sys.exit(OUT_OF_REACH)
+            sys.exit(NO_ACCESS)
     os.chdir("/")
     if libc is not None:
-        die_with(int(parent), int(death_signal), libc)
+        set_parent_death_signal(int(parent), int(death_signal), libc)
     os.execv(program, [program, *rest])  # noqa: S606 - that is the purpose
 
 
@@ -50,7 +50,7 @@ def close_all_but(kept: int) -> None:
     os.closerange(max(3, kept + 1), 65536)
 
 
-def become(way: str, libc: Any) -> None:
+def drop_privileges(way: str, libc: Any) -> None:
     """Become the user that `way` names."""
     match way.split(":"):
         case ["user", uid, gid]:
@@ -63,7 +63,7 @@ def become(way: str, libc: Any) -> None:
             pass
 
 
-def die_with(parent: int, death_signal: int, libc: Any) -> None:
+def set_parent_death_signal(parent: int, death_signal: int, libc: Any) -> None:
     """Have the kernel send `death_signal` when the thread that started this process ends; after any change of user."""
     libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != parent:
@@ -74,7 +74,7 @@ def _enter_user_namespace(inner: str, libc: Any) -> None:
     outer_uid, outer_gid = os.geteuid(), os.getegid()
     if libc is None or libc.unshare(_CLONE_NEWUSER) != 0:
         sys.stderr.write("the kernel refuses a user namespace\n")
-        sys.exit(OUT_OF_REACH)
+        sys.exit(NO_ACCESS)
     for name, line in (
         ("setgroups", "deny"),
         ("gid_map", f"{inner} {outer_gid} 1"),

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
 
 # Statements may be long; that nobody at all gives a connection back for so long is a leak, or looks like one.
-_HOARDED_AFTER_S = 15.0
+_LEAK_AFTER_S = 15.0
 
 
-class Lending:
+class Checkouts:
     """The books of a pool.
 
     Attributes:
@@ -25,32 +25,32 @@ class Lending:
     """
 
     def __init__(self, *, clock: Clock) -> None:
-        self.is_hoarded = False
+        self.is_leaking = False
         self._clock = clock
         # Who has each connection, by the name of the worker.
         self._borrowers: dict[asyncpg.Connection, str] = {}
-        self._moved_s = clock.now_s()
+        self._progress_s = clock.now_s()
 
-    def lent(self, connection: asyncpg.Connection) -> None:
+    def add(self, connection: asyncpg.Connection) -> None:
         """Note that the current worker has a connection."""
         self._borrowers[connection] = current_worker.get() or "another task"
 
-    def is_back(self, connection: asyncpg.Connection) -> None:
+    def remove(self, connection: asyncpg.Connection) -> None:
         """Note that nobody has it any more."""
         self._borrowers.pop(connection, None)
 
-    def moves(self) -> bool:
+    def progress(self) -> bool:
         """Note that there is a connection to hand on, and say whether that ends a hoard."""
-        self._moved_s = self._clock.now_s()
-        was_hoarded, self.is_hoarded = self.is_hoarded, False
+        self._progress_s = self._clock.now_s()
+        was_hoarded, self.is_leaking = self.is_leaking, False
         return was_hoarded
 
-    def notice_hoard(self, limit: int, address: str) -> Failure | None:
+    def find_leak(self, limit: int, address: str) -> Failure | None:
         """Say who has most of the `limit` connections, when those who wait have got none for long."""
-        still_s = self._clock.now_s() - self._moved_s
-        if len(self._borrowers) < limit or still_s < _HOARDED_AFTER_S:
+        still_s = self._clock.now_s() - self._progress_s
+        if len(self._borrowers) < limit or still_s < _LEAK_AFTER_S:
             return None
-        self.is_hoarded = True
+        self.is_leaking = True
         worker, count = Counter(self._borrowers.values()).most_common(1)[0]
         reason = (
             f"none of its {len(self._borrowers)} connections has been given back for {still_s:.0f}s; "

@@ -198,7 +198,7 @@ async def _look_or_change(
     link = database.monitor.connected
     if link is not None:
         try:
-            async with database.monitor.mutex:
+            async with database.monitor.lock:
                 found = await version_of(link.connection)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             explain(error, 0, known)

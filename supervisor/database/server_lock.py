@@ -13,7 +13,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from supervisor.database.store_folder import failure
+from supervisor.database.store_folder import store_error
 from supervisor.errors import EmbeddedDatabaseFailed
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ NAME = "server.lock"
 _POLL_S = 0.02
 
 
-async def take(folder: Path, *, clock: Clock, limit_s: float) -> int:
+async def acquire(folder: Path, *, clock: Clock, limit_s: float) -> int:
     """Wait until no server of the store runs any more, and return a descriptor that holds the lock for the next one.
 
     Raises:
@@ -66,7 +66,7 @@ def _open(folder: Path) -> int:
     try:
         return os.open(folder / NAME, flags, 0o600)
     except OSError as error:
-        raise failure("lock its folder", error) from error
+        raise store_error("lock its folder", error) from error
 
 
 def _try(descriptor: int) -> bool:
@@ -76,5 +76,5 @@ def _try(descriptor: int) -> bool:
         return False
     except OSError as error:
         error.filename = NAME
-        raise failure("lock its folder", error) from error
+        raise store_error("lock its folder", error) from error
     return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from supervisor.database.connecting import check
+from supervisor.database.connecting import ping
 from supervisor.database.error_class import ErrorClass, Failure, classify, connect_failure, may_be_connection_loss
 from supervisor.database.last_words import tap
 from supervisor.errors import DatabaseUnavailable
@@ -30,7 +30,7 @@ T = TypeVar("T")
 # A heartbeat that is asked for as a matter of routine is answered by what the node has asked so recently.
 _FRESH_S = 5.0
 # However long connecting may take: trust in a lease rests on statements that are answered sooner.
-_LIMIT_S = 5.0
+_TIMEOUT_S = 5.0
 
 
 class SessionEnded(DatabaseUnavailable):
@@ -51,12 +51,12 @@ class Session:
     def __init__(self, gate: ConnectionMonitor, link: Connected, *, clock: Clock) -> None:
         self.monitor = gate
         self.connected = link
-        self.begun_s = clock.now_s()
+        self.started_s = clock.now_s()
         self.answered_s = float("-inf")
         self.is_closed = False
         self.failure: Failure | None = None
         self._clock = clock
-        self._overheard = tap(link.connection)
+        self._fatal_message = tap(link.connection)
 
     async def execute(self, operation: Callable[[Any], Awaitable[T]]) -> T:
         """Return the outcome of an operation on the connection, to which nobody else talks meanwhile.
@@ -67,7 +67,7 @@ class Session:
             asyncpg.PostgresError: The statement failed; the session goes on.
         """
         connection = self.connected.connection
-        async with self.monitor.mutex:
+        async with self.monitor.lock:
             if self.is_closed or self.failure is not None or connection.is_closed():
                 raise SessionEnded("The session of this node has ended.")
             sent_s = self._clock.now_s()
@@ -103,11 +103,11 @@ class Session:
         """Return what is wrong with the connection, for the gate."""
         if is_routine and self.failure is None and self._clock.now_s() < self.answered_s + _FRESH_S:
             return None
-        async with self.monitor.mutex:
+        async with self.monitor.lock:
             if self.failure is not None:
                 return self.failure
             sent_s = self._clock.now_s()
-            failure = await check(self.connected.connection, self.connected.endpoint, self.monitor.connector)
+            failure = await ping(self.connected.connection, self.connected.endpoint, self.monitor.connector)
             if failure is None:
                 self.answered_s = sent_s
             self.failure = failure
@@ -130,13 +130,13 @@ class Session:
     @property
     def close_reason(self) -> str | None:
         """Why it has ended, as a clause; the server's own word before what the driver makes of it. None: unknown."""
-        if (words := self._overheard.message) is not None:
+        if (words := self._fatal_message.message) is not None:
             return f"{self.connected.endpoint.address} says: {words}"
         return self.failure.reason if self.failure is not None else None
 
     @property
     def _limit_s(self) -> float:
-        return min(self.monitor.config.connect_timeout_s, _LIMIT_S)
+        return min(self.monitor.config.connect_timeout_s, _TIMEOUT_S)
 
     def _as_failure(self, error: BaseException) -> Failure:
         return connect_failure(error, address=self.connected.endpoint.address, limit_s=self._limit_s)
@@ -163,7 +163,7 @@ class SessionHolder:
     ) -> None:
         self.session: Session | None = None
         # The one that ended last: who heard of its end hangs up.
-        self._last: Session | None = None
+        self._ended_last: Session | None = None
         self._clock = clock
         self._on_begin = on_begin
         self._on_end = on_end
@@ -180,7 +180,7 @@ class SessionHolder:
         """End the session of a connection that the gate gives up; whoever hears of that hangs up."""
         if self.session is not None and self.session.connected is link:
             self._terminated(self.session)
-        elif self._last is None or self._last.connected is not link:
+        elif self._ended_last is None or self._ended_last.connected is not link:
             link.connection.terminate()
 
     async def check(self, link: Connected, *, is_routine: bool) -> Failure | None:
@@ -198,6 +198,6 @@ class SessionHolder:
     def _end(self, reason: str) -> None:
         session, self.session = self.session, None
         if session is not None:
-            self._last = session
+            self._ended_last = session
             session.end()
             self._on_end(session, reason)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 GIVE_UP_S = 120.0
 _FIRST_NOTICE_S = 5.0
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
+_TRANSIENT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Holder:
     pid: int | None = None
     host: str | None = None
     since: str | None = None
-    born: int | None = None
+    start_ticks: int | None = None
 
     def __str__(self) -> str:
         if self.pid is None:
@@ -77,7 +77,7 @@ class StateLock:
             EmbeddedDatabaseMisconfigured: The directory cannot be made or written, or its file system has no locks.
             EmbeddedDatabaseFailed: The disk is full, or something else that may pass.
         """
-        with self._explained():
+        with self._as_store_error():
             descriptor = self._open()
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,7 +115,7 @@ class StateLock:
         began_s = clock.now_s()
         if (holder := self.try_acquire()) is None:
             return
-        handed_over = self._ask_in_thread()
+        handed_over = self._flock_in_thread()
         try:
             await self._wait(handed_over, holder, began_s, give_up_s, on_waiting, clock=clock)
         finally:
@@ -148,17 +148,17 @@ class StateLock:
                 raise EmbeddedDatabaseLocked(f"{self.directory} is in use by {holder}: gave up after {waited_s:.0f} s")
             on_waiting(holder, waited_s)
             await done_within(handed_over, min(next_notice_s(waited_s), give_up_s - waited_s), clock=clock)
-        with self._explained():
+        with self._as_store_error():
             self._keep(handed_over.result())
 
-    def _ask_in_thread(self) -> asyncio.Future[int]:
+    def _flock_in_thread(self) -> asyncio.Future[int]:
         """Return a future of a descriptor that holds the lock.
 
         A blocking flock cannot be called off: a thread whose future was cancelled lets go when it gets the lock.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
-        with self._explained():
+        with self._as_store_error():
             descriptor = self._open()
 
         def deliver(error: OSError | None) -> None:
@@ -186,7 +186,7 @@ class StateLock:
     def _keep(self, descriptor: int) -> None:
         """Note in the file who holds it now."""
         self._descriptor = descriptor
-        note = Holder(os.getpid(), os.uname().nodename, _now(), _born(os.getpid()))
+        note = Holder(os.getpid(), os.uname().nodename, _now(), _start_ticks(os.getpid()))
         with contextlib.suppress(OSError):  # a full disk costs the note, not the lock
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(asdict(note)).encode() + b"\n", 0)
@@ -199,11 +199,11 @@ class StateLock:
         return os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _as_store_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            kind = EmbeddedDatabaseFailed if error.errno in _PASSING else EmbeddedDatabaseMisconfigured
+            kind = EmbeddedDatabaseFailed if error.errno in _TRANSIENT else EmbeddedDatabaseMisconfigured
             raise kind(f"the state directory {self.directory} cannot be locked: {error.strerror}") from error
 
 
@@ -215,13 +215,13 @@ def _read_note(descriptor: int) -> Holder:
     except (OSError, ValueError, KeyError, TypeError):
         return Holder()
     # Of another machine's process nothing can be known here.
-    return holder if holder.host != os.uname().nodename or _lives(holder) else Holder()
+    return holder if holder.host != os.uname().nodename or _is_running(holder) else Holder()
 
 
-def _lives(holder: Holder) -> bool:
+def _is_running(holder: Holder) -> bool:
     """Whether the holder's process may be the one that runs under its number."""
-    if (born := _born(holder.pid)) is not None:
-        return born == holder.born
+    if (born := _start_ticks(holder.pid)) is not None:
+        return born == holder.start_ticks
     # Hardened units do not see one another's processes, but may ask whether there is one.
     try:
         os.kill(holder.pid or 0, 0)
@@ -232,7 +232,7 @@ def _lives(holder: Holder) -> bool:
     return True
 
 
-def _born(pid: int | None) -> int | None:
+def _start_ticks(pid: int | None) -> int | None:
     """Return when a process began, in the kernel's ticks since boot; None when there is none of this number."""
     try:
         # The second field is the name in parentheses and may contain anything.

@@ -20,14 +20,23 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from supervisor.database.server_program import MAJOR, Identity, named, run_program
+from supervisor.database.server_program import POSTGRES_MAJOR, Identity, initdb_identity, run_program
 from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_OURS = {"data", "data.new", "server.log", "server.lock", "lock", "lost+found", ".s.PGSQL.5432", ".s.PGSQL.5432.lock"}
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_KNOWN_FILES = {
+    "data",
+    "data.new",
+    "server.log",
+    "server.lock",
+    "lock",
+    "lost+found",
+    ".s.PGSQL.5432",
+    ".s.PGSQL.5432.lock",
+}
+_TRANSIENT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _SETTINGS = {
     # Small, and silent while nobody asks for anything.
     "shared_buffers": "32MB",
@@ -53,9 +62,9 @@ _SETTINGS = {
 }
 
 
-def failure(what: str, error: OSError) -> EmbeddedDatabaseFailed | EmbeddedDatabaseMisconfigured:
+def store_error(what: str, error: OSError) -> EmbeddedDatabaseFailed | EmbeddedDatabaseMisconfigured:
     """Return the error for an operation on the folder that failed: it may pass, or a person must mend it."""
-    kind = EmbeddedDatabaseFailed if error.errno in _PASSING else EmbeddedDatabaseMisconfigured
+    kind = EmbeddedDatabaseFailed if error.errno in _TRANSIENT else EmbeddedDatabaseMisconfigured
     return kind(f"the embedded store cannot {what}: {error.strerror} ({error.filename})")
 
 
@@ -67,12 +76,12 @@ def data_owner(path: Path) -> tuple[int, int] | None:
             has been touched.
     """
     try:
-        return _examine(path)
+        return _inspect(path)
     except OSError as error:
-        raise failure("use its folder", error) from error
+        raise store_error("use its folder", error) from error
 
 
-def _examine(path: Path) -> tuple[int, int] | None:
+def _inspect(path: Path) -> tuple[int, int] | None:
     if not path.exists():
         return None
     names = set(os.listdir(path))  # noqa: PTH208 - names, not paths
@@ -82,7 +91,7 @@ def _examine(path: Path) -> tuple[int, int] | None:
             f"{path} is itself a PostgreSQL data directory, not the folder of an embedded store: name another"
         )
     if "data" not in names or not os.listdir(data):  # noqa: PTH208
-        if strangers := sorted(names - _OURS):
+        if strangers := sorted(names - _KNOWN_FILES):
             raise EmbeddedDatabaseMisconfigured(
                 f"{path} is not empty ({', '.join(strangers[:3])}) and holds no embedded store: name an empty folder"
             )
@@ -92,9 +101,9 @@ def _examine(path: Path) -> tuple[int, int] | None:
             f"{data} is not empty and no PostgreSQL data directory: move it away or name another folder"
         )
     version = (data / "PG_VERSION").read_text().strip()
-    if version != MAJOR:
+    if version != POSTGRES_MAJOR:
         raise EmbeddedDatabaseMisconfigured(
-            f"{data} was made by PostgreSQL {version} and this is {MAJOR}: nothing was changed. "
+            f"{data} was made by PostgreSQL {version} and this is {POSTGRES_MAJOR}: nothing was changed. "
             f"Move it over with pg_dump of version {version}, or name another folder"
         )
     owner = data.stat()
@@ -120,7 +129,7 @@ def prepare(path: Path, identity: Identity) -> None:
         if not os.access(path, os.W_OK):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))  # noqa: TRY301 - one way out
     except OSError as error:
-        raise failure("make its folder", error) from error
+        raise store_error("make its folder", error) from error
 
 
 def make_parents(path: Path) -> None:
@@ -133,7 +142,7 @@ def make_parents(path: Path) -> None:
             folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
-async def build(path: Path, programs: Path, identity: Identity, *, durable: bool = True) -> None:
+async def initdb(path: Path, programs: Path, identity: Identity, *, durable: bool = True) -> None:
     """Build the data directory beside its place and move it there when it is complete.
 
     Raises:
@@ -146,23 +155,23 @@ async def build(path: Path, programs: Path, identity: Identity, *, durable: bool
         unfinished.mkdir(mode=0o700)
         if unfinished.stat().st_uid != identity.uid:  # a hardened unit may not even ask for what is so already
             os.chown(unfinished, identity.uid, identity.gid, follow_symlinks=False)
-        await _initdb(unfinished, programs, identity, durable=durable)
+        await _run_initdb(unfinished, programs, identity, durable=durable)
         if data.exists():
             data.rmdir()
         unfinished.rename(data)
         _sync(path)
     except OSError as error:
-        raise failure("be made", error) from error
+        raise store_error("be made", error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-async def _initdb(data: Path, programs: Path, identity: Identity, *, durable: bool) -> None:
+async def _run_initdb(data: Path, programs: Path, identity: Identity, *, durable: bool) -> None:
     # wal_level stands for a server without replication; initdb itself would refuse senders beside it.
     settings = [f"--set={name}={value}" for name, value in _SETTINGS.items()]
     locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
     options = ["--username=postgres", "--auth=trust", "--wal-segsize=4", *locale, *([] if durable else ["--no-sync"])]
-    builder = named(identity)
+    builder = initdb_identity(identity)
     status, said = await run_program(builder, programs / "initdb", f"--pgdata={data}", *options, *settings)
     if status != 0:
         lines = [line for line in said.splitlines() if "error:" in line or "FATAL" in line or "PANIC" in line]

@@ -47,10 +47,10 @@ _NOTE = "INSERT INTO supervisor.migration (version) VALUES ({})"
 # Whoever wants a table that an upgrade waits for waits behind it: not for longer than this.
 _BRIEFLY = "SET LOCAL lock_timeout = '500ms'"
 _STATEMENT_LIMIT_S = 65.0  # a little more than the server's own limit
-_LIMIT_S = 60.0
+_TIMEOUT_S = 60.0
 _PAUSE_S = 0.5
 # Locks, deadlocks, memory and disk, a statement that took too long, and somebody who creates the schema by hand.
-_PASSING = ("55P03", "40001", "40P01", "53", "57014", "23505", "42P06")
+_TRANSIENT = ("55P03", "40001", "40P01", "53", "57014", "23505", "42P06")
 _WHO = """
 SELECT format('pid %s (%s, %s)', a.pid, coalesce(nullif(a.application_name, ''), 'nameless'), a.state)
 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -77,12 +77,12 @@ async def upgrade(connection: Any, files: Sequence[Path], *, clock: Clock, rng: 
         ConnectAttemptsExhausted: Others kept what had to be changed locked for too long.
         asyncpg.PostgresError: It cannot be done. Nothing has changed.
     """
-    until_s = clock.now_s() + _LIMIT_S
+    until_s = clock.now_s() + _TIMEOUT_S
     while True:
         try:
             return await _apply(connection, files)
         except asyncpg.PostgresError as error:
-            if not (error.sqlstate or "").startswith(_PASSING):
+            if not (error.sqlstate or "").startswith(_TRANSIENT):
                 raise
             if clock.now_s() >= until_s:
                 raise await _gave_up(connection, error) from error
@@ -108,4 +108,4 @@ async def _gave_up(connection: Any, error: asyncpg.PostgresError) -> ConnectAtte
     with contextlib.suppress(asyncpg.PostgresError):
         in_the_way = await connection.fetchval(_WHO)
     who = f"; {in_the_way} is in the way" if in_the_way else ""
-    return ConnectAttemptsExhausted(f"gave up on the SQL schema after {_LIMIT_S:g}s: {error} ({error.sqlstate}){who}")
+    return ConnectAttemptsExhausted(f"gave up on the SQL schema after {_TIMEOUT_S:g}s: {error} ({error.sqlstate}){who}")

@@ -135,7 +135,7 @@ class AcquireContext:
             return
         gate = self._database.monitor
         if error is None:
-            gate.has_worked = True
+            gate.had_work = True
         elif may_be_connection_loss(error):
             gate.request_check()
         try:
