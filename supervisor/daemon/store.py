@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supervisor.config.model import Server
-from supervisor.database.embedded import EmbeddedServer, lock_folder
-from supervisor.database.revival import supervise
-from supervisor.database.server_program import find_programs
-from supervisor.database.state_lock import GIVE_UP_S, StateLock
+from supervisor.database.embedded.locks import GIVE_UP_S, StateLock
+from supervisor.database.embedded.process import find_programs
+from supervisor.database.embedded.restart import supervise
+from supervisor.database.embedded.server import EmbeddedServer, lock_folder
 from supervisor.errors import ConfigError, ConfigFault, EmbeddedDatabaseMisconfigured
 from supervisor.journal import log_event
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from supervisor.config.model import EmbeddedStore
     from supervisor.daemon.daemon import Daemon
-    from supervisor.database.state_lock import Holder
+    from supervisor.database.embedded.locks import Holder
 
 # The gate's own connection, one to prove a reload with, an administrator's and the reserved ones.
 _BESIDES_THE_POOL = 20

@@ -1,4 +1,4 @@
-"""Where a connection string points: its hosts, each to be tried with a deadline of its own.
+"""The hosts of a connection string, each to be tried with a deadline of its own.
 
 asyncpg lets several hosts share one deadline, so a hung first host uses up the time of the second
 (asyncpg #1155, #1309). The hosts are therefore taken apart here and handed over one at a time.
@@ -6,12 +6,11 @@ asyncpg lets several hosts share one deadline, so a hung first host uses up the 
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 DEFAULT_PORT = 5432
 # What asyncpg tries when no host is given at all.
@@ -50,7 +49,7 @@ class Endpoint(NamedTuple):
 
 
 class ConnectTargets(NamedTuple):
-    """All that the gate has to know of a connection string.
+    """What the monitor has to know of a connection string.
 
     Attributes:
         endpoints: Its hosts, in order, at least one.
@@ -124,38 +123,3 @@ def _split_hosts(hosts: str, ports: str | None) -> list[tuple[str, int | None]]:
 def _first_port(ports: str | None) -> int:
     first = (ports or "").split(",")[0]
     return int(first) if first else DEFAULT_PORT
-
-
-async def listening_hosts(endpoints: Sequence[Endpoint], *, limit_s: float) -> frozenset[str]:
-    """Return the addresses of the endpoints at which something accepts connections.
-
-    This is the cheap check between two attempts: it says nothing, asks nothing and logs nothing on
-    the server. An address that neither accepts nor refuses within `limit_s` does not accept.
-    """
-    accepted: list[str] = []
-
-    async def look(endpoint: Endpoint) -> None:
-        for host, port in endpoint.probes:
-            if await _accepts(host, port, limit_s):
-                accepted.append(endpoint.address)
-                return
-
-    async with asyncio.TaskGroup() as group:
-        for endpoint in endpoints:
-            group.create_task(look(endpoint), name=f"check {endpoint.address}")
-    return frozenset(accepted)
-
-
-async def _accepts(host: str, port: int, limit_s: float) -> bool:
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(limit_s):
-            if host.startswith("/"):
-                path = host if ".s.PGSQL." in host else f"{host}/.s.PGSQL.{port}"
-                transport, _ = await loop.create_unix_connection(asyncio.Protocol, path)
-            else:
-                transport, _ = await loop.create_connection(asyncio.Protocol, host, port)
-    except OSError:
-        return False
-    transport.abort()
-    return True

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 
 from supervisor.backoff import delay_s
-from supervisor.database.error_class import sqlstate_of
 from supervisor.database.schema_error import explain
 from supervisor.errors import ConnectAttemptsExhausted, DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible
+from supervisor.escaping import sqlstate_of
 from supervisor.journal import log_event
 
 if TYPE_CHECKING:

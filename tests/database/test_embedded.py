@@ -18,12 +18,12 @@ from support.store import REPOSITORY, StoreDaemon, ask, is_alive, kill_all_below
 
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore
-from supervisor.database import server_log
-from supervisor.database.embedded import EmbeddedServer, lock_folder
-from supervisor.database.ephemeral import EphemeralFolder
-from supervisor.database.orphan import processes_of
-from supervisor.database.revival import supervise
-from supervisor.database.server_program import NOBODY, Identity, identity_candidates, run_program
+from supervisor.database.embedded import server_log
+from supervisor.database.embedded.data_directory import EphemeralFolder
+from supervisor.database.embedded.orphans import processes_of
+from supervisor.database.embedded.process import NOBODY, Identity, identity_candidates, run_program
+from supervisor.database.embedded.restart import supervise
+from supervisor.database.embedded.server import EmbeddedServer, lock_folder
 from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
@@ -469,7 +469,7 @@ def test_ephemeral_folder_is_safe_before_its_server_runs(home: Path, monkeypatch
 def test_missing_extra() -> None:
     """Without the extra the message says how to install it."""
     hidden = "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p];"
-    script = f"{hidden} from supervisor.database.server_program import find_programs; find_programs()"
+    script = f"{hidden} from supervisor.database.embedded.process import find_programs; find_programs()"
     done = subprocess.run(
         [sys.executable, "-S", "-c", script], env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=False
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from supervisor.database.endpoint import Endpoint, listening_hosts, parse_targets, secrets_of
+from supervisor.database.endpoint import Endpoint, parse_targets, secrets_of
+from supervisor.database.port_probe import listening_hosts
 
 if TYPE_CHECKING:
     from pathlib import Path

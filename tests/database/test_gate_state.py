@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from supervisor.backoff import Backoff
 from supervisor.config.model import ConnectPolicy
 from supervisor.database.error_class import ErrorClass, Failure
-from supervisor.database.gate_state import (
+from supervisor.database.monitor_policy import (
     DROPPED_MAX_S,
     MAX_LOGGED_RELAPSES,
     NEWSWORTHY_UP_S,

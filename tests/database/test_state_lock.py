@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from support.clock import FakeClock, settle
 
 from supervisor.clock import SystemClock
-from supervisor.database.state_lock import Holder, StateLock, next_notice_s
+from supervisor.database.embedded.locks import Holder, StateLock, next_notice_s
 from supervisor.errors import EmbeddedDatabaseLocked, EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _HOLDER = """
 import sys
 from pathlib import Path
-from supervisor.database.state_lock import StateLock
+from supervisor.database.embedded.locks import StateLock
 lock = StateLock(Path(sys.argv[1]))
 assert lock.try_acquire() is None
 print("held", flush=True)

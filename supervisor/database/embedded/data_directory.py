@@ -18,13 +18,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from supervisor.database.server_program import POSTGRES_MAJOR, Identity, initdb_identity, run_program
+from supervisor.database.embedded.locks import StateLock, is_server_running
+from supervisor.database.embedded.process import POSTGRES_MAJOR, Identity, initdb_identity, run_program
+from supervisor.database.embedded.store_error import store_error
 from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseMisconfigured
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _KNOWN_FILES = {
     "data",
@@ -36,7 +35,6 @@ _KNOWN_FILES = {
     ".s.PGSQL.5432",
     ".s.PGSQL.5432.lock",
 }
-_TRANSIENT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _SETTINGS = {
     # Small, and silent while nobody asks for anything.
     "shared_buffers": "32MB",
@@ -62,12 +60,6 @@ _SETTINGS = {
 }
 
 
-def store_error(what: str, error: OSError) -> EmbeddedDatabaseFailed | EmbeddedDatabaseMisconfigured:
-    """Return the error for an operation on the folder that failed: it may pass, or a person must mend it."""
-    kind = EmbeddedDatabaseFailed if error.errno in _TRANSIENT else EmbeddedDatabaseMisconfigured
-    return kind(f"the embedded store cannot {what}: {error.strerror} ({error.filename})")
-
-
 def data_owner(path: Path) -> tuple[int, int] | None:
     """Look at the folder and return user and group of its data, None when there are none yet.
 
@@ -78,7 +70,7 @@ def data_owner(path: Path) -> tuple[int, int] | None:
     try:
         return _inspect(path)
     except OSError as error:
-        raise store_error("use its folder", error) from error
+        raise store_error(f"the embedded database cannot use {path}", error) from error
 
 
 def _inspect(path: Path) -> tuple[int, int] | None:
@@ -129,7 +121,7 @@ def prepare(path: Path, identity: Identity) -> None:
         if not os.access(path, os.W_OK):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))  # noqa: TRY301 - one way out
     except OSError as error:
-        raise store_error("make its folder", error) from error
+        raise store_error(f"the embedded database cannot make {path}", error) from error
 
 
 def make_parents(path: Path) -> None:
@@ -161,7 +153,7 @@ async def initdb(path: Path, programs: Path, identity: Identity, *, durable: boo
         unfinished.rename(data)
         _sync(path)
     except OSError as error:
-        raise store_error("be made", error) from error
+        raise store_error(f"the embedded database cannot be made in {path}", error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -190,3 +182,67 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_PREFIX = "pgsupervisor-ephemeral"
+
+
+class EphemeralFolder:
+    """A folder in the temporary directory, or in the state directory where that cannot be written.
+
+    Its lock tells a living daemon's folder from a dead one's.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._lock: StateLock | None = None
+        self._folder: Path | None = None
+
+    def make(self) -> Path:
+        """Clear away what dead daemons have left, make a new folder and return the store's path in it.
+
+        Raises:
+            EmbeddedDatabaseMisconfigured: It can be made in neither place.
+        """
+        temporary = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - the folder's name is drawn at random
+        problem: OSError | None = None
+        for place in (temporary, self._state_dir):
+            try:
+                return self._make_in(place)
+            except OSError as error:
+                problem = error
+        assert problem is not None  # noqa: S101 - two places, two failures
+        raise store_error("the embedded database cannot make its temporary folder", problem) from problem
+
+    def remove(self) -> None:
+        """Remove the folder, and let go of it."""
+        if self._folder is not None and self._lock is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._lock.release()
+            self._folder = self._lock = None
+
+    def _make_in(self, place: Path) -> Path:
+        make_parents(place / "any")
+        prefix = f"{_PREFIX}-{os.geteuid()}-"
+        for leftover in place.glob(f"{prefix}*"):
+            _clear(leftover)
+        folder = place / f"{prefix}{os.urandom(6).hex()}"
+        folder.mkdir(mode=0o700)
+        folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        self._lock, self._folder = StateLock(folder), folder
+        self._lock.try_acquire()
+        return folder / "store"
+
+
+def _clear(leftover: Path) -> None:
+    if leftover.is_symlink() or leftover.lstat().st_uid != os.geteuid():
+        return
+    lock = StateLock(leftover)
+    try:
+        # A server that is still shutting down for its dead daemon keeps its folder until the next start.
+        if lock.try_acquire() is None and not is_server_running(leftover / "store"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    except (EmbeddedDatabaseFailed, EmbeddedDatabaseMisconfigured):
+        return
+    finally:
+        lock.release()

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from supervisor.backoff import Backoff, delay_s
 from supervisor.clock import done_within
-from supervisor.database import server_log
+from supervisor.database.embedded import server_log
 from supervisor.errors import SupervisorError
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
-    from supervisor.database.embedded import EmbeddedServer
+    from supervisor.database.embedded.server import EmbeddedServer
+
 
 _RESTARTS = Backoff(initial_s=0.1, factor=2.0, max_s=30.0, jitter="none")
 _STABLE_AFTER_S = 60.0

@@ -1,4 +1,4 @@
-"""The gate's decisions: pure functions over what happened, the time and a sample.
+"""The connection monitor's decisions: pure functions over events, the time and a sample.
 
 The machine:
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class MonitorState(Enum):
-    """What the process knows of its database."""
+    """The state of the connection monitor."""
 
     CONNECTING = "connecting"
     UP = "up"
@@ -50,7 +50,7 @@ FIRST_PROBE_AFTER_S = 0.1
 FIRST_RETRY_S = 0.15
 PROBES_PER_ELAPSED = 0.4
 PROBE_SLACK = 1.5
-# A recovery that held for this long was one, and its end is news; of a server that flaps for hours, only at first.
+# The end of a recovery that held for this long is news; of a server that flaps for hours, only the first ones are.
 NEWSWORTHY_UP_S = 3.0
 MAX_LOGGED_RELAPSES = 3
 NEEDS_OPERATOR = (
@@ -69,11 +69,11 @@ class Outage(NamedTuple):
         attempts: Full attempts that count against a limit (a server that is coming costs none).
         failures: Failed attempts by class; each class grows its own delays.
         flaps: Recoveries that did not last.
-        wariness: Failed attempts just before, of a start that has not proven itself: delays go on from there.
-        relapses: Outages just before, each told, whose recoveries did not prove themselves.
-        is_told: Whether the journal knows of it.
-        tell_at_s: When the journal hears of it again.
-        tell_step_s: How long the silence before that was; it doubles.
+        carried_failures: Failed attempts of the outage before, whose recovery was not stable: delays continue there.
+        relapses: Outages just before, each logged, whose recoveries were not stable.
+        was_logged: Whether the journal has it.
+        next_log_s: When it is logged again.
+        log_interval_s: The interval before that; it doubles.
     """
 
     since_s: float
@@ -93,9 +93,9 @@ def begin_outage(now_s: float) -> Outage:
 
 
 def begin_start(now_s: float) -> Outage:
-    """Return the time before the first connection, as an outage whose cause is told after a second.
+    """Return the time before the first connection, as an outage whose cause is logged after a second.
 
-    A start that has to wait is watched by somebody; one that begins a moment before its server is not.
+    An operator watches a start that has to wait; a start a moment before its server needs no entry.
     """
     return begin_outage(now_s)._replace(
         next_log_s=now_s + START_REMINDER_AFTER_S, log_interval_s=FIRST_REMINDER_AFTER_S / 2
@@ -106,7 +106,7 @@ def outage_after_loss(outage: Outage | None, now_s: float, *, up_for_s: float, c
     """Return the outage that a loss begins or, after a recovery that did not last, goes on with.
 
     Args:
-        outage: The one before, until its recovery has proven itself.
+        outage: The outage before, until its recovery is stable.
         now_s: When the loss was found.
         up_for_s: How long the recovery lasted.
         cause: What the loss is put down to.
@@ -117,14 +117,14 @@ def outage_after_loss(outage: Outage | None, now_s: float, *, up_for_s: float, c
     is_news = outage.relapses < MAX_LOGGED_RELAPSES and (up_for_s >= NEWSWORTHY_UP_S or is_new_cause)
     if outage.was_logged and not is_news:
         return outage._replace(flaps=outage.flaps + 1)
-    # Wary of it, but it was up: the time, the attempts and the entries of this outage begin now.
-    wariness = outage.carried_failures + sum(outage.failures.values())
+    # The delays continue, but the database was up: the time, the attempts and the entries of this outage begin now.
+    carried_failures = outage.carried_failures + sum(outage.failures.values())
     relapses = outage.relapses + (1 if outage.was_logged else 0)
-    return begin_outage(now_s)._replace(was_logged=True, carried_failures=wariness, relapses=relapses)
+    return begin_outage(now_s)._replace(was_logged=True, carried_failures=carried_failures, relapses=relapses)
 
 
 def has_new_cause(outage: Outage, cause: ErrorClass) -> bool:
-    """Whether the last failed attempt, which is counted already, is the first of a kind that a person must mend."""
+    """Whether the last failed attempt, counted already, is the first of a class that needs an operator."""
     return cause in NEEDS_OPERATOR and outage.failures.get(cause) == 1 and sum(outage.failures.values()) > 1
 
 
@@ -138,7 +138,7 @@ class GiveUp(Enum):
     """No further attempt."""
 
     ATTEMPTS_USED_UP = "the attempts of this policy are used up"
-    ACCESS_DENIED = "the server will not have us, and the policy says that this is final"
+    ACCESS_DENIED = "the server refuses the login, the database or a privilege, and the policy says that this is final"
     MISCONFIGURED = "the connection string cannot work: a fault of the configuration"
 
 
@@ -148,7 +148,7 @@ FailureDecision = Retry | GiveUp
 def add_failure(outage: Outage, failure: Failure) -> Outage:
     """Return the outage with one more failed attempt in it.
 
-    A server that says that it is coming uses up no attempts: it may recover for as long as it likes.
+    A server that says that it is starting up uses up no attempts: its recovery takes as long as it takes.
     """
     seen = failure.error_class
     return outage._replace(
@@ -166,7 +166,7 @@ def decide_after_failure(
         outage: The outage with this failure in it.
         failure: What happened.
         policy: `[database.startup]` or `[database.runtime]`.
-        probe_interval_s: How soon a server that is coming is asked again.
+        probe_interval_s: How soon a server that is starting up is asked again.
         sample: A number drawn evenly from [0, 1).
     """
     if not policy.retry_refused and failure.error_class is ErrorClass.ACCESS_DENIED:
@@ -186,8 +186,8 @@ def _is_starting_up(error_class: ErrorClass) -> bool:
 def _delay(error_class: ErrorClass, grown: int, backoff: Backoff, probe_interval_s: float, sample: float) -> float:
     match error_class:
         case ErrorClass.STARTING_UP | ErrorClass.READ_ONLY:
-            # Steady after a few quick questions (a restart takes a second), and jittered around the interval:
-            # a thousand daemons ask at a thousand moments.
+            # Steady after a few quick attempts (a restart takes a second), and jittered around the interval:
+            # a thousand daemons must not ask at the same moment.
             quick = Backoff(initial_s=FIRST_RETRY_S, factor=1.5, max_s=probe_interval_s, jitter="none")
             return delay_s(quick, grown, sample) * (0.75 + 0.5 * sample)
         case ErrorClass.DROPPED:
@@ -205,17 +205,17 @@ def _delay(error_class: ErrorClass, grown: int, backoff: Backoff, probe_interval
 
 
 def probe_delay_s(outage: Outage, *, now_s: float, due_s: float, probe_interval_s: float, sample: float) -> float:
-    """Return when to look again whether anything listens, at the latest when the next attempt is due.
+    """Return how long to wait before the next probe, at the latest until the next attempt is due.
 
-    Looking is cheap, so a young outage is looked at often (a restart takes about a second) and an old
-    one at `probe_interval_s`, with a little jitter against marching in step. An attempt that is due
-    soon is the better look.
+    A probe is cheap, so a young outage is probed often (a restart takes about a second) and an old one every
+    `probe_interval_s`, with a little jitter so that many daemons do not probe in step. An attempt that is due soon
+    replaces the probe.
     """
     elapsed_s = max(0.0, now_s - outage.since_s)
     interval_s = min(probe_interval_s, max(FIRST_PROBE_AFTER_S, elapsed_s * PROBES_PER_ELAPSED))
-    look_s = interval_s * (0.8 + 0.4 * sample)
+    probe_s = interval_s * (0.8 + 0.4 * sample)
     left_s = max(0.0, due_s - now_s)
-    return left_s if left_s <= PROBE_SLACK * look_s else look_s
+    return left_s if left_s <= PROBE_SLACK * probe_s else probe_s
 
 
 def next_reminder(outage: Outage, now_s: float) -> Outage | None:
@@ -230,8 +230,8 @@ def next_reminder(outage: Outage, now_s: float) -> Outage | None:
 
 
 def is_stable(up_for_s: float, *, has_worked: bool) -> bool:
-    """Whether a connection has stayed good long enough, with work done on it, to forget the outage before.
+    """Whether a connection has stayed up long enough, with work done on it, to forget the outage before.
 
-    Where no worker uses the database at all, nothing can be worked and time alone has to do.
+    Where no worker uses the database, time alone decides.
     """
     return up_for_s >= (STABLE_AFTER_S if has_worked else STABLE_WITHOUT_WORK_AFTER_S)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from supervisor.database.store_folder import store_error
+from supervisor.database.embedded.store_error import store_error
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
+
 
 NAME = "server.log"
 LIMIT_BYTES = 8 * 2**20
@@ -27,7 +28,7 @@ def open_log(folder: Path) -> BinaryIO:
     try:
         descriptor = os.open(folder / NAME, flags, 0o600)
     except OSError as error:
-        raise store_error("write its log", error) from error
+        raise store_error(f"the embedded database cannot write {folder / NAME}", error) from error
     if os.fstat(descriptor).st_size > LIMIT_BYTES:
         os.ftruncate(descriptor, 0)
     return os.fdopen(descriptor, "ab")

@@ -1,22 +1,20 @@
-"""The gate: the one place of the process that knows whether the database is there.
+"""The connection monitor: the one place of the process that knows whether the database can be used.
 
-It holds a connection of its own, outside the pool. Its loss is noticed at once; its heartbeat, the
-daemon's only idle statement, notices a peer that froze. What to do about it is decided in
-`gate_state.py`; this file only carries it out.
+It holds a connection of its own, outside the pool. The connection's end is noticed at once; its heartbeat, the
+daemon's only idle statement, notices a frozen peer. `monitor_policy` decides what follows; this file carries it out.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from supervisor.database import gate_entries, gate_state
-from supervisor.database.connecting import Connected, connect_any_host, connector_for, ping
+from supervisor.database import monitor_log, monitor_policy
+from supervisor.database.check_requests import CheckRequests
+from supervisor.database.connect import Connected, connect_any_host, connector_for, ping
 from supervisor.database.error_class import ErrorClass, Failure, most_recoverable
-from supervisor.database.gate_listener import NullObserver
-from supervisor.database.gate_state import GiveUp, MonitorState, Outage, Retry
-from supervisor.database.lookout import PortProbe
-from supervisor.database.suspicion import CheckRequests
+from supervisor.database.monitor_policy import GiveUp, MonitorState, Outage, Retry
+from supervisor.database.port_probe import PortProbe
 from supervisor.errors import ConfigError, ConfigFault, ConnectAttemptsExhausted, DatabaseAccessDenied
 from supervisor.journal import log_event
 
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import ConnectPolicy, DatabaseConfig, Server
-    from supervisor.database.connecting import Connector
-    from supervisor.database.gate_listener import MonitorObserver, SessionOwner
+    from supervisor.database.connect import Connector
+
 
 HEARTBEAT_S = 5.0
 # A thousand workers that fail in one second cause ten questions, not a thousand.
@@ -35,30 +33,75 @@ _BETWEEN_CHECKS_S = 0.1
 _USELESS = {ErrorClass.READ_ONLY, ErrorClass.TIMED_OUT}
 
 
+class DatabaseObserver(Protocol):
+    """Notified when the database goes and comes, on the event loop and at once."""
+
+    def on_down(self, failure: Failure, *, announced: bool) -> None:
+        """The database is unreachable; `announced` is false when an outage merely goes on after a flap."""
+
+    def on_up(self, *, announced: bool) -> None:
+        """The database can be used (again); `announced` is false while the recovery is not yet stable."""
+
+    def on_stable(self) -> None:
+        """A recovery after flaps is stable."""
+
+    def on_status(self) -> None:
+        """Something changed that a status line shows."""
+
+
+class PoolOwner(Protocol):
+    """Keeps the pool in step with the monitor's connection; notified before the observer."""
+
+    def on_down(self, failure: Failure) -> None:
+        """The database is unreachable."""
+
+    def on_reconnected(self) -> None:
+        """There is a new connection, perhaps to another host."""
+
+    def on_suspect_pool(self) -> None:
+        """The monitor's connection was found useless, and every other one may be too."""
+
+
+class SessionOwner(Protocol):
+    """Uses the monitor's own connection: a node, whose session it is."""
+
+    def on_connected(self, monitor: ConnectionMonitor, connected: Connected) -> None:
+        """There is a new connection."""
+
+    def on_disconnected(self, connected: Connected) -> None:
+        """The monitor gives this connection up; the owner terminates it once no lease rests on it any more."""
+
+    async def check(self, connected: Connected, *, is_routine: bool) -> Failure | None:
+        """Return what is wrong with the connection; a routine check may be answered without asking the server."""
+
+
 class ConnectionMonitor:
     """The state of one database, kept by one task.
 
     Attributes:
-        listener: Who hears of its moves; nobody until it is put in force.
-        config: `[database]`; a reload may replace it while the gate runs.
-        dialer: How connections are made, for the pool too.
-        state: Where the machine of `gate_state.py` stands.
-        link: The gate's own connection while it is up.
+        observer: Notified of every transition; None until the monitor is in force.
+        pool_owner: Likewise; the owner of the pool.
+        config: `[database]`; a reload may replace it while the monitor runs.
+        connector: How connections are made, for the pool too.
+        state: The state of the machine in `monitor_policy`.
+        connected: The monitor's own connection while it is up.
         failure: The last failed attempt of the current outage.
-        outage: The current outage; kept after a recovery until that has proven itself.
+        outage: The current outage; kept after a recovery until that is stable.
         next_try_at_s: When the next attempt is due, while there is one.
-        has_worked: Whether a worker's statement succeeded since the last recovery.
-        disturbed_at_s: When a connection was last found lost.
-        turned_at_s: When the gate's loop last turned, for the watchdog.
-        resident: The node that has made the gate's connection its session; None: there is none.
-        mutex: Held during each statement on the gate's connection; asyncpg refuses two at once.
+        had_work: Whether a worker's statement succeeded since the last recovery.
+        last_loss_s: When a connection was last found lost.
+        last_progress_s: When the monitor's loop last made a turn, for the watchdog.
+        session_owner: The node whose session the monitor's connection is; None: there is none.
+        lock: Held during each statement on the monitor's connection; asyncpg refuses two at once.
     """
 
     def __init__(self, server: Server, config: DatabaseConfig, *, name: str, clock: Clock, rng: Random) -> None:
         self.config = config
         self.connector: Connector = connector_for(server, config, name=name)
         self.server = server
-        self.observer: MonitorObserver = NullObserver()
+        self.observer: DatabaseObserver | None = None
+        self.pool_owner: PoolOwner | None = None
+        self.session_owner: SessionOwner | None = None
         self.state = MonitorState.CONNECTING
         self.connected: Connected | None = None
         self.failure: Failure | None = None
@@ -66,7 +109,6 @@ class ConnectionMonitor:
         self.next_try_at_s: float | None = None
         self.had_work = False
         self.last_loss_s = float("-inf")
-        self.session_owner: SessionOwner | None = None
         self.lock = asyncio.Lock()
         self._clock = clock
         self._rng = rng
@@ -77,37 +119,33 @@ class ConnectionMonitor:
         self._connected_event = asyncio.Event()
         self._probe = PortProbe(self.connector.targets.endpoints)
 
-    # What others ask
-
     async def wait_until_up(self) -> None:
-        """Return as soon as the database is there."""
+        """Return as soon as the database can be used."""
         await self._up.wait()
 
     async def wait_until_connected(self) -> None:
-        """Return as soon as the gate has a connection; while it makes one anew, nobody else needs to try."""
+        """Return as soon as the monitor has a connection; while it reconnects, no other attempt can succeed."""
         await self._connected_event.wait()
 
     def request_check(self) -> None:
-        """Have the connection checked soon: somebody saw an error that may mean an outage."""
+        """Ask for a check of the connection soon: an error was seen that may mean an outage."""
         self._checks.request()
 
     async def check_now(self) -> bool:
-        """Return whether the database is up, found out by a statement sent after this call."""
+        """Return whether the database is up, verified by a statement sent after this call."""
         if self.state is not MonitorState.UP:
             return False
         return await self._checks.request_and_wait()
 
     def is_stuck(self, now_s: float) -> bool:
-        """Whether the gate's loop has not turned for longer than any of its deadlines explains."""
+        """Whether the monitor's loop has made no turn for longer than any of its deadlines explains."""
         hosts = len(self.connector.targets.endpoints)
         slack_s = 3 * HEARTBEAT_S + 3 * self.config.connect_timeout_s * (hosts + 1)
         due_s = max(self.last_progress_s, self.next_try_at_s or 0.0)
         return self.state is not MonitorState.CLOSED and now_s > due_s + slack_s
 
-    # The loop
-
     async def connect_once(self) -> Failure | None:
-        """Try to connect a single time, for a reload that must prove a new database first."""
+        """Try to connect a single time, for a reload that validates a new database first."""
         outcome = await self._attempt()
         if not isinstance(outcome, Connected):
             return outcome
@@ -115,17 +153,17 @@ class ConnectionMonitor:
         return None
 
     async def run(self) -> NoReturn:
-        """Keep the state true, for ever.
+        """Keep the state true until it is cancelled.
 
         Raises:
             ConnectAttemptsExhausted: The start used up its attempts.
-            DatabaseAccessDenied: The server refused the start, finally.
+            DatabaseAccessDenied: The server refused the login, the database or a privilege at the start.
             ConfigError: The connection string cannot work.
         """
         try:
             if self.connected is None:
-                gate_entries.log_connecting(self.address, str(self.server.dsn))
-                self.outage = gate_state.begin_start(self._clock.now_s())
+                monitor_log.log_connecting(self.address, str(self.server.dsn))
+                self.outage = monitor_policy.begin_start(self._clock.now_s())
                 await self._connect_with_retry(self.config.startup)
             while True:
                 lost = await self._watch()
@@ -135,7 +173,7 @@ class ConnectionMonitor:
             self.close()
 
     async def _connect_with_retry(self, policy: ConnectPolicy) -> None:
-        """Attempt until it works, or the policy ends it."""
+        """Attempt until one succeeds, or the policy ends it."""
         while True:
             outcome = await self._attempt()
             if isinstance(outcome, Connected):
@@ -153,70 +191,70 @@ class ConnectionMonitor:
         return most_recoverable(outcome)
 
     async def _handle_failure(self, failure: Failure, policy: ConnectPolicy) -> None:
-        outage = gate_state.add_failure(self.outage or gate_state.begin_outage(self._clock.now_s()), failure)
+        outage = monitor_policy.add_failure(self.outage or monitor_policy.begin_outage(self._clock.now_s()), failure)
         self.outage, self.failure = outage, failure
-        verdict = gate_state.decide_after_failure(
+        decision = monitor_policy.decide_after_failure(
             outage, failure, policy, probe_interval_s=self.config.probe_interval_s, sample=self._rng.random()
         )
-        match verdict:
+        match decision:
             case Retry(delay_s):
                 self._log_progress(outage, failure, delay_s)
                 await self._wait_before_retry(delay_s)
             case GiveUp.ATTEMPTS_USED_UP:
-                gate_entries.log_gave_up(outage, failure)
+                monitor_log.log_gave_up(outage, failure)
                 raise ConnectAttemptsExhausted(
                     f"gave up after {outage.attempts} attempts: {failure.reason}"
                 ) from failure.error
             case GiveUp.ACCESS_DENIED:
-                gate_entries.log_refused(failure)
+                monitor_log.log_refused(failure)
                 raise DatabaseAccessDenied(failure.reason) from failure.error
             case GiveUp.MISCONFIGURED:
                 raise ConfigError(ConfigFault(self.server.source, "", failure.reason)) from failure.error
 
     def _log_progress(self, outage: Outage, failure: Failure, delay_s: float) -> None:
         now_s = self._clock.now_s()
-        due = gate_state.next_reminder(outage, now_s)
-        if due is None and outage.was_logged and gate_state.has_new_cause(outage, failure.error_class):
-            due = outage  # a different error is never swallowed by the one before
+        due = monitor_policy.next_reminder(outage, now_s)
+        if due is None and outage.was_logged and monitor_policy.has_new_cause(outage, failure.error_class):
+            due = outage  # a different error is never hidden by the one before
         self.outage = due or outage
         if due and self.state is MonitorState.CONNECTING:
-            gate_entries.log_still_connecting(outage, failure, now_s=now_s, next_try_s=delay_s)
+            monitor_log.log_still_connecting(outage, failure, now_s=now_s, next_try_s=delay_s)
         elif due:
-            gate_entries.log_still_down(outage, failure, now_s=now_s, next_try_s=delay_s)
+            monitor_log.log_still_down(outage, failure, now_s=now_s, next_try_s=delay_s)
 
     async def _wait_before_retry(self, delay_s: float) -> None:
-        """Wait for the next attempt, but go early when something begins to listen."""
+        """Wait for the next attempt; end the wait early when a host begins to listen."""
         due_s = self._clock.now_s() + delay_s
         self.next_try_at_s = due_s
-        self.observer.on_status()
+        self._on_status()
         while (now_s := self._clock.now_s()) < due_s:
             self.last_progress_s = now_s
-            look_s = gate_state.probe_delay_s(
-                self.outage or gate_state.begin_outage(now_s),
+            probe_s = monitor_policy.probe_delay_s(
+                self.outage or monitor_policy.begin_outage(now_s),
                 now_s=now_s,
                 due_s=due_s,
                 probe_interval_s=self.config.probe_interval_s,
                 sample=self._rng.random(),
             )
-            await self._clock.sleep(look_s)
+            await self._clock.sleep(probe_s)
             if self._clock.now_s() < due_s and await self._probe.has_new_listener():
                 return
 
     async def _watch(self) -> Failure:
-        """Watch over the connection until the database is found to be away, and return why."""
+        """Watch the connection until the database is found unreachable, and return why."""
         while True:
             await self._wait_for_check()
             failure = await self._check_and_reconnect()
             self.last_progress_s = self._clock.now_s()
             if failure is not None:
                 self._go_down(failure)
-                self._checks.finish_down()
+                self._checks.finish(is_up=False)
                 return failure
-            self._checks.finish_up()
+            self._checks.finish(is_up=True)
             self._mark_stable()
 
     async def _wait_for_check(self) -> None:
-        """Wait for the next heartbeat, a suspicion or the end of the connection."""
+        """Wait for the next heartbeat, a request for a check, or the end of the connection."""
         await self._checks.wait(HEARTBEAT_S)
         if self._clock.now_s() < self.last_progress_s + _BETWEEN_CHECKS_S:
             await self._clock.sleep(_BETWEEN_CHECKS_S)
@@ -224,11 +262,11 @@ class ConnectionMonitor:
         self._checks.start()
 
     async def _check_and_reconnect(self) -> Failure | None:
-        """Return why the database is away, or None while it is there.
+        """Return why the database is unreachable, or None while it is up.
 
-        Only where the own connection is dead does a fresh one decide; and only a connection that is
-        not on probation is replaced on the spot, else a server that drops every connection after its
-        handshake would be dialled in a hot loop.
+        A fresh connection decides only where the monitor's own is dead; and only a connection whose recovery was
+        stable is replaced on the spot, else a server that drops every connection after its handshake would be
+        connected to in a hot loop.
         """
         failure = await self._check_connection()
         if failure is None:
@@ -237,14 +275,15 @@ class ConnectionMonitor:
         self._terminate()
         if self.outage is not None:
             return failure
-        if failure.error_class in _USELESS:
-            self.observer.on_suspect_pool()
+        if failure.error_class in _USELESS and self.pool_owner is not None:
+            self.pool_owner.on_suspect_pool()
         outcome = await self._attempt()
         if isinstance(outcome, Failure):
             return outcome
-        self.outage = gate_state.begin_outage(self._clock.now_s())
+        self.outage = monitor_policy.begin_outage(self._clock.now_s())
         self._set_connection(outcome)
-        self.observer.on_reconnected()
+        if self.pool_owner is not None:
+            self.pool_owner.on_reconnected()
         log_event("database.reconnected", address=outcome.endpoint.address)
         return None
 
@@ -257,35 +296,36 @@ class ConnectionMonitor:
         async with self.lock:
             return await ping(self.connected.connection, self.connected.endpoint, self.connector)
 
-    # Moves
-
-    def _on_connected(self, link: Connected) -> None:
+    def _on_connected(self, connected: Connected) -> None:
         now_s = self._clock.now_s()
         is_start = self.state is MonitorState.CONNECTING
-        self._set_connection(link)
+        self._set_connection(connected)
         self.state, self.state_since_s = MonitorState.UP, now_s
         if not is_start:
             self.last_loss_s = now_s  # errors of the outage may still be on their way
-        outage = self.outage or gate_state.begin_outage(now_s)
+        outage = self.outage or monitor_policy.begin_outage(now_s)
         if is_start:
-            gate_entries.log_connected(link, outage, now_s)
+            monitor_log.log_connected(connected, outage, now_s)
         elif outage.flaps == 0:
-            gate_entries.log_recovered(self.address, outage, now_s)
+            monitor_log.log_recovered(self.address, outage, now_s)
         if is_start and not outage.failures:
-            self.outage = None  # connected at the first attempt: nothing to be wary of
+            self.outage = None  # connected at the first attempt: there are no delays to continue
         self._up.set()
-        self.observer.on_up(told=outage.flaps == 0)
+        if self.pool_owner is not None:
+            self.pool_owner.on_reconnected()
+        if self.observer is not None:
+            self.observer.on_up(announced=outage.flaps == 0)
 
-    def _set_connection(self, link: Connected) -> None:
-        self.connected = link
+    def _set_connection(self, connected: Connected) -> None:
+        self.connected = connected
         self._connected_event.set()
         self.next_try_at_s = None
         self._probe.reset()
         self.had_work = False
         self.up_since_s = self._clock.now_s()
-        link.connection.add_termination_listener(lambda _: self.request_check())
+        connected.connection.add_termination_listener(lambda _: self.request_check())
         if self.session_owner is not None:
-            self.session_owner.on_connected(self, link)
+            self.session_owner.on_connected(self, connected)
 
     def _go_down(self, failure: Failure) -> None:
         now_s = self._clock.now_s()
@@ -293,39 +333,43 @@ class ConnectionMonitor:
         self.last_loss_s = now_s
         self._up.clear()
         up_for_s = now_s - self.up_since_s
-        self.outage = gate_state.outage_after_loss(self.outage, now_s, up_for_s=up_for_s, cause=failure.error_class)
+        self.outage = monitor_policy.outage_after_loss(self.outage, now_s, up_for_s=up_for_s, cause=failure.error_class)
         is_news = self.outage.flaps == 0
         if is_news:
-            gate_entries.log_lost(failure)
-        self.observer.on_down(failure, told=is_news)
+            monitor_log.log_lost(failure)
+        if self.pool_owner is not None:
+            self.pool_owner.on_down(failure)
+        if self.observer is not None:
+            self.observer.on_down(failure, announced=is_news)
 
     def _mark_stable(self) -> None:
         now_s = self._clock.now_s()
-        if self.outage is None or not gate_state.is_stable(now_s - self.up_since_s, has_worked=self.had_work):
+        if self.outage is None or not monitor_policy.is_stable(now_s - self.up_since_s, has_worked=self.had_work):
             return
         if self.outage.flaps > 0:
-            gate_entries.log_recovered(self.address, self.outage, now_s)
-            self.observer.on_stable()
+            monitor_log.log_recovered(self.address, self.outage, now_s)
+            if self.observer is not None:
+                self.observer.on_stable()
         self.outage, self.failure = None, None
-        self.observer.on_status()
+        self._on_status()
 
     def _terminate(self) -> None:
-        link, self.connected = self.connected, None
-        if link is None:
+        connected, self.connected = self.connected, None
+        if connected is None:
             return
         self._connected_event.clear()
         if self.session_owner is not None:
-            self.session_owner.on_disconnected(link)
+            self.session_owner.on_disconnected(connected)
         else:
-            # Never a farewell: the peer may be frozen, and a farewell waits for it.
-            link.connection.terminate()
+            # terminate(), not close(): close() waits for the peer, which may be frozen.
+            connected.connection.terminate()
 
     def close(self) -> None:
-        """End, whatever the state."""
+        """End the monitor, whatever its state."""
         self.state = MonitorState.CLOSED
         self._up.clear()
         self._terminate()
-        self._checks.finish_down()
+        self._checks.finish(is_up=False)
 
     @property
     def address(self) -> str:
@@ -333,3 +377,7 @@ class ConnectionMonitor:
         if self.connected is not None:
             return self.connected.endpoint.address
         return ", ".join(endpoint.address for endpoint in self.connector.targets.endpoints)
+
+    def _on_status(self) -> None:
+        if self.observer is not None:
+            self.observer.on_status()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from typing import IO
 
+
 POSTGRES_MAJOR = "18"
 NOBODY = 65534
 _CHILD_EXEC = str(Path(__file__).with_name("launch.py"))
