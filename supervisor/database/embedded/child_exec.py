@@ -1,6 +1,6 @@
 """Becomes one of PostgreSQL's programs, with nothing of the daemon left on it. A script for a fresh interpreter.
 
-`launch.py PARENT DEATH_SIGNAL WAY REACH KEPT PROGRAM [ARGUMENT …]`, with WAY one of `self`, `user:UID:GID` and
+`child_exec.py PARENT DEATH_SIGNAL RUN_AS REACH KEPT PROGRAM [ARGUMENT …]`, with RUN_AS one of `self`, `user:UID:GID` and
 `map:ID`, and KEPT the descriptor that the program inherits, 0 for none but the standard ones.
 
 A script rather than `preexec_fn`, because Python code between fork and exec can deadlock in a process with threads, and

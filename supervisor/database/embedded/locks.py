@@ -174,7 +174,7 @@ class StateLock:
                 raise
             return descriptor
 
-        return start_thread(lock, name="state lock", discard=os.close)
+        return start_thread(lock, name="state-lock", discard=os.close)
 
     def _keep(self, descriptor: int) -> None:
         """Note in the file who holds it now."""
@@ -203,7 +203,7 @@ def _read_note(descriptor: int) -> Holder:
     """Return what the note says of the holder, nothing if it cannot be true."""
     try:
         note = json.loads(os.pread(descriptor, 4096, 0))
-        holder = Holder(int(note["pid"]), str(note["host"]), str(note["since"]), note["born"])
+        holder = Holder(int(note["pid"]), str(note["host"]), str(note["since"]), note["start_ticks"])
     except (OSError, ValueError, KeyError, TypeError):
         return Holder()
     # Of another machine's process nothing can be known here.

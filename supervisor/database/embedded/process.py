@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 POSTGRES_MAJOR = "18"
 NOBODY = 65534
-_CHILD_EXEC = str(Path(__file__).with_name("launch.py"))
+_CHILD_EXEC = str(Path(__file__).with_name("child_exec.py"))
 # Everything else stays behind: NOTIFY_SOCKET, WATCHDOG_*, LISTEN_*, CREDENTIALS_DIRECTORY, PG*, PGSUPERVISOR__*.
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
 
@@ -30,7 +30,7 @@ class Identity:
     """Whom the server runs as.
 
     Attributes:
-        way: What `launch.py` does: `self`, `user:UID:GID`, or `map:ID` in a user namespace.
+        run_as: What `child_exec.py` does: `self`, `user:UID:GID`, or `map:ID` in a user namespace.
         uid: The owner of the server's files, as the daemon sees them.
         gid: Their group.
     """
