@@ -245,7 +245,7 @@ def test_a_blocked_event_loop_is_not_taken_for_a_frozen_server(shared_postgres: 
         async with gatehouse(shared_postgres.dsn(), connect_timeout_s=0.3) as house:
             before = house.backend()
             asked = asyncio.ensure_future(house.gate.check_now())
-            await house.until(lambda: not house.gate._checks.is_raised)  # the statement is sent in this turn
+            await house.until(lambda: not house.gate._checks.is_requested)  # the statement is sent in this turn
             time.sleep(0.6)  # noqa: ASYNC251 - the loop stands still
             assert await asked
             assert house.backend() == before

@@ -1,10 +1,10 @@
-"""Becomes one of PostgreSQL's programs, with nothing of the daemon left on it. A script for a fresh interpreter.
+"""Becomes one of PostgreSQL's programs, without anything of the daemon. A script for a fresh interpreter.
 
-`child_exec.py PARENT DEATH_SIGNAL RUN_AS REACH KEPT PROGRAM [ARGUMENT …]`, with RUN_AS one of `self`, `user:UID:GID` and
-`map:ID`, and KEPT the descriptor that the program inherits, 0 for none but the standard ones.
+`child_exec.py PARENT DEATH_SIGNAL RUN_AS FOLDER KEPT PROGRAM [ARGUMENT …]`, with RUN_AS one of `self`, `user:UID:GID`
+and `map:ID`, and KEPT the descriptor that the program inherits, 0 for none but the standard ones.
 
-A script rather than `preexec_fn`, because Python code between fork and exec can deadlock in a process with threads, and
-uvloop knows neither `user` nor `umask`. It costs some 15 ms a start.
+It is a script and no `preexec_fn`, because Python code between fork and exec can deadlock in a process with threads,
+and uvloop knows neither `user` nor `umask`. It costs some 15 ms a start.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ NO_ACCESS = 126
 
 
 def main(arguments: list[str]) -> None:
-    """Shed what the daemon had, become the user, and execute the program."""
-    parent, death_signal, way, reach, kept, program, *rest = arguments
+    """Drop what the daemon had, become the user, and execute the program."""
+    parent, death_signal, run_as, folder, kept, program, *rest = arguments
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         # Handlers end with the exec, but what is ignored (SIGPIPE by Python, SIGHUP by nohup) would stay ignored.
@@ -33,8 +33,8 @@ def main(arguments: list[str]) -> None:
     close_all_but(int(kept))
     os.setsid()
     libc = _load_libc()  # while Python's own files, which may be root's alone, are within reach
-    drop_privileges(way, libc)
-    for path in (program, reach):
+    drop_privileges(run_as, libc)
+    for path in (program, folder):
         if not os.access(path, os.X_OK):
             sys.stderr.write(f"{path} is out of reach of user {os.geteuid()}\n")
             sys.exit(NO_ACCESS)
@@ -50,9 +50,9 @@ def close_all_but(kept: int) -> None:
     os.closerange(max(3, kept + 1), 65536)
 
 
-def drop_privileges(way: str, libc: Any) -> None:
-    """Become the user that `way` names."""
-    match way.split(":"):
+def drop_privileges(run_as: str, libc: Any) -> None:
+    """Become the user that `run_as` names."""
+    match run_as.split(":"):
         case ["user", uid, gid]:
             os.setgroups(())
             os.setresgid(int(gid), int(gid), int(gid))
