@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from supervisor.config.model import Config
-    from supervisor.errors import Fault
+    from supervisor.errors import ConfigFault
 
 _CONFIG = 78
 
@@ -59,7 +59,7 @@ def _tightness(config: Config) -> str:
     )
 
 
-async def _try_what_is_readable(path: Path) -> tuple[Fault, ...]:
+async def _try_what_is_readable(path: Path) -> tuple[ConfigFault, ...]:
     """Return the faults of the imports, as far as a wrong configuration says what to import."""
     specs, python_path = readable_workers(path, os.environ)
     try:
@@ -83,7 +83,7 @@ async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:
     try:
         match config.database.target:
             case EmbeddedStore():
-                from supervisor.database.server_program import find_programs  # noqa: PLC0415 - only an embedded store
+                from supervisor.database.embedded.process import find_programs  # noqa: PLC0415 - only an embedded store
 
                 find_programs()
                 remark = ", the embedded PostgreSQL is installed"

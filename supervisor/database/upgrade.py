@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from supervisor.database.migration import is_outdated, version_of
-from supervisor.errors import DatabaseGaveUp
+from supervisor.errors import ConnectAttemptsExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,10 +47,10 @@ _NOTE = "INSERT INTO supervisor.migration (version) VALUES ({})"
 # Whoever wants a table that an upgrade waits for waits behind it: not for longer than this.
 _BRIEFLY = "SET LOCAL lock_timeout = '500ms'"
 _STATEMENT_LIMIT_S = 65.0  # a little more than the server's own limit
-_LIMIT_S = 60.0
+_TIMEOUT_S = 60.0
 _PAUSE_S = 0.5
 # Locks, deadlocks, memory and disk, a statement that took too long, and somebody who creates the schema by hand.
-_PASSING = ("55P03", "40001", "40P01", "53", "57014", "23505", "42P06")
+_TRANSIENT = ("55P03", "40001", "40P01", "53", "57014", "23505", "42P06")
 _WHO = """
 SELECT format('pid %s (%s, %s)', a.pid, coalesce(nullif(a.application_name, ''), 'nameless'), a.state)
 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -73,16 +73,16 @@ async def upgrade(connection: Any, files: Sequence[Path], *, clock: Clock, rng: 
         rng: For jitter: ten migrators that were all turned away must not return in one instant.
 
     Raises:
-        SchemaUnusable: A newer pgsupervisor was faster.
-        DatabaseGaveUp: Others kept what had to be changed locked for too long.
+        SchemaIncompatible: A newer pgsupervisor was faster.
+        ConnectAttemptsExhausted: Others kept what had to be changed locked for too long.
         asyncpg.PostgresError: It cannot be done. Nothing has changed.
     """
-    until_s = clock.now_s() + _LIMIT_S
+    until_s = clock.now_s() + _TIMEOUT_S
     while True:
         try:
             return await _apply(connection, files)
         except asyncpg.PostgresError as error:
-            if not (error.sqlstate or "").startswith(_PASSING):
+            if not (error.sqlstate or "").startswith(_TRANSIENT):
                 raise
             if clock.now_s() >= until_s:
                 raise await _gave_up(connection, error) from error
@@ -103,9 +103,9 @@ async def _apply(connection: Any, files: Sequence[Path]) -> int:
     return former
 
 
-async def _gave_up(connection: Any, error: asyncpg.PostgresError) -> DatabaseGaveUp:
+async def _gave_up(connection: Any, error: asyncpg.PostgresError) -> ConnectAttemptsExhausted:
     in_the_way = None
     with contextlib.suppress(asyncpg.PostgresError):
         in_the_way = await connection.fetchval(_WHO)
     who = f"; {in_the_way} is in the way" if in_the_way else ""
-    return DatabaseGaveUp(f"gave up on the SQL schema after {_LIMIT_S:g}s: {error} ({error.sqlstate}){who}")
+    return ConnectAttemptsExhausted(f"gave up on the SQL schema after {_TIMEOUT_S:g}s: {error} ({error.sqlstate}){who}")

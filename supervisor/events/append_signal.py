@@ -63,7 +63,7 @@ class AppendSignal:
         wakeup = Wakeup(clock=clock)
         deadline_s = None if timeout_s is None else clock.now_s() + timeout_s
         self._waiting.add(wakeup)
-        stop.notify(wakeup.wake)
+        stop.add_callback(wakeup.wake)
         try:
             while self.count == count and self.head <= head and not stop.is_set:
                 if not await wakeup.wait(deadline_s):
@@ -71,7 +71,7 @@ class AppendSignal:
             return True
         finally:
             self._waiting.discard(wakeup)
-            stop.forget(wakeup.wake)
+            stop.remove_callback(wakeup.wake)
 
     def _wake(self) -> None:
         for wakeup in self._waiting:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
     from supervisor.leases.lease import Lease
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import Outages
+    from supervisor.supervision.outage import DatabaseStatus
 
 # Between two cancellations of a worker that swallowed the first one: it must not spin.
 _MIN_PAUSE_S = 0.1
@@ -33,7 +33,13 @@ class Context:
     __slots__ = ("_clock", "_database", "_db", "_lease", "_log", "_spec", "_stop", "_tenure", "_tx")
 
     def __init__(
-        self, spec: WorkerSpec, *, stop: StopSignal, database: Outages, clock: Clock, tenure: Tenure | None = None
+        self,
+        spec: WorkerSpec,
+        *,
+        stop: StopSignal,
+        database: DatabaseStatus,
+        clock: Clock,
+        tenure: LeaseHandle | None = None,
     ) -> None:
         self._spec = spec
         self._stop = stop
@@ -70,7 +76,7 @@ class Context:
         Once the worker is to stop it raises `DatabaseUnavailable` instead of waiting on.
         """
         if self._db is None:
-            self._db = self._database.view(self._stop)
+            self._db = self._database.pool_for(self._stop)
         return self._db
 
     @property
@@ -102,7 +108,7 @@ class Context:
 
         A worker that reads it has `stop_timeout` to end by itself.
         """
-        self._stop.is_watched = True
+        self._stop.is_cooperative = True
         return self._stop.is_set
 
     async def sleep(self, seconds: float) -> None:
@@ -156,14 +162,14 @@ async def interruptible_sleep(delay_s: float, *, stop: StopSignal, clock: Clock)
 
     A worker that is already to stop is cancelled here: it is between two pieces of its work.
     """
-    stop.is_watched = True
+    stop.is_cooperative = True
     if stop.is_set:
         await _cancel_current(delay_s, stop=stop, clock=clock)
     task = _current_task()
     cancelled_before = task.cancelling()
     sleeper = _Sleeper(task)
     interrupt = sleeper.interrupt
-    stop.notify(interrupt)
+    stop.add_callback(interrupt)
     try:
         await clock.sleep(delay_s)
     except asyncio.CancelledError:
@@ -171,15 +177,15 @@ async def interruptible_sleep(delay_s: float, *, stop: StopSignal, clock: Clock)
         if not sleeper.is_interrupted or task.uncancel() > cancelled_before:
             raise
     finally:
-        stop.forget(interrupt)
+        stop.remove_callback(interrupt)
 
 
 async def _cancel_current(delay_s: float, *, stop: StopSignal, clock: Clock) -> None:
     task = _current_task()
-    if task in stop.dismissed:
+    if task in stop.cancelled_tasks:
         await clock.sleep(max(delay_s, _MIN_PAUSE_S))
     else:
-        stop.dismissed = (*stop.dismissed, task)
+        stop.cancelled_tasks = (*stop.cancelled_tasks, task)
     task.cancel()
     await clock.sleep(_MIN_PAUSE_S)
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from supervisor.database.last_words import LastWords, listen_to
-from supervisor.database.manual_transaction import connection_of
+from supervisor.database.asyncpg_private import raw_connection
+from supervisor.database.fatal_message import FatalMessageTap, tap
 from supervisor.errors import LeaseLost, TransactionMisused
-from supervisor.leases.fence import enter
-from supervisor.leases.tenure import Standing
+from supervisor.leases.fence import begin_fence
+from supervisor.leases.tenure import LeaseStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from supervisor.database.waiting_pool import WaitingPool
+    from supervisor.database.worker_pool import WorkerPool
     from supervisor.leases.lease import Lease
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
 
 # The fence only waits while a new holder advances the epoch, which takes milliseconds.
 _FENCE_TIMEOUT_S = 10.0
@@ -25,7 +25,7 @@ _IDLE_TIMEOUT = "(25P03)"
 
 
 @asynccontextmanager
-async def fenced_transaction(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncIterator[Any]:
+async def fenced_transaction(db: WorkerPool, tenure: LeaseHandle, lease: Lease | None) -> AsyncIterator[Any]:
     """Open a transaction under a lease on a connection of the pool, and yield the connection.
 
     Args:
@@ -41,28 +41,28 @@ async def fenced_transaction(db: WaitingPool, tenure: Tenure, lease: Lease | Non
     """
     require_held(tenure, lease)
     refusal: LeaseLost | None = None
-    tap = LastWords()
+    fatal = FatalMessageTap()
     try:
         async with db.acquire() as connection:
-            tap = listen_to(connection_of(connection))
+            fatal = tap(raw_connection(connection))
             # The pool may have taken a while to give a connection.
             held = require_held(tenure, lease)
             async with connection.transaction():
                 try:
-                    transaction = await enter(connection, held, _FENCE_TIMEOUT_S)
+                    transaction = await begin_fence(connection, held, _FENCE_TIMEOUT_S)
                 except LeaseLost as error:
                     refusal = error
                     raise
                 yield connection
                 await _verify_same_transaction(connection, transaction, tenure.name)
     except Exception as error:
-        if (misuse := idle_timeout_error(tap)) is not None:
+        if (misuse := idle_timeout_error(fatal)) is not None:
             raise misuse from error
         raise
     finally:
         if refusal is not None:
             # This cancels the current task; any earlier, it would interrupt the rollback.
-            tenure.found_lost(str(refusal))
+            tenure.report_lost(str(refusal))
 
 
 async def _verify_same_transaction(connection: Any, transaction: int, lease: str) -> None:
@@ -73,23 +73,23 @@ async def _verify_same_transaction(connection: Any, transaction: int, lease: str
         )
 
 
-def require_held(tenure: Tenure, lease: Lease | None) -> Lease:
+def require_held(tenure: LeaseHandle, lease: Lease | None) -> Lease:
     """Return `lease` if this node still holds it.
 
     Raises:
         LeaseLost: It does not.
     """
-    if lease is None or tenure.lease != lease or tenure.standing not in (Standing.HELD, Standing.RECALLED):
+    if lease is None or tenure.lease != lease or tenure.status not in (LeaseStatus.HELD, LeaseStatus.REVOKING):
         raise LeaseLost(f"the lease {tenure.name} is lost: nothing may be written under it any more")
     return lease
 
 
-def idle_timeout_error(tap: LastWords) -> TransactionMisused | None:
+def idle_timeout_error(fatal: FatalMessageTap) -> TransactionMisused | None:
     """Return the error that explains it if the server ended the transaction because it was idle; None: it did not.
 
     asyncpg only knows that the connection is closed.
     """
-    if tap.words is None or _IDLE_TIMEOUT not in tap.words:
+    if fatal.message is None or _IDLE_TIMEOUT not in fatal.message:
         return None
     return TransactionMisused(
         "the server ended the transaction, because for 60 s nothing was asked in it (25P03): a holder that hangs must "

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import Outages
-    from supervisor.supervision.work import Timetable
+    from supervisor.supervision.outage import DatabaseStatus
+    from supervisor.supervision.work import Schedule
 
 
 class FunctionWork:
@@ -36,9 +36,9 @@ class FunctionWork:
         handler: Callable[[Context], Any],
         *,
         clock: Clock,
-        database: Outages,
-        timetable: Timetable | None = None,
-        tenure: Tenure | None = None,
+        database: DatabaseStatus,
+        timetable: Schedule | None = None,
+        tenure: LeaseHandle | None = None,
     ) -> None:
         self.timetable = timetable
         self.tenure = tenure

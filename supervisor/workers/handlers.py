@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from supervisor.clock import done_within
 from supervisor.config.kinds import kind_of
 from supervisor.durations import format_duration
-from supervisor.errors import ConfigError, Fault
+from supervisor.errors import ConfigError, ConfigFault
 from supervisor.journal import adopt_structlog
 from supervisor.suggestions import nearest
 from supervisor.supervision.record import sentence_of
@@ -68,7 +68,7 @@ async def import_handlers(
         done.cancel()  # the thread is left behind
         problems = {**imports.problems, **imports.unfinished(timeout_s)}
     if problems:
-        raise ConfigError(*(Fault(source, f"workers.{name}.run", problem) for name, problem in problems.items()))
+        raise ConfigError(*(ConfigFault(source, f"workers.{name}.run", problem) for name, problem in problems.items()))
     if "structlog" in sys.modules:
         adopt_structlog()  # log entries that workers make with it go to the journal too
     return imports.handlers

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from supervisor.config.model import WorkerSpec
     from supervisor.events.append_signal import AppendSignal
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.runtime import Runtime
-    from supervisor.supervision.outage import Outages
+    from supervisor.supervision.outage import DatabaseStatus
     from supervisor.supervision.staffing import Hire
-    from supervisor.supervision.work import Timetable, Work
+    from supervisor.supervision.work import Schedule, Work
     from supervisor.workers.projection.sharding import ShardingClaims
 
     # From the services, the configuration, the user's function, and the instance's index.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class ClusterServices(Protocol):
     """What workers need of the node that this process is."""
 
-    def lease(self, name: str) -> Tenure:
+    def lease(self, name: str) -> LeaseHandle:
         """Return this node's view of a lease."""
 
     @property
@@ -52,11 +52,11 @@ class Services:
     """
 
     runtime: Runtime
-    database: Outages
+    database: DatabaseStatus
     cluster: Callable[[], ClusterServices]
 
 
-def work_factory(*, runtime: Runtime, database: Outages, cluster: Callable[[], ClusterServices]) -> Hire:
+def work_factory(*, runtime: Runtime, database: DatabaseStatus, cluster: Callable[[], ClusterServices]) -> Hire:
     """Return the function that builds the work of one instance."""
     services = Services(runtime, database, cluster)
 
@@ -75,7 +75,7 @@ def _periodic(services: Services, spec: WorkerSpec, handler: Any, _: int) -> Wor
     return _function_work(services, spec, handler, make_schedule(spec.kind, clock=services.runtime.clock))
 
 
-def _function_work(services: Services, spec: WorkerSpec, handler: Any, schedule: Timetable | None = None) -> Work:
+def _function_work(services: Services, spec: WorkerSpec, handler: Any, schedule: Schedule | None = None) -> Work:
     return FunctionWork(
         spec,
         handler,

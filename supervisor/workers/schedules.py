@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import Periodic
-    from supervisor.supervision.work import Timetable
+    from supervisor.supervision.work import Schedule
 
 # The wall clock can be set while a worker waits, and no event reports that.
 RECHECK_S = 60.0
@@ -24,7 +24,7 @@ CLOCK_STEP_S = 3 * 3600.0
 _LOCALTIME = "/etc/localtime"
 
 
-def make_schedule(kind: Periodic, *, clock: Clock) -> Timetable:
+def make_schedule(kind: Periodic, *, clock: Clock) -> Schedule:
     """Return the schedule of a periodic worker, starting now."""
     match kind.schedule:
         case Every(interval_s):
@@ -51,7 +51,7 @@ class EverySchedule:
         """Return when the next tick is due."""
         return self._due_s
 
-    def begin(self) -> None:
+    def mark_started(self) -> None:
         """Note that the due tick begins."""
         self._due_s = next_due_s(self._due_s, self._interval_s, now_s=self._clock.now_s())
 
@@ -102,7 +102,7 @@ class CronSchedule:
         """Return when the next tick is due, unless the wall clock is set before."""
         return self._clock.now_s() + (0.0 if self._is_due else max(0.0, self._next_s - self._wall_s()))
 
-    def begin(self) -> None:
+    def mark_started(self) -> None:
         """Note that the due tick begins: every tick up to now is done."""
         self._is_due = False
         self.skip_missed()
@@ -122,7 +122,7 @@ class CronSchedule:
         self._seen_s = wall_s
 
     def _wall_s(self) -> float:
-        return self._clock.wall().timestamp()
+        return self._clock.wall_time().timestamp()
 
 
 def next_instant_s(expression: str, zone: tzinfo, *, after_s: float) -> float:
@@ -153,6 +153,6 @@ def machine_zone(clock: Clock) -> tzinfo:
         pass
     except KeyError:
         pass
-    zone = clock.wall().tzinfo
+    zone = clock.wall_time().tzinfo
     assert zone is not None  # noqa: S101 - Clock.wall() promises it
     return zone

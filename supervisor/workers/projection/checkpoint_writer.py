@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.database.last_words import listen_to
-from supervisor.database.manual_transaction import closing, connection_of, opened
+from supervisor.database.asyncpg_private import mark_begun, mark_ended, raw_connection
+from supervisor.database.fatal_message import tap
 from supervisor.errors import LeaseLost, SupervisorError, TransactionMisused
 from supervisor.workers.fenced_transaction import idle_timeout_error, require_held
 from supervisor.workers.projection.guarded_connection import GuardedConnection
@@ -121,14 +121,14 @@ class CheckpointWriter:
         """Put an event among the dead letters, and move past it."""
         name = self._context.shard.projection
         async with self.advance(pooled, to=position):
-            await connection_of(pooled).execute("SELECT supervisor.bury($1, $2, $3)", name, position, reason)
+            await raw_connection(pooled).execute("SELECT supervisor.bury($1, $2, $3)", name, position, reason)
 
     async def record_poison(self, pooled: Any, position: int, reason: str) -> None:
         """Record the event at which the shard halts; the checkpoint stays where it is."""
         transaction = _Transaction(pooled)
         try:
             await transaction.begin(require_held(self._context.tenure, self._lease))
-            is_recorded = await connection_of(pooled).fetchval(
+            is_recorded = await raw_connection(pooled).fetchval(
                 "SELECT supervisor.note_poison($1, $2, $3, $4, $5, $6)",
                 *self._context.shard, self.checkpoint.revision, position, reason,
             )  # fmt: skip
@@ -144,11 +144,11 @@ class CheckpointWriter:
 class _Transaction:
     """One transaction on a pooled connection; it costs two round trips beside the handler's own."""
 
-    __slots__ = ("_connection", "_guard", "_tap")
+    __slots__ = ("_connection", "_fatal", "_guard")
 
     def __init__(self, pooled: Any) -> None:
-        self._connection = connection_of(pooled)
-        self._tap = listen_to(self._connection)
+        self._connection = raw_connection(pooled)
+        self._fatal = tap(self._connection)
         self._guard: GuardedConnection | None = None
 
     async def begin(self, lease: Lease) -> GuardedConnection:
@@ -167,7 +167,7 @@ class _Transaction:
             if error.sqlstate in _LEASE_LOST:
                 raise LeaseLost(f"the lease {lease.name} has passed on") from error
             raise
-        opened(self._connection)
+        mark_begun(self._connection)
         self._guard = GuardedConnection(self._connection)
         return self._guard
 
@@ -220,13 +220,13 @@ class _Transaction:
 
     def idle_timeout_error(self) -> TransactionMisused | None:
         """Return the error that explains it if the server ended the transaction because it was idle."""
-        return idle_timeout_error(self._tap)
+        return idle_timeout_error(self._fatal)
 
     def _close_guard(self) -> None:
         if self._guard is not None:
             self._guard._close()  # noqa: SLF001 - a handler must not find it among the methods
             self._guard = None
-            closing(self._connection)
+            mark_ended(self._connection)
 
 
 def _translate(error: asyncpg.PostgresError) -> Exception:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.events.lag import NO_LAG, Lag, compute_lag, is_lagging
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -78,9 +78,9 @@ class LagMonitor:
         lags = is_lagging(lag, was_lagging=was_lagging, warning_s=context.kind.lag_warning_s)
         if lags and not was_lagging:
             self._since_s = now_s
-            tell("projection.lagging", **context.log_fields, events=lag.events, lag_s=round(lag.seconds, 3))
+            log_event("projection.lagging", **context.log_fields, events=lag.events, lag_s=round(lag.seconds, 3))
         elif self._since_s is not None and not lags:
-            tell("projection.caught_up", **context.log_fields, took_s=round(now_s - self._since_s, 3))
+            log_event("projection.caught_up", **context.log_fields, took_s=round(now_s - self._since_s, 3))
             self._since_s = None
         return lag != NO_LAG or self._since_s is not None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from supervisor.database.error_class import is_suspicious
-from supervisor.errors import Displaced, LeaseLost, Poisoned, SupervisorError
+from supervisor.database.error_class import may_be_connection_loss
+from supervisor.errors import LeaseLost, ProjectionHalted, ShardingConflict, SupervisorError
 from supervisor.events.reader import MissingCheckpoint, Reader, fetch_log_position, load_checkpoint
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.supervision.record import sentence_of
 from supervisor.wakeup import Wakeup
 from supervisor.workers.context import Context
@@ -73,7 +73,7 @@ class ProjectionRun:
         self._claims = claims
         self._clock = context.clock
         self._stop = stop
-        self._db = context.database.view(stop)
+        self._db = context.database.pool_for(stop)
         self._reader = Reader(context.shard, context.kind.streams, batch=context.kind.batch)
         self._lag = LagMonitor(context, self._reader)
         self._watch = StallWatch(context, self._lag.check)
@@ -98,8 +98,8 @@ class ProjectionRun:
 
         Raises:
             LeaseLost: The lease was lost.
-            Poisoned: The projection halts until an operator acts.
-            Displaced: A newer configuration has another number of shards.
+            ProjectionHalted: The projection halts until an operator acts.
+            ShardingConflict: A newer configuration has another number of shards.
         """
         watching = asyncio.ensure_future(self._watch.watch())  # noqa: TID251 - owned and ended right here
         try:
@@ -116,7 +116,7 @@ class ProjectionRun:
             self._must_load = True
         except _CheckpointMissing as missing:
             await self._recreate(missing.shards)
-        except (LeaseLost, Poisoned, Displaced):
+        except (LeaseLost, ProjectionHalted, ShardingConflict):
             raise
         except Exception as error:  # noqa: BLE001 - the handler's or the server's: one place decides what follows
             await self._handle_failure(error)
@@ -161,7 +161,7 @@ class ProjectionRun:
             case Reconciled.COMMITTED:
                 self._poison = None
             case Reconciled.MOVED:
-                tell("projection.moved", **self._context.log_fields, position=found.position)
+                log_event("projection.moved", **self._context.log_fields, position=found.position)
                 self._poison = None
                 self._attempts, self._size = Attempts(), self._context.kind.batch
         self._has_recreated = False
@@ -176,7 +176,7 @@ class ProjectionRun:
         if self._has_recreated:
             raise SupervisorError(f"the checkpoint of {context.spec.name} is gone as soon as it has been made")
         self._has_recreated, self._poison = True, None
-        tell("projection.begun_anew", **context.log_fields)
+        log_event("projection.begun_anew", **context.log_fields)
         await self._claims.ensure(context, self._db, sleep=self._sleep_until_stop, is_missing=True)
 
     async def _refresh_horizon(self, pooled: Any) -> None:
@@ -207,12 +207,12 @@ class ProjectionRun:
     async def _sleep_until_stop(self, delay_s: float) -> bool:
         """Wait so long; false: the worker is to stop."""
         wakeup, deadline_s = Wakeup(clock=self._clock), self._clock.now_s() + delay_s
-        self._stop.notify(wakeup.wake)
+        self._stop.add_callback(wakeup.wake)
         try:
             while not self._stop.is_set and await wakeup.wait(deadline_s):
                 pass
         finally:
-            self._stop.forget(wakeup.wake)
+            self._stop.remove_callback(wakeup.wake)
         return not self._stop.is_set
 
     async def _apply_batch(self, pooled: Any) -> None:
@@ -253,10 +253,10 @@ class ProjectionRun:
 
     async def _handle_failure(self, error: Exception) -> None:
         events, self._in_flight = self._in_flight, ()
-        connection_ended = self._checkpoint.connection_lost or (not events and is_suspicious(error))
+        connection_ended = self._checkpoint.connection_lost or (not events and may_be_connection_loss(error))
         self._checkpoint.connection_lost = False
         self._must_load = True
-        is_outage = await self._context.database.explains(error)
+        is_outage = await self._context.database.is_outage_error(error)
         cause = classify(
             error, is_outage=is_outage, connection_ended=connection_ended, handler_started=bool(events)
         )  # fmt: skip
@@ -279,7 +279,7 @@ class ProjectionRun:
         fields: dict[str, Any] = {"events": len(events), "position": events[0].position} if events else {}
         if isinstance(decision, RetryAfter):
             fields["delay_s"] = round(decision.delay_s, 3)
-        tell("projection.set_back", exc=error, **self._context.log_fields, **fields)
+        log_event("projection.set_back", exc=error, **self._context.log_fields, **fields)
 
     async def _handle_poison(self, pooled: Any, event: Event, error: Exception) -> None:
         """Do with an event that cannot be applied what the configuration says."""
@@ -294,10 +294,12 @@ class ProjectionRun:
         else:
             await self._checkpoint.record_poison(pooled, event.position, reason)
             self._log_poison(event, error, "The projection stands still until it is skipped, reset or restarted")
-            raise Poisoned(f"event {event.position} ({event.type} of {event.stream}) cannot be applied: {reason}")
+            raise ProjectionHalted(
+                f"event {event.position} ({event.type} of {event.stream}) cannot be applied: {reason}"
+            )
 
     def _log_poison(self, event: Event, error: Exception, consequence: str) -> None:
-        tell(
+        log_event(
             "projection.poison", exc=error, **self._context.log_fields,
             position=event.position, stream=event.stream, event_type=event.type, consequence=consequence,
         )  # fmt: skip

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from supervisor.config.model import Projection, WorkerSpec
     from supervisor.events.append_signal import AppendSignal
     from supervisor.events.shard import Shard
-    from supervisor.leases.tenure import Tenure
-    from supervisor.supervision.outage import Outages
+    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.supervision.outage import DatabaseStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class ShardContext:
     kind: Projection
     shard: Shard
     handler: Callable[..., Any]
-    tenure: Tenure
+    tenure: LeaseHandle
     append_signal: AppendSignal
-    database: Outages
+    database: DatabaseStatus
     clock: Clock
     rng: Random
     configured_s: float

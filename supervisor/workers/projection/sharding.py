@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 
 from supervisor.backoff import Backoff, delay_s
-from supervisor.errors import Displaced
-from supervisor.journal import tell
+from supervisor.errors import ShardingConflict
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from supervisor.database.waiting_pool import WaitingPool
+    from supervisor.database.worker_pool import WorkerPool
     from supervisor.workers.projection.shard_context import ShardContext
 
     # Waits for so many seconds; false: the worker is to stop.
@@ -55,7 +55,7 @@ class ShardingClaims:
         self._since_s[name] = now_s
 
     async def ensure(
-        self, context: ShardContext, db: WaitingPool, *, sleep: SleepUntilStop, is_missing: bool = False
+        self, context: ShardContext, db: WorkerPool, *, sleep: SleepUntilStop, is_missing: bool = False
     ) -> bool:
         """Have the projection sharded as its configuration says; false: the worker is to stop before that is done.
 
@@ -66,14 +66,14 @@ class ShardingClaims:
             is_missing: Whether the checkpoint is missing in the database, though the claim was applied before.
 
         Raises:
-            Displaced: A newer configuration says otherwise.
+            ShardingConflict: A newer configuration says otherwise.
         """
         async with self._lock:
             if self._applied.get(context.spec.name) == context.configured_s and not is_missing:
                 return True
             return await self._apply(context, db, sleep)
 
-    async def _apply(self, context: ShardContext, db: WaitingPool, sleep: SleepUntilStop) -> bool:
+    async def _apply(self, context: ShardContext, db: WorkerPool, sleep: SleepUntilStop) -> bool:
         name, shards = context.spec.name, context.shard.shards
         attempts = 0
         while True:
@@ -82,7 +82,7 @@ class ShardingClaims:
                 found = await _reshard(db, name, shards, ago_s)
             except _LOCK_CONFLICTS as error:
                 if attempts == 0:
-                    tell("projection.waiting", worker=name, shards=shards, reason=str(error))
+                    log_event("projection.waiting", worker=name, shards=shards, reason=str(error))
                 if not await sleep(delay_s(_BACKOFF, attempts, 0.0)):
                     return False
                 attempts += 1
@@ -92,7 +92,7 @@ class ShardingClaims:
             raise sharding_conflict(context, found.shards)
         self._applied[name] = context.configured_s
         if found.has_changed:
-            tell("projection.laid_out", worker=name, shards=shards)
+            log_event("projection.laid_out", worker=name, shards=shards)
         return True
 
 
@@ -101,7 +101,7 @@ class _Sharding(NamedTuple):
     has_changed: bool
 
 
-async def _reshard(db: WaitingPool, name: str, shards: int, ago_s: float) -> _Sharding:
+async def _reshard(db: WorkerPool, name: str, shards: int, ago_s: float) -> _Sharding:
     async with db.acquire() as connection:
         try:
             async with connection.transaction(isolation="read_committed"):
@@ -115,11 +115,11 @@ async def _reshard(db: WaitingPool, name: str, shards: int, ago_s: float) -> _Sh
     return _Sharding(in_force, bool(has_changed))
 
 
-def sharding_conflict(context: ShardContext, found: int) -> Displaced:
+def sharding_conflict(context: ShardContext, found: int) -> ShardingConflict:
     """Log that a newer configuration has another number of shards, and return the error that ends the run."""
     name, own = context.spec.name, context.shard.shards
-    tell("projection.displaced", **context.log_fields, shards=found, own=own)
-    return Displaced(
+    log_event("projection.displaced", **context.log_fields, shards=found, own=own)
+    return ShardingConflict(
         f"{name} is configured with {own} shard{'' if own == 1 else 's'} here, but a node with a newer configuration "
         f"uses {found}: reload this node with the same number, or restart the worker here if {own} is right"
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from supervisor.journal import tell
-from supervisor.supervision.attendance import Stalled
-from supervisor.supervision.stack import stack_of
+from supervisor.journal import log_event
+from supervisor.supervision.attendance import StallTimeout
+from supervisor.supervision.stack import await_stack
 from supervisor.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class StallWatch:
         if self._task is not None and self._context.clock.now_s() >= self._started_s + limit_s:
             name, label = self._context.spec.name, self._context.shard.label
             instance: dict[str, Any] = {"instance": f"{name}/{label}"} if label else {}
-            tell("worker.stalled", worker=name, limit_s=limit_s, stack=stack_of(self._task), **instance)
+            log_event("worker.stalled", worker=name, limit_s=limit_s, stack=await_stack(self._task), **instance)
             # And again after as long: the handler may swallow the first one.
             self._started_s = self._context.clock.now_s()
             self._cancels += 1
@@ -97,5 +97,5 @@ class StallWatch:
             task.uncancel()
         return cancels > 0
 
-    def _stalled(self) -> Stalled:
-        return Stalled(f"took longer than {self._context.spec.stall_timeout_s:g} s")
+    def _stalled(self) -> StallTimeout:
+        return StallTimeout(f"took longer than {self._context.spec.stall_timeout_s:g} s")

@@ -10,7 +10,7 @@ from supervisor.workers.projection.run import ProjectionRun
 
 if TYPE_CHECKING:
     from supervisor.events.lag import Lag
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.stop_signal import StopSignal
     from supervisor.workers.projection.shard_context import ShardContext
     from supervisor.workers.projection.sharding import ShardingClaims
@@ -27,7 +27,7 @@ class ProjectionWork:
     timetable = None
 
     def __init__(self, context: ShardContext, claims: ShardingClaims) -> None:
-        self.tenure: Tenure = context.tenure
+        self.tenure: LeaseHandle = context.tenure
         self._context = context
         self._claims = claims
         self._current: ProjectionRun | None = None
@@ -42,8 +42,8 @@ class ProjectionWork:
 
         Raises:
             LeaseLost: The lease was lost, and the lease has been told.
-            Poisoned: The projection halts until an operator acts.
-            Displaced: A newer configuration has another number of shards.
+            ProjectionHalted: The projection halts until an operator acts.
+            ShardingConflict: A newer configuration has another number of shards.
         """
         # Before the first connection is taken: a worker that waits for one is told which workers hold them.
         current_worker.set(self._context.spec.name)
@@ -51,12 +51,12 @@ class ProjectionWork:
         if lease is None:
             raise LeaseLost(f"the lease {self.tenure.name} is lost")
         # The batch in progress ends before a stop does, and no other begins.
-        stop.is_watched = True
+        stop.is_cooperative = True
         self._current = current = ProjectionRun(self._context, self._claims, stop, lease)
         try:
             await current.run()
         except LeaseLost as error:
-            self.tenure.found_lost(str(error))
+            self.tenure.report_lost(str(error))
             raise
         finally:
             if self._current is current:

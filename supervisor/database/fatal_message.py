@@ -1,8 +1,8 @@
-"""What a server says when it ends a connection on which nothing is being asked.
+"""The message with which a server ends a connection that has no statement in flight.
 
-It names its reason in a message that nobody waits for (57P01: a shutdown or `pg_terminate_backend`, 57P05: the session
-was idle for too long), and asyncpg drops that; who asks something at this very moment is told of asyncpg's insides.
-So what arrives is looked at on its way, and only what came last is kept.
+The server gives its reason in a message that nobody waits for (57P01: a shutdown or `pg_terminate_backend`, 57P05: the
+session was idle for too long). asyncpg drops that message, and the next statement fails with an error about asyncpg's
+own state. `tap` keeps the end of what arrives, so that the reason can be logged.
 """
 
 from __future__ import annotations
@@ -11,32 +11,35 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
+from supervisor.database.asyncpg_private import transport_of
+
 if TYPE_CHECKING:
     import asyncpg
 
-# More than any such message has; it comes in one piece, but nobody promises that.
+
+# Longer than any such message; it arrives in one piece, but nothing guarantees that.
 _KEPT_BYTES = 4096
 # The fields of an ErrorResponse: the severity that is never translated, the SQLSTATE, the message.
 _FATAL = re.compile(rb"V(?:FATAL|PANIC)\0C([0-9A-Z]{5})\0M([^\0]*)\0")
 
 
-def words_in(data: bytes) -> str | None:
-    """Return the server's last words in what it sent last; None: it ended without any."""
+def fatal_message_in(data: bytes) -> str | None:
+    """Return the fatal message in what the server sent last; None: there is none."""
     found = _FATAL.search(data)
     return None if found is None else f"{found[2].decode('utf-8', 'replace')} ({found[1].decode('ascii')})"
 
 
-class LastWords(asyncio.Protocol):
-    """Stands between a connection and its socket, and passes everything on."""
+class FatalMessageTap(asyncio.Protocol):
+    """A protocol between a connection and its socket that passes everything on."""
 
     def __init__(self, protocol: Any = None) -> None:
         self._protocol = protocol
         self._tail = b""
 
     @property
-    def words(self) -> str | None:
-        """The server's last words so far; None: there are none."""
-        return words_in(self._tail)
+    def message(self) -> str | None:
+        """The fatal message so far; None: there is none."""
+        return fatal_message_in(self._tail)
 
     def data_received(self, data: bytes) -> None:
         """Keep the end of what arrives."""
@@ -61,15 +64,14 @@ class LastWords(asyncio.Protocol):
         self._protocol.resume_writing()
 
 
-def listen_to(connection: asyncpg.Connection) -> LastWords:
-    """Return what a connection's server will have said last."""
+def tap(connection: asyncpg.Connection) -> FatalMessageTap:
+    """Return the tap of a connection, installed if need be."""
     if connection.is_closed():
-        return LastWords()
-    # asyncpg offers nothing for it.
-    transport = connection._transport  # type: ignore[attr-defined]  # noqa: SLF001
+        return FatalMessageTap()
+    transport = transport_of(connection)
     protocol = transport.get_protocol()
-    if isinstance(protocol, LastWords):
+    if isinstance(protocol, FatalMessageTap):
         return protocol
-    overheard = LastWords(protocol)
-    transport.set_protocol(overheard)
-    return overheard
+    installed = FatalMessageTap(protocol)
+    transport.set_protocol(installed)
+    return installed
