@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from supervisor.database.gate import Gate
-from supervisor.database.migration import is_outdated, known_files, version_of
+from supervisor.database.schema.migrate import is_outdated, known_files, version_of
 from supervisor.database.schema_error import explain
 from supervisor.database.session import Session
 from supervisor.errors import ConfigError, DatabaseRefused, Fault

@@ -9,11 +9,11 @@ from supervisor.cli.output import complain, show
 from supervisor.cli.own_connection import carry_out, configuration, connected
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore, Server
-from supervisor.database.migration import bring_up_to_date
+from supervisor.database.schema.migrate import bring_up_to_date
 
 if TYPE_CHECKING:
     from supervisor.config.model import Config
-    from supervisor.database.migration import Change
+    from supervisor.database.schema.migrate import Change
 
 _CONFIG = 78
 

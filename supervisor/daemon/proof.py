@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from supervisor.database.migration import bring_up_to_date, tell_absent, tell_applied
+from supervisor.database.schema.migrate import bring_up_to_date, tell_absent, tell_applied
 from supervisor.errors import DatabaseRefused, DatabaseUnavailable
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.database.migration import is_outdated, version_of
+from supervisor.database.schema.migrate import is_outdated, version_of
 from supervisor.errors import DatabaseGaveUp
 
 if TYPE_CHECKING:

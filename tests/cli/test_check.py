@@ -9,7 +9,7 @@ from support.bouncer import bouncer
 from support.launching import IDLE, ONE_WORKER, config
 from support.stand_in import http_server
 
-from supervisor.database.migration import known_files
+from supervisor.database.schema.migrate import known_files
 
 if TYPE_CHECKING:
     from support.launching import Launcher

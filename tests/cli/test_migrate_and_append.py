@@ -9,7 +9,7 @@ from support.bouncer import bouncer
 from support.launching import config
 from support.postgres import free_port
 
-from supervisor.database.migration import known_files
+from supervisor.database.schema.migrate import known_files
 
 if TYPE_CHECKING:
     import subprocess

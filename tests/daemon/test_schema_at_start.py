@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.launching import IDLE, config, request
 
-from supervisor.database.migration import known_files
+from supervisor.database.schema.migrate import known_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from support.gatehouse import policy, server
 from supervisor.clock import SystemClock
 from supervisor.config.model import DatabaseConfig
 from supervisor.database.database import Database
-from supervisor.database.migration import bring_up_to_date
+from supervisor.database.schema.migrate import bring_up_to_date
 from supervisor.leases.fence import enter
 from supervisor.leases.node import Node
 from supervisor.leases.tenure import Standing

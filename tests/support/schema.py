@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from supervisor.clock import SystemClock
-from supervisor.database.migration import SCHEMA, Change, bring_up_to_date
+from supervisor.database.schema.migrate import SCHEMA, Change, bring_up_to_date
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Mode = Literal["auto", "check"]
 
-SCHEMA = Path(__file__).parent / "schema"
+SCHEMA = Path(__file__).parent
 # The number of rows is the answer: it comes with the simple protocol's command tag, in one round trip and without a
 # prepared statement, which a proxy might lose.
 _VERSION = "SELECT FROM pg_catalog.generate_series(1, (SELECT max(version) FROM supervisor.migration))"

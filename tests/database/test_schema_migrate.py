@@ -16,7 +16,7 @@ from support.postgres import run_tool
 from support.schema import connection, make_schema
 
 from supervisor.clock import SystemClock
-from supervisor.database.migration import SCHEMA, Change, bring_up_to_date, ensure_schema, is_outdated, known_files
+from supervisor.database.schema.migrate import SCHEMA, Change, bring_up_to_date, ensure_schema, is_outdated, known_files
 from supervisor.errors import DatabaseGaveUp, DatabaseRefused, DatabaseUnavailable, SchemaUnusable
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def test_what_a_version_means(found: int, mode: Any, outcome: bool | str) -> Non
 
 def test_the_files_are_resources_of_the_package() -> None:
     """The SQL is found in an installed package, and numbered without a gap."""
-    names = sorted(file.name for file in files("supervisor.database").joinpath("schema").iterdir())
+    folder = files("supervisor.database").joinpath("schema")
+    names = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
     assert names == [file.name for file in known_files()]
     assert [int(name[:3]) for name in names] == list(range(1, len(names) + 1))
 
