@@ -15,6 +15,7 @@ from supervisor.config.model import Projection
 from supervisor.config.table import nearest
 from supervisor.daemon.cluster_rows import SHARDS, projection_rows
 from supervisor.database.error_class import ErrorClass, classify, is_suspicious
+from supervisor.database.schema.grants import DAEMON_GRANTS, listed
 from supervisor.errors import DatabaseRefused, DatabaseUnavailable, SchemaUnusable, SupervisorError
 from supervisor.events.glob import like_patterns
 
@@ -163,8 +164,7 @@ def _explain(error: Exception) -> NoReturn:
     match classify(error):
         case ErrorClass.REFUSED:
             raise DatabaseRefused(
-                f"The database refused it: {says}. The role needs GRANT USAGE ON SCHEMA supervisor, SELECT on its"
-                " tables and EXECUTE on its functions."
+                f"The database refused it: {says}. The role needs {listed(DAEMON_GRANTS)}."
             ) from error
         case _ if is_suspicious(error):
             raise DatabaseUnavailable(f"The connection was lost: {says}. Look with `projections list`.") from error

@@ -1,9 +1,9 @@
-"""The SQL schema: made once, by whoever starts first, whatever happens meanwhile."""
+"""The migrator: one daemon creates or upgrades the SQL schema, whatever happens meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
+from functools import partial
 from importlib.resources import files
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -13,32 +13,46 @@ import pytest
 from support.bouncer import bouncer
 from support.gatehouse import HurriedClock, aside, gatehouse, policy
 from support.postgres import run_tool
-from support.schema import connection, make_schema
+from support.schema import KNOWN, connection, make_schema, next_schema_folder
 
 from supervisor.clock import SystemClock
-from supervisor.database.schema.migrate import SCHEMA, Change, bring_up_to_date, ensure_schema, is_outdated, known_files
+from supervisor.database.schema.locks import LockSpace
+from supervisor.database.schema.migrate import (
+    FOLDER,
+    AppliedMigration,
+    MigrationResult,
+    ensure_schema,
+    migrate,
+    migration_files,
+    needs_upgrade,
+)
 from supervisor.errors import DatabaseGaveUp, DatabaseRefused, DatabaseUnavailable, SchemaUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import Protocol
 
     from support.gatehouse import Gatehouse
     from support.postgres import Postgres
 
-KNOWN = len(known_files())
-# As a daemon's start has it: a refusal ends it.
+    class MakeFolder(Protocol):
+        def __call__(self, sql: str, *, oldest_daemon: int = ...) -> Path: ...
+
+
+CREATED, UNCHANGED = MigrationResult(0, KNOWN, KNOWN), MigrationResult(KNOWN, KNOWN, KNOWN)
+# The policy of a start that one refusal ends.
 AT_ONCE = policy(retry_refused=False, attempts=10)
-LOCK = "select pg_advisory_lock(1885827845, 0)"
+LOCK = f"select pg_advisory_lock({LockSpace.MIGRATION:d}, 0)"
 
 
-async def look(connected: Any, mode: Any = "auto", folder: Path = SCHEMA, clock: Any = None) -> Change:
+async def upgrade(connected: Any, mode: Any = "auto", folder: Path = FOLDER, clock: Any = None) -> MigrationResult:
     """Bring the schema behind a connection up to date."""
-    return await bring_up_to_date(connected, mode=mode, clock=clock or SystemClock(), rng=Random(7), folder=folder)
+    return await migrate(connected, mode=mode, clock=clock or SystemClock(), rng=Random(7), folder=folder)
 
 
 async def ensure(
-    house: Gatehouse, *, mode: Any = "auto", is_needed: bool = True, folder: Path = SCHEMA, clock: Any = None
+    house: Gatehouse, *, mode: Any = "auto", is_needed: bool = True, folder: Path = FOLDER, clock: Any = None
 ) -> None:
     """Ensure the schema as a daemon's start does."""
     await ensure_schema(
@@ -47,61 +61,94 @@ async def ensure(
 
 
 @pytest.fixture
-def next_schema(tmp_path: Path) -> Callable[[str], Path]:
+def next_schema(tmp_path: Path) -> MakeFolder:
     """A maker of folders with the schema and one more file, as a later version would have it."""
-
-    def make(sql: str) -> Path:
-        folder = tmp_path / "schema"
-        shutil.copytree(SCHEMA, folder)
-        (folder / f"{KNOWN + 1:03}_next.sql").write_text(sql)
-        return folder
-
-    return make
+    return partial(next_schema_folder, tmp_path)
 
 
 async def seen(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; it is asked in a thread."""
+    """Wait until a condition is true; it is evaluated in a thread."""
     async with asyncio.timeout(20):
-        while not await aside(condition):  # noqa: ASYNC110 - nobody tells of it
+        while not await aside(condition):  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.005)
 
 
-# Decisions
+def applied(found: int, oldest_daemon: int = 1) -> list[AppliedMigration]:
+    """Return the rows of a schema of version `found` whose last file names `oldest_daemon`."""
+    rows = [AppliedMigration(file.version, file.oldest_daemon, file.digest) for file in migration_files()[:found]]
+    rows += [AppliedMigration(version, oldest_daemon, "later") for version in range(KNOWN + 1, found + 1)]
+    return rows
 
 
 @pytest.mark.parametrize(
-    ("found", "mode", "outcome"),
+    ("found", "oldest_daemon", "mode", "outcome"),
     [
-        (2, "auto", False), (2, "check", False), (0, "auto", True), (1, "auto", True),
-        (0, "check", "is not there.*pgsupervisor migrate"), (1, "check", "has version 1.*pgsupervisor migrate"),
-        (3, "auto", "has version 3.*up to 2"), (3, "check", "has version 3.*up to 2"),
+        (2, 1, "auto", False), (2, 1, "check", False), (0, 1, "auto", True), (1, 1, "auto", True),
+        (0, 1, "check", "is not there.*pgsupervisor migrate"), (1, 1, "check", "has version 1.*pgsupervisor migrate"),
+        (3, 3, "auto", "has version 3.*up to 2.*version 3 or later"), (3, 3, "check", "has version 3.*up to 2"),
+        (3, 2, "auto", False), (3, 2, "check", False), (3, 1, "auto", False),
+        (9, 2, "auto", False), (9, 3, "check", "has version 9.*up to 2.*version 3 or later"),
     ],
 )  # fmt: skip
-def test_what_a_version_means(found: int, mode: Any, outcome: bool | str) -> None:
-    """An older schema is upgraded unless it is only to be looked at, a newer one is refused in any case."""
+def test_what_a_version_means(found: int, oldest_daemon: int, mode: Any, outcome: bool | str) -> None:
+    """An older schema is upgraded unless that is forbidden; a newer one is refused only if it excludes this daemon."""
     if isinstance(outcome, bool):
-        assert is_outdated(found, 2, mode) is outcome
+        assert needs_upgrade(applied(found, oldest_daemon), migration_files(), mode) is outcome
         return
     with pytest.raises(SchemaUnusable, match=outcome):
-        is_outdated(found, 2, mode)
+        needs_upgrade(applied(found, oldest_daemon), migration_files(), mode)
+
+
+@pytest.mark.parametrize("found", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["auto", "check"])
+def test_a_schema_of_other_files_is_refused(found: int, mode: Any) -> None:
+    """A row whose file differs from this daemon's is neither used nor upgraded, and the error says what to do."""
+    rows = applied(found)
+    rows[0] = rows[0]._replace(digest="another")
+    with pytest.raises(SchemaUnusable, match=r"migration 1 differs.*DROP SCHEMA supervisor CASCADE.*migrate"):
+        needs_upgrade(rows, migration_files(), mode)
 
 
 def test_the_files_are_resources_of_the_package() -> None:
     """The SQL is found in an installed package, and numbered without a gap."""
     folder = files("supervisor.database").joinpath("schema")
     names = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
-    assert names == [file.name for file in known_files()]
-    assert [int(name[:3]) for name in names] == list(range(1, len(names) + 1))
+    assert [int(name[:3]) for name in names] == [file.version for file in migration_files()]
+    assert [folder.joinpath(name).read_text("utf-8") for name in names] == [file.sql for file in migration_files()]
 
 
-# Making it
+@pytest.mark.parametrize("header", ["", "-- oldest daemon: 0\n", "-- oldest daemon: 4\n", "-- oldest daemon: 1\n" * 2])
+def test_a_file_says_its_oldest_daemon(tmp_path: Path, header: str) -> None:
+    """A file without its line, with two of them, or with a number that no daemon can have is a fault of the package."""
+    folder = next_schema_folder(tmp_path, "")
+    (folder / f"{KNOWN + 1:03}_next.sql").write_text(f"{header}select 1")
+    with pytest.raises(ValueError, match="has to say its oldest daemon once"):
+        migration_files(folder)
 
 
-async def test_ten_starts_in_one_instant_make_one_schema(postgres: Postgres) -> None:
-    """Ten at once on an empty database: exactly one makes it, and neither they nor the server see an error."""
+def test_the_oldest_daemon_never_falls(tmp_path: Path) -> None:
+    """What excluded a daemon once excludes it for ever: the last row decides for all."""
+    folder = next_schema_folder(tmp_path, "", oldest_daemon=KNOWN + 1)
+    (folder / f"{KNOWN + 2:03}_after.sql").write_text("-- oldest daemon: 1\nselect 1")
+    with pytest.raises(ValueError, match="has to say its oldest daemon once"):
+        migration_files(folder)
+
+
+def test_a_comment_is_no_change(tmp_path: Path) -> None:
+    """The digest of a file does not depend on its comment lines and its indentation."""
+    digests = [file.digest for file in migration_files()]
+    folder = next_schema_folder(tmp_path, "select 1")
+    for file in folder.iterdir():
+        lines = file.read_text().split("\n")
+        file.write_text("\n-- more\n\n".join(line if line.startswith("--") else f"  {line}" for line in lines))
+    assert [file.digest for file in migration_files(folder)][:KNOWN] == digests
+
+
+async def test_ten_concurrent_starts_create_one_schema(postgres: Postgres) -> None:
+    """Of ten concurrent starts on an empty database one creates the schema, and there is no error anywhere."""
     connections = [await asyncpg.connect(postgres.dsn()) for _ in range(10)]
-    changes = await asyncio.gather(*(look(connected) for connected in connections))
-    assert sorted(changes) == [Change(0, KNOWN)] + [Change(KNOWN, KNOWN)] * 9
+    changes = await asyncio.gather(*(upgrade(connected) for connected in connections))
+    assert sorted(changes) == [CREATED] + [UNCHANGED] * 9
     rows = await connections[0].fetch("select version from supervisor.migration order by 1")
     assert [row["version"] for row in rows] == list(range(1, KNOWN + 1))
     for connected in connections:
@@ -111,7 +158,7 @@ async def test_ten_starts_in_one_instant_make_one_schema(postgres: Postgres) -> 
 
 
 async def test_a_schema_that_is_up_to_date_costs_one_statement(postgres: Postgres) -> None:
-    """A start looks once, in one round trip, on the connection that is there already."""
+    """A start reads the version once, in one round trip, on the monitor's connection."""
     await make_schema(postgres.dsn())
     async with gatehouse(postgres.dsn(), pool_min=0) as house:
         postgres.set_config("log_statement", "all")
@@ -127,8 +174,8 @@ async def test_a_schema_that_is_up_to_date_costs_one_statement(postgres: Postgre
     assert not [line for line in lines if "parse" in line or "bind" in line]
 
 
-async def test_what_was_applied_is_told_once(database: str) -> None:
-    """The start that makes the schema says so, with the version, and the next one says nothing."""
+async def test_an_applied_version_is_logged_once(database: str) -> None:
+    """The start that creates the schema logs it with the version, and the next start logs nothing."""
     async with gatehouse(database) as house:
         await ensure(house, is_needed=False)
         await ensure(house)
@@ -137,8 +184,8 @@ async def test_what_was_applied_is_told_once(database: str) -> None:
         assert "former" not in told.fields
 
 
-async def test_what_a_role_or_database_has_set_changes_nothing(database: str) -> None:
-    """Neither a stricter isolation nor a short time limit nor a strange search path keeps it from being made."""
+async def test_the_settings_of_a_role_or_database_change_nothing(database: str) -> None:
+    """A stricter isolation, a short timeout or an unusual search path does not keep the schema from being created."""
     async with connection(database) as connected:
         name = await connected.fetchval("select current_database()")
         await connected.execute("""
@@ -155,13 +202,13 @@ async def test_what_a_role_or_database_has_set_changes_nothing(database: str) ->
         ):
             await connected.execute(f"alter database {name} set {setting}")
     changes = await asyncio.gather(*(make_schema(database) for _ in range(5)))
-    assert sorted(changes) == [Change(0, KNOWN)] + [Change(KNOWN, KNOWN)] * 4
+    assert sorted(changes) == [CREATED] + [UNCHANGED] * 4
     async with connection(database) as connected:
         assert await connected.fetchval("select supervisor.append('a', 'b')") == 2
         assert await connected.fetchval("select at from supervisor.event") is not None
 
 
-async def test_one_that_only_looks_makes_nothing(database: str) -> None:
+async def test_check_mode_changes_nothing(database: str) -> None:
     """`migrate = "check"` refuses an absent schema, says what to run, and leaves the database as it was."""
     async with gatehouse(database) as house:
         with pytest.raises(SchemaUnusable, match="pgsupervisor migrate"):
@@ -169,13 +216,55 @@ async def test_one_that_only_looks_makes_nothing(database: str) -> None:
         assert await house.view().fetchval("select to_regnamespace('supervisor')") is None
 
 
-async def test_a_newer_schema_is_refused(database: str) -> None:
-    """A daemon that is older than the schema says both versions and touches nothing."""
+async def test_a_newer_schema_that_excludes_the_daemon_is_refused(database: str) -> None:
+    """A daemon that is too old for the schema names both versions and changes nothing."""
     await make_schema(database)
     async with connection(database) as connected:
-        await connected.execute("insert into supervisor.migration (version) values (99)")
+        await connected.execute("insert into supervisor.migration values (99, now(), 99, '')")
     async with gatehouse(database) as house:
         with pytest.raises(SchemaUnusable, match=f"has version 99.*up to {KNOWN}"):
+            await ensure(house, is_needed=False)
+
+
+async def test_a_newer_schema_that_allows_the_daemon_is_used(database: str, next_schema: MakeFolder) -> None:
+    """A daemon starts on a newer schema that does not exclude it, and logs that once."""
+    await make_schema(database, folder=next_schema("create table supervisor.more (n int)"))
+    for mode in ("auto", "check"):
+        async with gatehouse(database) as house:
+            await ensure(house, mode=mode)
+            (told,) = house.entries.of("schema.newer")
+            assert (told.fields["version"], told.fields["daemon"]) == (KNOWN + 1, KNOWN)
+            assert house.entries.of("schema.applied") == []
+    assert await make_schema(database) == MigrationResult(KNOWN + 1, KNOWN + 1, KNOWN)
+    async with connection(database) as connected:
+        rows = await connected.fetch("select version, oldest_daemon from supervisor.migration order by 1")
+        assert [tuple(row) for row in rows] == [(1, 1), (2, 1), (KNOWN + 1, KNOWN)]
+
+
+async def test_a_schema_without_the_columns_is_of_an_earlier_checkout(database: str) -> None:
+    """A schema that was made before the first release is refused with what to do, and is left as it was."""
+    async with connection(database) as connected:
+        await connected.execute("""
+            create schema supervisor;
+            create table supervisor.migration (version int primary key, applied_at timestamptz not null default now());
+            insert into supervisor.migration values (1), (2);
+        """)
+        remedy = r"never released.*oldest_daemon.*pg_dump.*DROP SCHEMA supervisor CASCADE.*pgsupervisor migrate"
+        for mode in ("auto", "check"):
+            with pytest.raises(SchemaUnusable, match=remedy):
+                await upgrade(connected, mode)
+        assert await connected.fetchval("select count(*) from supervisor.migration") == 2
+        await connected.execute("drop schema supervisor cascade")
+        assert await upgrade(connected) == CREATED
+
+
+async def test_a_schema_of_changed_files_is_refused(database: str) -> None:
+    """A schema that another text of a file has made is refused by every start."""
+    await make_schema(database)
+    async with connection(database) as connected:
+        await connected.execute("update supervisor.migration set digest = 'another' where version = 2")
+    async with gatehouse(database) as house:
+        with pytest.raises(SchemaUnusable, match=r"migration 2 differs.*DROP SCHEMA supervisor CASCADE"):
             await ensure(house, is_needed=False)
 
 
@@ -184,22 +273,19 @@ async def test_a_newer_schema_is_refused(database: str) -> None:
     ["create schema supervisor; create table supervisor.event (mine int)",
      "create schema supervisor; create table supervisor.migration (mine int)"],
 )  # fmt: skip
-async def test_what_somebody_else_calls_supervisor_is_left_alone(database: str, sql: str) -> None:
+async def test_another_schema_named_supervisor_is_not_touched(database: str, sql: str) -> None:
     """Another application's schema of that name is a clear error, and none of its tables is touched."""
     async with connection(database) as connected:
         await connected.execute(sql)
         with pytest.raises(SchemaUnusable, match="another schema named supervisor"):
-            await look(connected)
+            await upgrade(connected)
         tables = await connected.fetch("select tablename from pg_tables where schemaname = 'supervisor'")
         assert len(tables) == 1
         assert not connected.is_in_transaction()
 
 
-# Privileges
-
-
-async def test_a_role_that_may_not_make_it_says_what_is_missing(postgres: Postgres) -> None:
-    """Without the privilege a start that needs the schema is refused with the remedy; another one goes on."""
+async def test_a_role_that_cannot_create_the_schema_is_told_what_is_missing(postgres: Postgres) -> None:
+    """Without the privilege a start that needs the schema is refused with the remedy; any other start continues."""
     postgres.add_user("app", "pw")
     async with gatehouse(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
         with pytest.raises(DatabaseRefused, match=r"permission denied.*pgsupervisor migrate.*GRANT USAGE ON SCHEMA"):
@@ -210,8 +296,8 @@ async def test_a_role_that_may_not_make_it_says_what_is_missing(postgres: Postgr
         assert "42501" in told.fields["reason"]
 
 
-async def test_a_refusal_is_tried_again_where_that_is_wanted(postgres: Postgres) -> None:
-    """With `retry_refused` a start waits for the GRANTs, says so once, and ends after its attempts."""
+async def test_a_refusal_is_retried_with_retry_refused(postgres: Postgres) -> None:
+    """With `retry_refused` a start waits for the grants, logs that once, and ends after its attempts."""
     postgres.add_user("app", "pw")
     dsn = postgres.dsn(user="app", password="pw")
     async with gatehouse(dsn, startup=policy(retry_refused=True, attempts=3)) as house:
@@ -227,14 +313,18 @@ async def test_a_refusal_is_tried_again_where_that_is_wanted(postgres: Postgres)
         assert len(house.entries.of("schema.applied")) == 1
 
 
-async def test_a_role_that_may_not_read_it_says_what_is_missing(postgres: Postgres) -> None:
-    """A schema that is there, without the GRANTs, is told from one that is not."""
+async def test_a_role_that_cannot_read_the_version_is_told_what_is_missing(postgres: Postgres) -> None:
+    """A schema without the grants is not mistaken for a missing one, and the error names the grants."""
     await make_schema(postgres.dsn())
     postgres.add_user("app", "pw")
     async with gatehouse(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
         with pytest.raises(DatabaseRefused, match=r"permission denied for schema supervisor.*GRANT SELECT ON ALL"):
             await ensure(house)
-        postgres.execute("grant usage on schema supervisor to app; grant select on supervisor.migration to app")
+        postgres.execute("grant usage on schema supervisor to app")
+        missing = r"\(SELECT on supervisor.migration\): permission denied for table migration.*GRANT SELECT ON ALL"
+        with pytest.raises(DatabaseRefused, match=missing):
+            await ensure(house)
+        postgres.execute("grant select on supervisor.migration to app")
         await ensure(house)
 
 
@@ -242,11 +332,11 @@ async def test_a_schema_made_for_the_role_is_enough(postgres: Postgres) -> None:
     """A role that owns an empty schema, and may create nothing else, fills it."""
     postgres.add_user("app", "pw")
     postgres.execute("create schema supervisor authorization app")
-    assert await make_schema(postgres.dsn(user="app", password="pw")) == Change(0, KNOWN)
+    assert await make_schema(postgres.dsn(user="app", password="pw")) == CREATED
 
 
-async def test_a_read_only_server_is_told_from_a_missing_privilege(postgres: Postgres) -> None:
-    """Where nothing can be written the refusal says so; where the schema is there already it does not matter."""
+async def test_a_read_only_server_is_not_mistaken_for_a_missing_privilege(postgres: Postgres) -> None:
+    """The refusal of a read-only server says so; a schema that is up to date can be used there."""
     postgres.set_read_only()
     async with gatehouse(postgres.dsn(), startup=AT_ONCE) as house:
         with pytest.raises(DatabaseRefused, match=r"read-only.*on the primary"):
@@ -261,26 +351,23 @@ async def test_a_read_only_server_is_told_from_a_missing_privilege(postgres: Pos
         await ensure(house)
 
 
-# Interrupted
-
-
 async def test_a_connection_lost_in_the_middle_leaves_nothing_behind(
-    postgres: Postgres, next_schema: Callable[[str], Path]
+    postgres: Postgres, next_schema: MakeFolder
 ) -> None:
-    """What had been applied by then is gone with the transaction, and the next call does all of it."""
+    """The part that was applied is rolled back, and the next call applies all of it."""
     folder = next_schema("select pg_sleep(60)")
     async with connection(postgres.dsn()) as connected:
-        change = asyncio.ensure_future(look(connected, folder=folder))
+        change = asyncio.ensure_future(upgrade(connected, folder=folder))
         await seen(lambda: postgres.sessions("query like '%pg_sleep%'") == 1)
         await aside(postgres.terminate, "query like '%pg_sleep%'")
         with pytest.raises(DatabaseUnavailable):
             await change
     assert postgres.execute("select to_regnamespace('supervisor') is null") == "t"
-    assert await make_schema(postgres.dsn()) == Change(0, KNOWN)
+    assert await make_schema(postgres.dsn()) == CREATED
 
 
-async def test_an_outage_in_the_middle_is_waited_out(postgres: Postgres, next_schema: Callable[[str], Path]) -> None:
-    """A start whose server restarts while the schema is made goes on when it is back, with an error for nobody."""
+async def test_an_outage_in_the_middle_is_waited_out(postgres: Postgres, next_schema: MakeFolder) -> None:
+    """A start whose server restarts during the migration continues when the server is back."""
     folder = next_schema("select pg_sleep(case when pg_postmaster_start_time() > '%s' then 0 else 60 end)")
     started = postgres.execute("select pg_postmaster_start_time() + interval '1 ms'")
     last = folder / f"{KNOWN + 1:03}_next.sql"
@@ -297,25 +384,24 @@ async def test_an_outage_in_the_middle_is_waited_out(postgres: Postgres, next_sc
         assert told.fields["version"] == KNOWN + 1
 
 
-async def test_a_cancelled_start_leaves_no_lock(database: str, next_schema: Callable[[str], Path]) -> None:
-    """A stop while the schema is made ends the transaction, and the lock is free for the next."""
+async def test_a_cancelled_start_leaves_no_lock(database: str, next_schema: MakeFolder) -> None:
+    """A stop during the migration ends the transaction and frees the lock."""
     folder = next_schema("select pg_sleep(60)")
     async with gatehouse(database) as house, connection(database) as other:
         making = asyncio.ensure_future(ensure(house, folder=folder))
+        held = f"select count(*) from pg_locks where classid = {LockSpace.MIGRATION:d} and granted"
         async with asyncio.timeout(20):
-            while not await other.fetchval("select count(*) from pg_locks where classid = 1885827845 and granted"):  # noqa: ASYNC110 - nobody tells of it
+            while not await other.fetchval(held):  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.005)
         making.cancel()
         await asyncio.wait([making], timeout=20)
         assert making.cancelled()
         async with asyncio.timeout(20):
-            assert await look(other) == Change(0, KNOWN)
+            assert await upgrade(other) == CREATED
 
 
-async def test_a_connection_that_is_lost_again_and_again_ends_the_start(
-    postgres: Postgres, next_schema: Callable[[str], Path]
-) -> None:
-    """An upgrade that kills its session each time is not tried for ever: the start gives up and says why."""
+async def test_a_connection_that_is_lost_repeatedly_ends_the_start(postgres: Postgres, next_schema: MakeFolder) -> None:
+    """An upgrade that ends its session each time is not retried for ever: the start gives up and says why."""
     folder = next_schema("select pg_terminate_backend(pg_backend_pid())")
     async with gatehouse(postgres.dsn()) as house:
         with pytest.raises(DatabaseGaveUp, match="The connection was lost"):
@@ -323,34 +409,31 @@ async def test_a_connection_that_is_lost_again_and_again_ends_the_start(
         assert house.database.is_up
 
 
-async def test_a_proxy_that_pools_transactions_is_no_hindrance(postgres: Postgres) -> None:
-    """Ten at once through few server connections, none of them prepared: one schema, and no error."""
+async def test_a_transaction_pooler_does_not_matter(postgres: Postgres) -> None:
+    """Ten concurrent migrators share a few server connections: they create one schema, without an error."""
     with bouncer(postgres, "transaction", default_pool_size=3) as dsn:
         async with gatehouse(dsn):
             pass  # it accepts
         connections = [await asyncpg.connect(dsn) for _ in range(10)]
-        changes = await asyncio.gather(*(look(connected) for connected in connections))
-        assert sorted(changes) == [Change(0, KNOWN)] + [Change(KNOWN, KNOWN)] * 9
+        changes = await asyncio.gather(*(upgrade(connected) for connected in connections))
+        assert sorted(changes) == [CREATED] + [UNCHANGED] * 9
         for connected in connections:
             await connected.close()
 
 
-# Others at work
-
-
-async def test_whoever_holds_the_lock_for_too_long_is_named(database: str) -> None:
+async def test_a_session_that_keeps_the_lock_is_named(database: str) -> None:
     """The wait for another migrator ends after a minute, and the error names its session."""
     async with connection(database, server_settings={"application_name": "slow one"}) as other:
         await other.execute(LOCK)
         async with connection(database) as connected:
             with pytest.raises(DatabaseGaveUp, match=rf"pid {other.get_server_pid()} \(slow one, idle\) is in the way"):
-                await look(connected, clock=HurriedClock(speed=200.0))
+                await upgrade(connected, clock=HurriedClock(speed=200.0))
 
 
-async def test_an_upgrade_lets_others_work_on(database: str, next_schema: Callable[[str], Path]) -> None:
-    """An upgrade that waits for somebody's transaction steps back, so that nobody waits behind it for long."""
+async def test_an_upgrade_does_not_block_others_for_long(database: str, next_schema: MakeFolder) -> None:
+    """An upgrade that waits for a transaction retries often, so that no session waits behind it for long."""
     await make_schema(database)
-    folder = next_schema("alter table supervisor.event add column origin text")
+    folder = next_schema("alter table supervisor.event add column origin text", oldest_daemon=KNOWN + 1)
     async with (
         connection(database) as reader,
         connection(database) as writer,
@@ -359,22 +442,22 @@ async def test_an_upgrade_lets_others_work_on(database: str, next_schema: Callab
         reading = reader.transaction()
         await reading.start()
         await reader.execute("select from supervisor.event")
-        change = asyncio.ensure_future(look(upgrader, folder=folder))
+        change = asyncio.ensure_future(upgrade(upgrader, folder=folder))
         for _ in range(20):
             async with asyncio.timeout(5):
                 await writer.fetchval("select supervisor.append('a', 'b')")
         assert not change.done()
         await reading.rollback()
         async with asyncio.timeout(20):
-            assert await change == Change(KNOWN, KNOWN + 1)
+            assert await change == MigrationResult(KNOWN, KNOWN + 1, KNOWN + 1)
         # The older daemon's session, with its prepared statements, goes on.
         assert await writer.fetchval("select supervisor.append('a', 'b')") == 22
         with pytest.raises(SchemaUnusable, match="newer one has upgraded it"):
-            await look(writer)
+            await upgrade(writer)
 
 
-async def test_a_dump_goes_on_where_it_was(make_postgres: Callable[[], Postgres]) -> None:
-    """A dump restored into another cluster has the schema's version, and its events go on with larger positions."""
+async def test_a_restored_dump_continues(make_postgres: Callable[[], Postgres]) -> None:
+    """A dump restored into another cluster has the schema's version, and its next event has a larger position."""
     old, new = make_postgres(), make_postgres()
     await make_schema(old.dsn())
     for _ in range(5):
@@ -383,7 +466,7 @@ async def test_a_dump_goes_on_where_it_was(make_postgres: Callable[[], Postgres]
     run_tool("pg_dump", "-d", old.dsn(host="socket"), "-f", dump)
     run_tool("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", new.dsn(host="socket"), "-f", dump)
     async with connection(new.dsn()) as connected:
-        assert await look(connected, "check") == Change(KNOWN, KNOWN)
+        assert await upgrade(connected, "check") == UNCHANGED
         assert await connected.fetchval("select supervisor.horizon()") == last
         assert await connected.fetchval("select supervisor.append('a', 'b')") == last + 1
         assert await connected.fetchval("select count(*) from supervisor.event") == 6
