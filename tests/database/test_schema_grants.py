@@ -14,7 +14,7 @@ from support.schema import KNOWN, connection, make_schema, next_schema_folder, p
 
 from supervisor.database.schema.grants import APPEND_GRANTS, DAEMON_GRANTS, listed
 from supervisor.database.schema.migrate import migration_files
-from supervisor.errors import DatabaseRefused
+from supervisor.errors import DatabaseAccessDenied
 
 if TYPE_CHECKING:
     from support.postgres import Postgres
@@ -169,7 +169,7 @@ async def test_a_refused_upgrade_names_who_can_do_it(server: Postgres, tmp_path:
     server.execute(GRANTS)
     folder = next_schema_folder(tmp_path, NEXT)
     remedy = "cannot be upgraded: permission denied.*Run `pgsupervisor migrate` with the login of a role that owns it"
-    with pytest.raises(DatabaseRefused, match=remedy):
+    with pytest.raises(DatabaseAccessDenied, match=remedy):
         await make_schema(server.dsn(user="app", password="pw"), folder=folder)
     async with connection(server.dsn()) as connected:
         assert await connected.fetchval("select max(version) from supervisor.migration") == KNOWN

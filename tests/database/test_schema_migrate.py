@@ -26,7 +26,7 @@ from supervisor.database.schema.migrate import (
     migration_files,
     needs_upgrade,
 )
-from supervisor.errors import DatabaseGaveUp, DatabaseRefused, DatabaseUnavailable, SchemaUnusable
+from supervisor.errors import ConnectAttemptsExhausted, DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ def test_what_a_version_means(found: int, oldest_daemon: int, mode: Any, outcome
     if isinstance(outcome, bool):
         assert needs_upgrade(applied(found, oldest_daemon), migration_files(), mode) is outcome
         return
-    with pytest.raises(SchemaUnusable, match=outcome):
+    with pytest.raises(SchemaIncompatible, match=outcome):
         needs_upgrade(applied(found, oldest_daemon), migration_files(), mode)
 
 
@@ -105,7 +105,7 @@ def test_a_schema_of_other_files_is_refused(found: int, mode: Any) -> None:
     """A row whose file differs from this daemon's is neither used nor upgraded, and the error says what to do."""
     rows = applied(found)
     rows[0] = rows[0]._replace(digest="another")
-    with pytest.raises(SchemaUnusable, match=r"migration 1 differs.*DROP SCHEMA supervisor CASCADE.*migrate"):
+    with pytest.raises(SchemaIncompatible, match=r"migration 1 differs.*DROP SCHEMA supervisor CASCADE.*migrate"):
         needs_upgrade(rows, migration_files(), mode)
 
 
@@ -211,7 +211,7 @@ async def test_the_settings_of_a_role_or_database_change_nothing(database: str) 
 async def test_check_mode_changes_nothing(database: str) -> None:
     """`migrate = "check"` refuses an absent schema, says what to run, and leaves the database as it was."""
     async with gatehouse(database) as house:
-        with pytest.raises(SchemaUnusable, match="pgsupervisor migrate"):
+        with pytest.raises(SchemaIncompatible, match="pgsupervisor migrate"):
             await ensure(house, mode="check", is_needed=False)
         assert await house.view().fetchval("select to_regnamespace('supervisor')") is None
 
@@ -222,7 +222,7 @@ async def test_a_newer_schema_that_excludes_the_daemon_is_refused(database: str)
     async with connection(database) as connected:
         await connected.execute("insert into supervisor.migration values (99, now(), 99, '')")
     async with gatehouse(database) as house:
-        with pytest.raises(SchemaUnusable, match=f"has version 99.*up to {KNOWN}"):
+        with pytest.raises(SchemaIncompatible, match=f"has version 99.*up to {KNOWN}"):
             await ensure(house, is_needed=False)
 
 
@@ -251,7 +251,7 @@ async def test_a_schema_without_the_columns_is_of_an_earlier_checkout(database: 
         """)
         remedy = r"never released.*oldest_daemon.*pg_dump.*DROP SCHEMA supervisor CASCADE.*pgsupervisor migrate"
         for mode in ("auto", "check"):
-            with pytest.raises(SchemaUnusable, match=remedy):
+            with pytest.raises(SchemaIncompatible, match=remedy):
                 await upgrade(connected, mode)
         assert await connected.fetchval("select count(*) from supervisor.migration") == 2
         await connected.execute("drop schema supervisor cascade")
@@ -264,7 +264,7 @@ async def test_a_schema_of_changed_files_is_refused(database: str) -> None:
     async with connection(database) as connected:
         await connected.execute("update supervisor.migration set digest = 'another' where version = 2")
     async with gatehouse(database) as house:
-        with pytest.raises(SchemaUnusable, match=r"migration 2 differs.*DROP SCHEMA supervisor CASCADE"):
+        with pytest.raises(SchemaIncompatible, match=r"migration 2 differs.*DROP SCHEMA supervisor CASCADE"):
             await ensure(house, is_needed=False)
 
 
@@ -277,7 +277,7 @@ async def test_another_schema_named_supervisor_is_not_touched(database: str, sql
     """Another application's schema of that name is a clear error, and none of its tables is touched."""
     async with connection(database) as connected:
         await connected.execute(sql)
-        with pytest.raises(SchemaUnusable, match="another schema named supervisor"):
+        with pytest.raises(SchemaIncompatible, match="another schema named supervisor"):
             await upgrade(connected)
         tables = await connected.fetch("select tablename from pg_tables where schemaname = 'supervisor'")
         assert len(tables) == 1
@@ -288,7 +288,9 @@ async def test_a_role_that_cannot_create_the_schema_is_told_what_is_missing(post
     """Without the privilege a start that needs the schema is refused with the remedy; any other start continues."""
     postgres.add_user("app", "pw")
     async with gatehouse(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
-        with pytest.raises(DatabaseRefused, match=r"permission denied.*pgsupervisor migrate.*GRANT USAGE ON SCHEMA"):
+        with pytest.raises(
+            DatabaseAccessDenied, match=r"permission denied.*pgsupervisor migrate.*GRANT USAGE ON SCHEMA"
+        ):
             await ensure(house)
         assert house.entries.of("schema.absent") == []
         await ensure(house, is_needed=False)
@@ -301,7 +303,7 @@ async def test_a_refusal_is_retried_with_retry_refused(postgres: Postgres) -> No
     postgres.add_user("app", "pw")
     dsn = postgres.dsn(user="app", password="pw")
     async with gatehouse(dsn, startup=policy(retry_refused=True, attempts=3)) as house:
-        with pytest.raises(DatabaseGaveUp, match=r"after 3 attempts.*permission denied"):
+        with pytest.raises(ConnectAttemptsExhausted, match=r"after 3 attempts.*permission denied"):
             await ensure(house)
         assert len(house.entries.of("schema.awaited")) == 1
     async with gatehouse(dsn, startup=policy(retry_refused=True, attempts=0)) as house:
@@ -318,11 +320,11 @@ async def test_a_role_that_cannot_read_the_version_is_told_what_is_missing(postg
     await make_schema(postgres.dsn())
     postgres.add_user("app", "pw")
     async with gatehouse(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
-        with pytest.raises(DatabaseRefused, match=r"permission denied for schema supervisor.*GRANT SELECT ON ALL"):
+        with pytest.raises(DatabaseAccessDenied, match=r"permission denied for schema supervisor.*GRANT SELECT ON ALL"):
             await ensure(house)
         postgres.execute("grant usage on schema supervisor to app")
         missing = r"\(SELECT on supervisor.migration\): permission denied for table migration.*GRANT SELECT ON ALL"
-        with pytest.raises(DatabaseRefused, match=missing):
+        with pytest.raises(DatabaseAccessDenied, match=missing):
             await ensure(house)
         postgres.execute("grant select on supervisor.migration to app")
         await ensure(house)
@@ -339,7 +341,7 @@ async def test_a_read_only_server_is_not_mistaken_for_a_missing_privilege(postgr
     """The refusal of a read-only server says so; a schema that is up to date can be used there."""
     postgres.set_read_only()
     async with gatehouse(postgres.dsn(), startup=AT_ONCE) as house:
-        with pytest.raises(DatabaseRefused, match=r"read-only.*on the primary"):
+        with pytest.raises(DatabaseAccessDenied, match=r"read-only.*on the primary"):
             await ensure(house)
         await ensure(house, is_needed=False)
         assert len(house.entries.of("schema.absent")) == 1
@@ -404,7 +406,7 @@ async def test_a_connection_that_is_lost_repeatedly_ends_the_start(postgres: Pos
     """An upgrade that ends its session each time is not retried for ever: the start gives up and says why."""
     folder = next_schema("select pg_terminate_backend(pg_backend_pid())")
     async with gatehouse(postgres.dsn()) as house:
-        with pytest.raises(DatabaseGaveUp, match="The connection was lost"):
+        with pytest.raises(ConnectAttemptsExhausted, match="The connection was lost"):
             await ensure(house, folder=folder, clock=HurriedClock())
         assert house.database.is_up
 
@@ -426,7 +428,9 @@ async def test_a_session_that_keeps_the_lock_is_named(database: str) -> None:
     async with connection(database, server_settings={"application_name": "slow one"}) as other:
         await other.execute(LOCK)
         async with connection(database) as connected:
-            with pytest.raises(DatabaseGaveUp, match=rf"pid {other.get_server_pid()} \(slow one, idle\) is in the way"):
+            with pytest.raises(
+                ConnectAttemptsExhausted, match=rf"pid {other.get_server_pid()} \(slow one, idle\) is in the way"
+            ):
                 await upgrade(connected, clock=HurriedClock(speed=200.0))
 
 
@@ -452,7 +456,7 @@ async def test_an_upgrade_does_not_block_others_for_long(database: str, next_sch
             assert await change == MigrationResult(KNOWN, KNOWN + 1, KNOWN + 1)
         # The older daemon's session, with its prepared statements, goes on.
         assert await writer.fetchval("select supervisor.append('a', 'b')") == 22
-        with pytest.raises(SchemaUnusable, match="newer one has upgraded it"):
+        with pytest.raises(SchemaIncompatible, match="newer one has upgraded it"):
             await upgrade(writer)
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import asyncpg
 
 from supervisor.backoff import delay_s
-from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, is_suspicious
+from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, may_be_connection_loss
 from supervisor.database.schema.grants import DAEMON_GRANTS, GRANT_NEW_OBJECTS_SQL, REMEMBER_OBJECTS_SQL, listed
 from supervisor.database.schema.locks import LockSpace
-from supervisor.errors import DatabaseGaveUp, DatabaseRefused, DatabaseUnavailable, SchemaUnusable
+from supervisor.errors import ConnectAttemptsExhausted, DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible
 from supervisor.escaping import message_of, sqlstate_of
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,22 +179,22 @@ def needs_upgrade(applied: Sequence[AppliedMigration], files: Sequence[Migration
     """Whether the schema has to be upgraded before this daemon can use it.
 
     Raises:
-        SchemaUnusable: The schema is newer and excludes this daemon, or is older and must not be changed, or was made
+        SchemaIncompatible: The schema is newer and excludes this daemon, or is older and must not be changed, or was made
             by files that were never released.
     """
     found, known = version_of(applied), len(files)
     digests = {file.version: file.digest for file in files}
     if changed := [row.version for row in applied if digests.get(row.version, row.digest) != row.digest]:
-        raise SchemaUnusable(_unreleased(f"migration {changed[0]} differs from the one of this pgsupervisor"))
+        raise SchemaIncompatible(_unreleased(f"migration {changed[0]} differs from the one of this pgsupervisor"))
     if found > known and applied[-1].oldest_daemon > known:
-        raise SchemaUnusable(
+        raise SchemaIncompatible(
             f"The SQL schema has version {found}, and this pgsupervisor knows versions up to {known}: a newer one has"
             f" upgraded it, for daemons that know version {applied[-1].oldest_daemon} or later. Install that version of"
             " pgsupervisor here too."
         )
     if found < known and mode == "check":
         what = f"has version {found}" if found else "is not there"
-        raise SchemaUnusable(
+        raise SchemaIncompatible(
             f'The SQL schema {what}, version {known} is needed, and migrate = "check" changes nothing:'
             " run `pgsupervisor migrate`."
         )
@@ -212,9 +212,9 @@ async def migrate(connection: Any, *, mode: Mode, clock: Clock, rng: Random, fol
         folder: The folder of the SQL files.
 
     Raises:
-        SchemaUnusable: The schema does not allow this daemon, or must not be changed, or is another program's.
-        DatabaseRefused: A privilege is missing, or the server is read-only.
-        DatabaseGaveUp: Other sessions kept what had to be changed locked for too long.
+        SchemaIncompatible: The schema does not allow this daemon, or must not be changed, or is another program's.
+        DatabaseAccessDenied: A privilege is missing, or the server is read-only.
+        ConnectAttemptsExhausted: Other sessions kept what had to be changed locked for too long.
         DatabaseUnavailable: The connection was lost; nothing is half applied, and the call may be repeated.
     """
     files = migration_files(folder)
@@ -265,12 +265,12 @@ async def _apply_missing(connection: Any, files: Sequence[MigrationFile]) -> tup
     return former, len(files)
 
 
-async def _gave_up(connection: Any, error: asyncpg.PostgresError) -> DatabaseGaveUp:
+async def _gave_up(connection: Any, error: asyncpg.PostgresError) -> ConnectAttemptsExhausted:
     session = None
     with contextlib.suppress(asyncpg.PostgresError):
         session = await connection.fetchval(_BLOCKING_SESSION_SQL)
     blocked_by = f"; {session} is in the way" if session else ""
-    return DatabaseGaveUp(
+    return ConnectAttemptsExhausted(
         f"gave up on the SQL schema after {_MIGRATION_TIMEOUT_S:g}s: {error} ({error.sqlstate}){blocked_by}"
     )
 
@@ -284,34 +284,34 @@ def raise_schema_error(error: Exception, found: int | None, known: int) -> NoRet
         known: The version that the schema was to have.
 
     Raises:
-        DatabaseRefused: A privilege is missing, or the server is read-only.
+        DatabaseAccessDenied: A privilege is missing, or the server is read-only.
         DatabaseUnavailable: The connection was lost.
-        SchemaUnusable: The schema cannot become what this daemon needs.
+        SchemaIncompatible: The schema cannot become what this daemon needs.
     """
     action, privilege = ("upgraded", "owns") if found else ("created", "may create")
     reason = f"{message_of(error)} ({sqlstate_of(error)})"
     match classify(error):
-        case ErrorClass.REFUSED if found is None:
-            raise DatabaseRefused(
+        case ErrorClass.ACCESS_DENIED if found is None:
+            raise DatabaseAccessDenied(
                 f"This role cannot read the version of the SQL schema (SELECT on supervisor.migration): {reason}. A"
                 f" daemon whose role does not own the schema needs {listed(DAEMON_GRANTS)} to that role."
             ) from error
-        case ErrorClass.REFUSED:
-            raise DatabaseRefused(
+        case ErrorClass.ACCESS_DENIED:
+            raise DatabaseAccessDenied(
                 f"The SQL schema cannot be {action}: {reason}. Run `pgsupervisor migrate` with the login of a role that"
                 f" {privilege} it (PGSUPERVISOR__DATABASE__DSN=…); a daemon whose role does not own the schema needs"
                 f" {listed(DAEMON_GRANTS)} to that role."
             ) from error
         case ErrorClass.READ_ONLY:
-            raise DatabaseRefused(
+            raise DatabaseAccessDenied(
                 f"The SQL schema cannot be {action}: {reason}. Run `pgsupervisor migrate` on the primary."
             ) from error
-        case _ if is_suspicious(error):
+        case _ if may_be_connection_loss(error):
             raise DatabaseUnavailable(f"The connection was lost over the SQL schema: {message_of(error)}") from error
         case _ if isinstance(error, asyncpg.UndefinedColumnError) and re.search("oldest_daemon|digest", str(error)):
-            raise SchemaUnusable(_unreleased(reason)) from error
+            raise SchemaIncompatible(_unreleased(reason)) from error
         case _:
-            raise SchemaUnusable(
+            raise SchemaIncompatible(
                 f"The SQL schema cannot be brought to version {known}: {reason}. Is there another schema named"
                 " supervisor in this database?"
             ) from error
@@ -339,9 +339,9 @@ async def ensure_schema(
         folder: The folder of the SQL files.
 
     Raises:
-        SchemaUnusable: A person must change something first.
-        DatabaseRefused: A privilege is missing, or the server is read-only, and `retry_refused` is off.
-        DatabaseGaveUp: Other sessions kept what had to be changed locked for too long, or every attempt failed.
+        SchemaIncompatible: A person must change something first.
+        DatabaseAccessDenied: A privilege is missing, or the server is read-only, and `retry_refused` is off.
+        ConnectAttemptsExhausted: Other sessions kept what had to be changed locked for too long, or every attempt failed.
     """
     losses = refusals = 0
     while True:
@@ -349,19 +349,19 @@ async def ensure_schema(
         began_s = clock.now_s()
         try:
             result = await _migrate_if_needed(database, mode=mode, clock=clock, rng=rng, folder=folder)
-        except DatabaseRefused as error:
+        except DatabaseAccessDenied as error:
             if not is_needed:
                 log_absent(error)
                 return
-            pause_s = _pause_after_refusal(database.gate.config.startup, refusals, error, sample=rng.random())
+            pause_s = _pause_after_refusal(database.monitor.config.startup, refusals, error, sample=rng.random())
             if refusals == 0:
-                tell("schema.awaited", reason=str(error))
+                log_event("schema.awaited", reason=str(error))
             refusals += 1
         except DatabaseUnavailable as error:
             losses += 1
             if losses == _MAX_CONNECTION_LOSSES:
-                raise DatabaseGaveUp(f"gave up on the SQL schema after {losses} tries: {error}") from error
-            await database.gate.verify()  # after an outage, wait for its end instead of trying again at once
+                raise ConnectAttemptsExhausted(f"gave up on the SQL schema after {losses} tries: {error}") from error
+            await database.monitor.check_now()  # after an outage, wait for its end instead of trying again at once
             pause_s = _PAUSE_S * (1 + rng.random())
         else:
             log_migrated(result, took_s=clock.now_s() - began_s)
@@ -369,17 +369,19 @@ async def ensure_schema(
         await clock.sleep(pause_s)
 
 
-def _pause_after_refusal(policy: ConnectPolicy, refusals: int, error: DatabaseRefused, *, sample: float) -> float:
+def _pause_after_refusal(policy: ConnectPolicy, refusals: int, error: DatabaseAccessDenied, *, sample: float) -> float:
     """Return how long to wait after one more refusal.
 
     Raises:
-        DatabaseRefused: A refusal ends the start.
-        DatabaseGaveUp: This was the last attempt.
+        DatabaseAccessDenied: A refusal ends the start.
+        ConnectAttemptsExhausted: This was the last attempt.
     """
     if not policy.retry_refused:
         raise error
     if policy.attempts and refusals + 1 >= policy.attempts:
-        raise DatabaseGaveUp(f"gave up on the SQL schema after {policy.attempts} attempts: {error}") from error
+        raise ConnectAttemptsExhausted(
+            f"gave up on the SQL schema after {policy.attempts} attempts: {error}"
+        ) from error
     return delay_s(policy.backoff, refusals, sample)
 
 
@@ -387,34 +389,34 @@ async def _migrate_if_needed(
     database: Database, *, mode: Mode, clock: Clock, rng: Random, folder: Path
 ) -> MigrationResult:
     """Read the version on the gate's own connection, which is there already; upgrade on a connection of the pool."""
-    link = database.gate.link
+    link = database.monitor.connected
     if link is not None:
         files = migration_files(folder)
         try:
-            async with database.gate.mutex:
+            async with database.monitor.mutex:
                 applied = await applied_migrations(link.connection)
         except CONNECTION_ERRORS as error:
             raise_schema_error(error, None, len(files))
         if not needs_upgrade(applied, files, mode):
             found = version_of(applied)
             return MigrationResult(found, found, len(files))
-    pool, connection = await database.borrow(None)
+    pool, connection = await database.acquire(None)
     try:
         return await migrate(connection, mode=mode, clock=clock, rng=rng, folder=folder)
     finally:
-        await database.give_back(pool, connection)
+        await database.release(pool, connection)
 
 
 def log_migrated(result: MigrationResult, *, took_s: float) -> None:
     """Log that the schema was changed, if it was, and that it is newer than this daemon, if it is."""
     if result.former != result.version:
         former: dict[str, Any] = {"former": result.former} if result.former else {}
-        tell("schema.applied", version=result.version, took_s=round(took_s, 3), **former)
+        log_event("schema.applied", version=result.version, took_s=round(took_s, 3), **former)
     if result.version > result.daemon:
-        tell("schema.newer", version=result.version, daemon=result.daemon)
+        log_event("schema.newer", version=result.version, daemon=result.daemon)
 
 
-def log_absent(error: DatabaseRefused) -> None:
+def log_absent(error: DatabaseAccessDenied) -> None:
     """Log that there is no schema and that no worker needs it; the remedy stands in the catalog."""
     cause = error.__cause__ or error
-    tell("schema.absent", reason=f"{cause} ({sqlstate_of(cause)})")
+    log_event("schema.absent", reason=f"{cause} ({sqlstate_of(cause)})")
