@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.database.gate import ConnectionMonitor
+from supervisor.database.monitor import ConnectionMonitor
 from supervisor.database.schema.migrate import (
     applied_migrations,
     migration_files,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import DatabaseConfig
-    from supervisor.database.gate import ConnectionMonitor
+    from supervisor.database.monitor import ConnectionMonitor
 
 _LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 # No node has this number: the statement shows that it can be asked, and nothing else.

@@ -179,8 +179,8 @@ def needs_upgrade(applied: Sequence[AppliedMigration], files: Sequence[Migration
     """Whether the schema has to be upgraded before this daemon can use it.
 
     Raises:
-        SchemaIncompatible: The schema is newer and excludes this daemon, or is older and must not be changed, or was made
-            by files that were never released.
+        SchemaIncompatible: The schema is newer and excludes this daemon, or is older and must not be changed, or was
+            made by files that were never released.
     """
     found, known = version_of(applied), len(files)
     digests = {file.version: file.digest for file in files}
@@ -341,7 +341,8 @@ async def ensure_schema(
     Raises:
         SchemaIncompatible: A person must change something first.
         DatabaseAccessDenied: A privilege is missing, or the server is read-only, and `retry_refused` is off.
-        ConnectAttemptsExhausted: Other sessions kept what had to be changed locked for too long, or every attempt failed.
+        ConnectAttemptsExhausted: Other sessions kept what had to be changed locked for too long, or every attempt
+            failed.
     """
     losses = refusals = 0
     while True:
@@ -393,7 +394,7 @@ async def _migrate_if_needed(
     if link is not None:
         files = migration_files(folder)
         try:
-            async with database.monitor.mutex:
+            async with database.monitor.lock:
                 applied = await applied_migrations(link.connection)
         except CONNECTION_ERRORS as error:
             raise_schema_error(error, None, len(files))

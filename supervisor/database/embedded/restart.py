@@ -8,32 +8,33 @@ from typing import TYPE_CHECKING
 
 from supervisor.backoff import Backoff, delay_s
 from supervisor.clock import done_within
-from supervisor.database import server_log
+from supervisor.database.embedded import server_log
 from supervisor.errors import SupervisorError
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
-    from supervisor.database.embedded import EmbeddedServer
+    from supervisor.database.embedded.server import EmbeddedServer
+
 
 _RESTARTS = Backoff(initial_s=0.1, factor=2.0, max_s=30.0, jitter="none")
-_STEADY_S = 60.0
+_STABLE_AFTER_S = 60.0
 
 
-async def keep_running(server: EmbeddedServer, *, clock: Clock) -> None:
+async def supervise(server: EmbeddedServer, *, clock: Clock) -> None:
     """Start a server that was started once again whenever it ends by itself; return when it was stopped.
 
     Tells `store.failed` and `store.started`. Keeps the server's log from growing without end.
     """
     attempt = 0
     while True:
-        attempt = 0 if await _lasts(server, clock) else attempt
+        attempt = 0 if await _wait_for_exit(server, clock) else attempt
         if server.is_stopping:
             return
         _tell("store.failed", reason=_describe_end(server), path=str(server.path))
-        attempt = await _revive(server, attempt, clock)
+        attempt = await _restart(server, attempt, clock)
 
 
-async def _revive(server: EmbeddedServer, attempt: int, clock: Clock) -> int:
+async def _restart(server: EmbeddedServer, attempt: int, clock: Clock) -> int:
     """Try until it runs again, and return how many attempts that makes."""
     while True:
         await clock.sleep(delay_s(_RESTARTS, attempt, 0.0))
@@ -48,11 +49,11 @@ async def _revive(server: EmbeddedServer, attempt: int, clock: Clock) -> int:
             return attempt
 
 
-async def _lasts(server: EmbeddedServer, clock: Clock) -> bool:
+async def _wait_for_exit(server: EmbeddedServer, clock: Clock) -> bool:
     """Wait for the server's end, cutting its log each minute, and say whether it had been steady."""
     assert server.ended is not None  # noqa: S101 - it was started
     lasted = False
-    while not await done_within(server.ended, _STEADY_S, clock=clock):
+    while not await done_within(server.ended, _STABLE_AFTER_S, clock=clock):
         lasted = True
         with contextlib.suppress(SupervisorError):
             server_log.open_log(server.path).close()

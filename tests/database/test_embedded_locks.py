@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from support.clock import FakeClock, settle
 
 from supervisor.clock import SystemClock
-from supervisor.database.state_lock import Holder, StateLock, next_notice_s
+from supervisor.database.embedded.locks import Holder, StateLock, next_notice_s
 from supervisor.errors import EmbeddedDatabaseLocked, EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _HOLDER = """
 import sys
 from pathlib import Path
-from supervisor.database.state_lock import StateLock
+from supervisor.database.embedded.locks import StateLock
 lock = StateLock(Path(sys.argv[1]))
 assert lock.try_acquire() is None
 print("held", flush=True)
@@ -182,13 +182,13 @@ def locked_with_note(directory: Path, note: str) -> Holder | None:
 
 def test_note_of_a_reused_pid_is_not_believed(tmp_path: Path) -> None:
     """A note whose process number has gone to another process names nobody."""
-    note = {"pid": os.getpid(), "host": os.uname().nodename, "since": "2026-01-01T00:00:00+00:00", "born": 1}
+    note = {"pid": os.getpid(), "host": os.uname().nodename, "since": "2026-01-01T00:00:00+00:00", "start_ticks": 1}
     assert locked_with_note(tmp_path, json.dumps(note)) == Holder()
 
 
 def test_note_of_another_machine_is_believed(tmp_path: Path) -> None:
     """A holder on another machine is named as it wrote itself."""
-    note = {"pid": 7, "host": "elsewhere.example", "since": "2026-01-01T00:00:00+00:00", "born": 1}
+    note = {"pid": 7, "host": "elsewhere.example", "since": "2026-01-01T00:00:00+00:00", "start_ticks": 1}
     assert locked_with_note(tmp_path, json.dumps(note)) == Holder(7, "elsewhere.example", note["since"], 1)  # type: ignore[arg-type]
 
 
@@ -202,7 +202,7 @@ def test_broken_note_names_nobody(tmp_path: Path, note: str) -> None:
 
 def test_stale_note_does_not_block(tmp_path: Path) -> None:
     """A note that a killed process left, its number in use again, does not keep anybody from the lock."""
-    (tmp_path / "lock").write_text(json.dumps({"pid": 1, "host": os.uname().nodename, "since": "", "born": 0}))
+    (tmp_path / "lock").write_text(json.dumps({"pid": 1, "host": os.uname().nodename, "since": "", "start_ticks": 0}))
     lock = StateLock(tmp_path)
     assert lock.try_acquire() is None
     lock.release()

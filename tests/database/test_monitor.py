@@ -223,8 +223,8 @@ async def test_a_heartbeat_statement_that_fails_once_ends_nothing(postgres: Post
     """A cancelled heartbeat costs at most the gate's own session; the next one goes out, and the one after."""
     async with gatehouse(postgres.dsn(), clock=HurriedClock()) as house:
         await aside(_cancel_a_heartbeat, postgres, house.backend())
-        turned_s = house.gate.turned_at_s
-        await house.until(lambda: house.gate.turned_at_s > turned_s + 12.0)  # two more heartbeats
+        turned_s = house.gate.last_progress_s
+        await house.until(lambda: house.gate.last_progress_s > turned_s + 12.0)  # two more heartbeats
         assert house.database.is_up
         assert house.heard == ["back"]
         assert await house.view().fetchval("select 1") == 1
@@ -245,7 +245,7 @@ def test_a_blocked_event_loop_is_not_taken_for_a_frozen_server(shared_postgres: 
         async with gatehouse(shared_postgres.dsn(), connect_timeout_s=0.3) as house:
             before = house.backend()
             asked = asyncio.ensure_future(house.gate.check_now())
-            await house.until(lambda: not house.gate._suspicion.is_raised)  # the statement is sent in this turn
+            await house.until(lambda: not house.gate._checks.is_requested)  # the statement is sent in this turn
             time.sleep(0.6)  # noqa: ASYNC251 - the loop stands still
             assert await asked
             assert house.backend() == before
@@ -272,10 +272,10 @@ async def test_a_workers_own_errors_are_not_explained(database: str) -> None:
     """Its HTTP call's OSError is checked and found its own; a bug is not even checked."""
     async with gatehouse(database) as house:
         assert not await house.database.is_outage_error(ConnectionRefusedError("some web server"))
-        turned_s = house.gate.turned_at_s
+        turned_s = house.gate.last_progress_s
         assert not await house.database.is_outage_error(ValueError())
         assert not await house.database.is_outage_error(asyncpg.TooManyConnectionsError("backpressure"))
-        assert house.gate.turned_at_s == turned_s
+        assert house.gate.last_progress_s == turned_s
 
 
 async def test_a_workers_session_ended_alone_is_not_an_outage(postgres: Postgres) -> None:

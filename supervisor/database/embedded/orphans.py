@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
 
+
 _POLL_S = 0.02
 
 

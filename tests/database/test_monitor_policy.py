@@ -13,22 +13,22 @@ from hypothesis import strategies as st
 from supervisor.backoff import Backoff
 from supervisor.config.model import ConnectPolicy
 from supervisor.database.error_class import ErrorClass, Failure
-from supervisor.database.gate_state import (
-    CALM_S,
+from supervisor.database.monitor_policy import (
     DROPPED_MAX_S,
-    MOST_TOLD_RELAPSES,
-    Final,
+    MAX_LOGGED_RELAPSES,
+    NEWSWORTHY_UP_S,
+    FailureDecision,
+    GiveUp,
     Outage,
-    TryAgain,
-    Verdict,
+    Retry,
+    add_failure,
     begin_outage,
-    check_delay,
-    count_failure,
+    decide_after_failure,
     has_new_cause,
-    is_proven,
-    judge_failure,
-    lose,
-    remind,
+    is_stable,
+    next_reminder,
+    outage_after_loss,
+    probe_delay_s,
 )
 
 if TYPE_CHECKING:
@@ -50,22 +50,22 @@ def failure(error_class: ErrorClass) -> Failure:
 
 def failed(outage: Outage, *error_classes: ErrorClass) -> Outage:
     for error_class in error_classes:
-        outage = count_failure(outage, failure(error_class))
+        outage = add_failure(outage, failure(error_class))
     return outage
 
 
 def judged(
     outage: Outage, error_class: ErrorClass, policy: ConnectPolicy = RUNTIME, *, probe: float = 1.0, sample: float = 1.0
-) -> Verdict:
+) -> FailureDecision:
     """Count one more failure and judge it."""
-    return judge_failure(
+    return decide_after_failure(
         failed(outage, error_class), failure(error_class), policy, probe_interval_s=probe, sample=sample
     )
 
 
 def delay(outage: Outage, error_class: ErrorClass, *, probe: float = 1.0, sample: float = 1.0) -> float:
     verdict = judged(outage, error_class, probe=probe, sample=sample)
-    assert isinstance(verdict, TryAgain)
+    assert isinstance(verdict, Retry)
     return verdict.delay_s
 
 
@@ -137,7 +137,7 @@ def test_a_server_that_is_coming_uses_up_no_attempts(answers: list[ErrorClass], 
         verdict = judged(outage, answer, policy, sample=sample)
         outage = failed(outage, answer)
         counted += answer not in COMING
-        assert (verdict == Final.GIVE_UP) == (answer not in COMING and counted >= attempts)
+        assert (verdict == GiveUp.ATTEMPTS_USED_UP) == (answer not in COMING and counted >= attempts)
 
 
 def test_the_counts_are_kept_by_class() -> None:
@@ -148,19 +148,19 @@ def test_the_counts_are_kept_by_class() -> None:
 
 @pytest.mark.parametrize(
     ("error_class", "at_start"),
-    [(ErrorClass.ACCESS_DENIED, Final.REFUSE), (ErrorClass.MISCONFIGURED, Final.MISCONFIGURED)],
+    [(ErrorClass.ACCESS_DENIED, GiveUp.ACCESS_DENIED), (ErrorClass.MISCONFIGURED, GiveUp.MISCONFIGURED)],
 )
-def test_a_refusal_ends_the_start_and_nothing_else(error_class: ErrorClass, at_start: Verdict) -> None:
+def test_a_refusal_ends_the_start_and_nothing_else(error_class: ErrorClass, at_start: FailureDecision) -> None:
     """At the start it is said plainly at the first attempt; at run time, or if asked to, it is tried again."""
     assert judged(begin_outage(0.0), error_class, STARTUP) == at_start
-    assert isinstance(judged(begin_outage(0.0), error_class, RUNTIME), TryAgain)
-    assert isinstance(judged(begin_outage(0.0), error_class, STARTUP._replace(retry_refused=True)), TryAgain)
+    assert isinstance(judged(begin_outage(0.0), error_class, RUNTIME), Retry)
+    assert isinstance(judged(begin_outage(0.0), error_class, STARTUP._replace(retry_refused=True)), Retry)
 
 
 def test_no_limit_means_for_ever() -> None:
     """`attempts = 0` never gives up."""
     outage = failed(begin_outage(0.0), *[ErrorClass.TIMED_OUT] * 5000)
-    assert isinstance(judged(outage, ErrorClass.TIMED_OUT), TryAgain)
+    assert isinstance(judged(outage, ErrorClass.TIMED_OUT), Retry)
 
 
 # Losing again
@@ -169,15 +169,15 @@ def test_no_limit_means_for_ever() -> None:
 def lost(
     outage: Outage | None, now_s: float, *, up_for_s: float = 0.5, cause: ErrorClass = ErrorClass.DROPPED
 ) -> Outage:
-    return lose(outage, now_s, up_for_s=up_for_s, cause=cause)
+    return outage_after_loss(outage, now_s, up_for_s=up_for_s, cause=cause)
 
 
 def test_the_outage_after_a_rough_start_counts_from_its_own_beginning() -> None:
     """A start that had failures makes the next outage wary, but adds neither time nor attempts to it."""
     rough = failed(begin_outage(0.0), *[ErrorClass.NOT_LISTENING] * 4)
     outage = lost(rough, 50.0)
-    assert (outage.since_s, outage.attempts, outage.flaps, outage.is_told) == (50.0, 0, 0, True)
-    assert remind(outage, 64.0) is None
+    assert (outage.since_s, outage.attempts, outage.flaps, outage.was_logged) == (50.0, 0, 0, True)
+    assert next_reminder(outage, 64.0) is None
     assert delay(outage, ErrorClass.NOT_LISTENING) == 4.0
 
 
@@ -191,11 +191,11 @@ def test_a_loss_after_a_recovery_goes_on_with_the_same_outage() -> None:
 def test_a_recovery_that_held_for_a_while_ends_as_news() -> None:
     """The next loss is an outage of its own, with the delays of the one before; of many such, only the first ones."""
     outage = failed(lost(None, 0.0), ErrorClass.NOT_LISTENING, ErrorClass.NOT_LISTENING)
-    for number in range(1, MOST_TOLD_RELAPSES + 1):
-        outage = lost(outage, number * 10.0, up_for_s=CALM_S)
+    for number in range(1, MAX_LOGGED_RELAPSES + 1):
+        outage = lost(outage, number * 10.0, up_for_s=NEWSWORTHY_UP_S)
         assert (outage.since_s, outage.flaps, outage.relapses) == (number * 10.0, 0, number)
         assert delay(outage, ErrorClass.NOT_LISTENING) == 1.0
-    assert lost(outage, 90.0, up_for_s=CALM_S).flaps == 1
+    assert lost(outage, 90.0, up_for_s=NEWSWORTHY_UP_S).flaps == 1
 
 
 @pytest.mark.parametrize(("cause", "is_news"), [(ErrorClass.ACCESS_DENIED, True), (ErrorClass.DROPPED, False)])
@@ -218,7 +218,7 @@ def test_reminders_grow_with_the_logarithm_of_the_outage(length_s: float, turn_s
         now_s += max(turn_s, length_s / 2000)
         if now_s > length_s:
             break
-        if (due := remind(outage, now_s)) is not None:
+        if (due := next_reminder(outage, now_s)) is not None:
             outage, told = due, told + 1
     assert told <= math.log2(max(1.0, length_s / 15.0)) + 1
 
@@ -248,7 +248,7 @@ def test_the_next_look_is_never_after_the_next_attempt(
     age_s: float, sample: float, probe: float, left_s: float
 ) -> None:
     """And it is soon while the outage is young, and no sooner than a tenth of a second."""
-    look_s = check_delay(
+    look_s = probe_delay_s(
         begin_outage(1000.0), now_s=1000.0 + age_s, due_s=1000.0 + age_s + left_s, probe_interval_s=probe, sample=sample
     )
     assert 0.0 <= look_s <= max(0.0, left_s) + 1e-6
@@ -265,7 +265,7 @@ def test_the_next_look_is_never_after_the_next_attempt(
 )
 def test_only_a_while_with_work_forgets_an_outage(up_for_s: float, has_worked: bool, proven: bool) -> None:
     """A connection that stands proves little; work on it proves more; without any worker time alone has to do."""
-    assert is_proven(up_for_s, has_worked=has_worked) is proven
+    assert is_stable(up_for_s, has_worked=has_worked) is proven
 
 
 class Seen(NamedTuple):
@@ -283,13 +283,13 @@ def simulate(error_class: ErrorClass, length_s: float, seed: int) -> Seen:
     while now_s < length_s:
         outage = failed(outage, error_class)
         seen = seen._replace(attempts=seen.attempts + 1)
-        if (due := remind(outage, now_s)) is not None:
+        if (due := next_reminder(outage, now_s)) is not None:
             outage, seen = due, seen._replace(reminders=seen.reminders + 1)
-        verdict = judge_failure(outage, failure(error_class), policy, probe_interval_s=1.0, sample=sample())
-        assert isinstance(verdict, TryAgain)
+        verdict = decide_after_failure(outage, failure(error_class), policy, probe_interval_s=1.0, sample=sample())
+        assert isinstance(verdict, Retry)
         due_s = now_s + verdict.delay_s
         while now_s < min(due_s, length_s):
-            look_s = check_delay(outage, now_s=now_s, due_s=due_s, probe_interval_s=1.0, sample=sample())
+            look_s = probe_delay_s(outage, now_s=now_s, due_s=due_s, probe_interval_s=1.0, sample=sample())
             now_s += look_s
             seen = seen._replace(checks=seen.checks + (now_s < due_s), longest_s=max(seen.longest_s, look_s))
     return seen

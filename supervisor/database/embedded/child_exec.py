@@ -1,10 +1,10 @@
-"""Becomes one of PostgreSQL's programs, with nothing of the daemon left on it. A script for a fresh interpreter.
+"""Becomes one of PostgreSQL's programs, without anything of the daemon. A script for a fresh interpreter.
 
-`launch.py PARENT DEATH_SIGNAL WAY REACH KEPT PROGRAM [ARGUMENT …]`, with WAY one of `self`, `user:UID:GID` and
-`map:ID`, and KEPT the descriptor that the program inherits, 0 for none but the standard ones.
+`child_exec.py PARENT DEATH_SIGNAL RUN_AS FOLDER KEPT PROGRAM [ARGUMENT …]`, with RUN_AS one of `self`, `user:UID:GID`
+and `map:ID`, and KEPT the descriptor that the program inherits, 0 for none but the standard ones.
 
-A script rather than `preexec_fn`, because Python code between fork and exec can deadlock in a process with threads, and
-uvloop knows neither `user` nor `umask`. It costs some 15 ms a start.
+It is a script and no `preexec_fn`, because Python code between fork and exec can deadlock in a process with threads,
+and uvloop knows neither `user` nor `umask`. It costs some 15 ms a start.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER = 0x10000000
-OUT_OF_REACH = 126
+NO_ACCESS = 126
 
 
 def main(arguments: list[str]) -> None:
-    """Shed what the daemon had, become the user, and execute the program."""
-    parent, death_signal, way, reach, kept, program, *rest = arguments
+    """Drop what the daemon had, become the user, and execute the program."""
+    parent, death_signal, run_as, folder, kept, program, *rest = arguments
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         # Handlers end with the exec, but what is ignored (SIGPIPE by Python, SIGHUP by nohup) would stay ignored.
@@ -33,14 +33,14 @@ def main(arguments: list[str]) -> None:
     close_all_but(int(kept))
     os.setsid()
     libc = _load_libc()  # while Python's own files, which may be root's alone, are within reach
-    become(way, libc)
-    for path in (program, reach):
+    drop_privileges(run_as, libc)
+    for path in (program, folder):
         if not os.access(path, os.X_OK):
             sys.stderr.write(f"{path} is out of reach of user {os.geteuid()}\n")
-            sys.exit(OUT_OF_REACH)
+            sys.exit(NO_ACCESS)
     os.chdir("/")
     if libc is not None:
-        die_with(int(parent), int(death_signal), libc)
+        set_parent_death_signal(int(parent), int(death_signal), libc)
     os.execv(program, [program, *rest])  # noqa: S606 - that is the purpose
 
 
@@ -50,9 +50,9 @@ def close_all_but(kept: int) -> None:
     os.closerange(max(3, kept + 1), 65536)
 
 
-def become(way: str, libc: Any) -> None:
-    """Become the user that `way` names."""
-    match way.split(":"):
+def drop_privileges(run_as: str, libc: Any) -> None:
+    """Become the user that `run_as` names."""
+    match run_as.split(":"):
         case ["user", uid, gid]:
             os.setgroups(())
             os.setresgid(int(gid), int(gid), int(gid))
@@ -63,7 +63,7 @@ def become(way: str, libc: Any) -> None:
             pass
 
 
-def die_with(parent: int, death_signal: int, libc: Any) -> None:
+def set_parent_death_signal(parent: int, death_signal: int, libc: Any) -> None:
     """Have the kernel send `death_signal` when the thread that started this process ends; after any change of user."""
     libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     if os.getppid() != parent:
@@ -74,7 +74,7 @@ def _enter_user_namespace(inner: str, libc: Any) -> None:
     outer_uid, outer_gid = os.geteuid(), os.getegid()
     if libc is None or libc.unshare(_CLONE_NEWUSER) != 0:
         sys.stderr.write("the kernel refuses a user namespace\n")
-        sys.exit(OUT_OF_REACH)
+        sys.exit(NO_ACCESS)
     for name, line in (
         ("setgroups", "deny"),
         ("gid_map", f"{inner} {outer_gid} 1"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from supervisor.database.store_folder import failure
+from supervisor.database.embedded.store_error import store_error
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
+
 
 NAME = "server.log"
 LIMIT_BYTES = 8 * 2**20
@@ -27,13 +28,13 @@ def open_log(folder: Path) -> BinaryIO:
     try:
         descriptor = os.open(folder / NAME, flags, 0o600)
     except OSError as error:
-        raise failure("write its log", error) from error
+        raise store_error(f"the embedded database cannot write {folder / NAME}", error) from error
     if os.fstat(descriptor).st_size > LIMIT_BYTES:
         os.ftruncate(descriptor, 0)
     return os.fdopen(descriptor, "ab")
 
 
-def last_words(folder: Path, since_bytes: int) -> str:
+def last_lines(folder: Path, since_bytes: int) -> str:
     """Return the end of what has been said since the log was so long."""
     said = (folder / NAME).read_bytes()[since_bytes:].decode(errors="replace").splitlines()
     # What went wrong comes last, often as LOG before the FATAL; time and process are of no interest here.

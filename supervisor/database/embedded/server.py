@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 from supervisor.clock import done_within
 from supervisor.config.model import Dsn
-from supervisor.database import server_lock, server_log, store_folder
-from supervisor.database.ephemeral import EphemeralFolder
-from supervisor.database.orphan import end_orphans, processes_of, remove_pid_files
-from supervisor.database.server_program import choose_identity, find_programs, spawn
+from supervisor.database.embedded import data_directory, server_log
+from supervisor.database.embedded.data_directory import EphemeralFolder
+from supervisor.database.embedded.locks import acquire_server_lock
+from supervisor.database.embedded.orphans import end_orphans, processes_of, remove_pid_files
+from supervisor.database.embedded.process import choose_identity, find_programs, spawn
+from supervisor.database.embedded.store_error import store_error
 from supervisor.errors import EmbeddedDatabaseFailed
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import EmbeddedStore
-    from supervisor.database.server_program import Identity
+    from supervisor.database.embedded.process import Identity
+
 
 _PORT = 5432  # of the socket's name alone
 _LONGEST_SOCKET_PATH = 107
@@ -104,11 +107,11 @@ class EmbeddedServer:
             self.path = self._ephemeral.make()
         self.is_stopping = False
         try:
-            await self._run(programs, await self._settle(programs))
+            await self._run(programs, await self._prepare(programs))
         except BaseException:
             await self._kill()
             if is_new:
-                self._let_go()
+                self._release_folder()
             raise
         self.starts += 1
 
@@ -121,27 +124,27 @@ class EmbeddedServer:
             self._signal(number)
             await done_within(self.ended, patience_s, clock=self._clock)
         await self._kill()
-        self._let_go()
+        self._release_folder()
 
-    def _let_go(self) -> None:
+    def _release_folder(self) -> None:
         if self._folder_fd is not None:
             os.close(self._folder_fd)
             self._folder_fd = None
         if self._ephemeral is not None:
             self._ephemeral.remove()
 
-    async def _settle(self, programs: Path) -> Identity:
+    async def _prepare(self, programs: Path) -> Identity:
         """Make everything ready for the server: its user, its folder, its data, and nobody else in there."""
         path = self.path
-        owner = store_folder.data_owner(path)
+        owner = data_directory.data_owner(path)
         try:
-            store_folder.make_parents(path)
+            data_directory.make_parents(path)
         except OSError as error:
-            raise store_folder.failure("make its folder", error) from error
+            raise store_error(f"the embedded database cannot make {path.parent}", error) from error
         identity = await choose_identity(programs, path.parent, owner)
-        store_folder.prepare(path, identity)
+        data_directory.prepare(path, identity)
         if owner is None:
-            await store_folder.build(path, programs, identity, durable=self._ephemeral is None)
+            await data_directory.initdb(path, programs, identity, durable=self._ephemeral is None)
         elif (path / "data" / "postmaster.pid").exists():
             await end_orphans(path / "data", clock=self._clock, limit_s=self._limit_s)
         if self._folder_fd is None:
@@ -149,17 +152,17 @@ class EmbeddedServer:
         return identity
 
     async def _run(self, programs: Path, identity: Identity) -> None:
-        lock = await server_lock.take(self.path, clock=self._clock, limit_s=self._limit_s)
+        lock = await acquire_server_lock(self.path, clock=self._clock, timeout_s=self._limit_s)
         try:
             remove_pid_files(self.path / "data")
             self._process, said_before = await self._spawn(programs, identity, lock)
         finally:
             os.close(lock)  # the server alone holds it from now on
         self.ended = asyncio.ensure_future(self._process.wait())  # noqa: TID251 - ends with the process, which stop() ends
-        while not self._accepts():
+        while not self._is_ready():
             if self.ended.done():
                 raise EmbeddedDatabaseFailed(
-                    f"the embedded server did not start: {server_log.last_words(self.path, said_before)}"
+                    f"the embedded server did not start: {server_log.last_lines(self.path, said_before)}"
                 )
             await self._clock.sleep(_POLL_S)
 
@@ -178,7 +181,7 @@ class EmbeddedServer:
             )
         return process, said_before
 
-    def _accepts(self) -> bool:
+    def _is_ready(self) -> bool:
         # The eighth line says "ready" once connections are accepted; pg_ctl looks for the same.
         try:
             lines = (self.path / "data" / "postmaster.pid").read_text().splitlines()

@@ -1,33 +1,40 @@
-"""The lock of a state directory: one daemon at a time, and whoever waits knows for whom.
+"""The two locks of an embedded database, both advisory `flock`s, which end with the processes that hold them.
 
-It is an advisory `flock`, which ends with the process that holds it, however that ends. The note in the file is for
-people: it is believed only while the process it names is the one that wrote it.
+The state directory's lock (`StateLock`) is the daemon's: one daemon at a time, and a waiting daemon knows its holder.
+The note in the file is for people: it is believed only while the process it names is the one that wrote it.
+
+The server's lock is held by every process of a running server: the postmaster inherits a locked descriptor and its
+children inherit it from there, so the kernel itself says when the last process of a data directory has ended. That
+holds where processes cannot be looked for: a killed daemon's server is invisible to a successor in another unit or
+container, which has a /proc, users and shared memory of its own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import errno
 import fcntl
 import json
 import os
-import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.clock import done_within
-from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseLocked, EmbeddedDatabaseMisconfigured
+from supervisor.database.embedded.store_error import store_error
+from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseLocked
+from supervisor.threads import start_thread
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
 
     from supervisor.clock import Clock
 
+
+SERVER_LOCK = "server.lock"
+_POLL_S = 0.02
 GIVE_UP_S = 120.0
 _FIRST_NOTICE_S = 5.0
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ class Holder:
     pid: int | None = None
     host: str | None = None
     since: str | None = None
-    born: int | None = None
+    start_ticks: int | None = None
 
     def __str__(self) -> str:
         if self.pid is None:
@@ -77,7 +84,7 @@ class StateLock:
             EmbeddedDatabaseMisconfigured: The directory cannot be made or written, or its file system has no locks.
             EmbeddedDatabaseFailed: The disk is full, or something else that may pass.
         """
-        with self._explained():
+        with self._as_store_error():
             descriptor = self._open()
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,7 +122,7 @@ class StateLock:
         began_s = clock.now_s()
         if (holder := self.try_acquire()) is None:
             return
-        handed_over = self._ask_in_thread()
+        handed_over = self._flock_in_thread()
         try:
             await self._wait(handed_over, holder, began_s, give_up_s, on_waiting, clock=clock)
         finally:
@@ -148,45 +155,31 @@ class StateLock:
                 raise EmbeddedDatabaseLocked(f"{self.directory} is in use by {holder}: gave up after {waited_s:.0f} s")
             on_waiting(holder, waited_s)
             await done_within(handed_over, min(next_notice_s(waited_s), give_up_s - waited_s), clock=clock)
-        with self._explained():
+        with self._as_store_error():
             self._keep(handed_over.result())
 
-    def _ask_in_thread(self) -> asyncio.Future[int]:
+    def _flock_in_thread(self) -> asyncio.Future[int]:
         """Return a future of a descriptor that holds the lock.
 
-        A blocking flock cannot be called off: a thread whose future was cancelled lets go when it gets the lock.
+        A blocking flock cannot be interrupted: a thread whose future was cancelled releases the lock once it has it.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[int] = loop.create_future()
-        with self._explained():
+        with self._as_store_error():
             descriptor = self._open()
 
-        def deliver(error: OSError | None) -> None:
-            if error is None and not future.done():
-                future.set_result(descriptor)
-                return
-            os.close(descriptor)
-            if error is not None and not future.done():
-                future.set_exception(error)
-
-        def wait() -> None:
-            error = None
+        def lock() -> int:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            except OSError as caught:
-                error = caught
-            try:
-                loop.call_soon_threadsafe(deliver, error)
-            except RuntimeError:  # the loop is closed by now
+            except BaseException:
                 os.close(descriptor)
+                raise
+            return descriptor
 
-        threading.Thread(target=wait, name="state-lock", daemon=True).start()
-        return future
+        return start_thread(lock, name="state-lock", discard=os.close)
 
     def _keep(self, descriptor: int) -> None:
         """Note in the file who holds it now."""
         self._descriptor = descriptor
-        note = Holder(os.getpid(), os.uname().nodename, _now(), _born(os.getpid()))
+        note = Holder(os.getpid(), os.uname().nodename, _now(), _start_ticks(os.getpid()))
         with contextlib.suppress(OSError):  # a full disk costs the note, not the lock
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(asdict(note)).encode() + b"\n", 0)
@@ -199,29 +192,28 @@ class StateLock:
         return os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _as_store_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            kind = EmbeddedDatabaseFailed if error.errno in _PASSING else EmbeddedDatabaseMisconfigured
-            raise kind(f"the state directory {self.directory} cannot be locked: {error.strerror}") from error
+            raise store_error(f"the state directory {self.directory} cannot be locked", error) from error
 
 
 def _read_note(descriptor: int) -> Holder:
     """Return what the note says of the holder, nothing if it cannot be true."""
     try:
         note = json.loads(os.pread(descriptor, 4096, 0))
-        holder = Holder(int(note["pid"]), str(note["host"]), str(note["since"]), note["born"])
+        holder = Holder(int(note["pid"]), str(note["host"]), str(note["since"]), note["start_ticks"])
     except (OSError, ValueError, KeyError, TypeError):
         return Holder()
     # Of another machine's process nothing can be known here.
-    return holder if holder.host != os.uname().nodename or _lives(holder) else Holder()
+    return holder if holder.host != os.uname().nodename or _is_running(holder) else Holder()
 
 
-def _lives(holder: Holder) -> bool:
+def _is_running(holder: Holder) -> bool:
     """Whether the holder's process may be the one that runs under its number."""
-    if (born := _born(holder.pid)) is not None:
-        return born == holder.born
+    if (born := _start_ticks(holder.pid)) is not None:
+        return born == holder.start_ticks
     # Hardened units do not see one another's processes, but may ask whether there is one.
     try:
         os.kill(holder.pid or 0, 0)
@@ -232,7 +224,7 @@ def _lives(holder: Holder) -> bool:
     return True
 
 
-def _born(pid: int | None) -> int | None:
+def _start_ticks(pid: int | None) -> int | None:
     """Return when a process began, in the kernel's ticks since boot; None when there is none of this number."""
     try:
         # The second field is the name in parentheses and may contain anything.
@@ -245,3 +237,57 @@ def _now() -> str:
     from datetime import UTC, datetime  # noqa: PLC0415 - for people, and only here
 
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+
+
+async def acquire_server_lock(folder: Path, *, clock: Clock, timeout_s: float) -> int:
+    """Wait until no server of the store runs any more, and return a descriptor that holds the lock for the next one.
+
+    Raises:
+        EmbeddedDatabaseFailed: One still runs after `timeout_s`.
+        EmbeddedDatabaseMisconfigured: The lock cannot be made, or the file system has none.
+    """
+    descriptor = _open_server_lock(folder)
+    deadline_s = clock.now_s() + timeout_s
+    try:
+        while not (is_ours := _try_flock(descriptor)) and clock.now_s() < deadline_s:
+            await clock.sleep(_POLL_S)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if is_ours:
+        return descriptor
+    os.close(descriptor)
+    raise EmbeddedDatabaseFailed(
+        f"an earlier server of the embedded store in {folder}, or a program that it started, still runs after "
+        f"{timeout_s:g} s where this daemon cannot end it, as in another unit or container: end it there"
+    )
+
+
+def is_server_running(folder: Path) -> bool:
+    """Whether a server of the store runs, wherever that is."""
+    if not folder.exists():
+        return False
+    descriptor = _open_server_lock(folder)
+    try:
+        return not _try_flock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_server_lock(folder: Path) -> int:
+    # Root does not follow a link that the server's user may have laid there.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(folder / SERVER_LOCK, flags, 0o600)
+    except OSError as error:
+        raise store_error(f"the embedded database cannot lock {folder / SERVER_LOCK}", error) from error
+
+
+def _try_flock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise store_error(f"the embedded database cannot lock its {SERVER_LOCK}", error) from error
+    return True

@@ -1,4 +1,4 @@
-"""What the journal hears of the gate: one entry for each move, however many workers it concerns."""
+"""The journal entries of the connection monitor: one for each transition, however many workers it concerns."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import TYPE_CHECKING, Any
 from supervisor.journal import log_event
 
 if TYPE_CHECKING:
-    from supervisor.database.connecting import Connected
+    from supervisor.database.connect import Connected
     from supervisor.database.error_class import Failure
-    from supervisor.database.gate_state import Outage
+    from supervisor.database.monitor_policy import Outage
 
 
-def tell_connecting(address: str, dsn: str) -> None:
-    """Say that the first attempt begins."""
+def log_connecting(address: str, dsn: str) -> None:
+    """Log the first attempt."""
     log_event("database.connecting", address=address, dsn=dsn)
 
 
-def tell_still_connecting(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
-    """Say that the start is still waiting, and why."""
+def log_still_connecting(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
+    """Log why the start still waits."""
     log_event("database.connecting", level="warning", **_reminder(outage, failure, now_s, next_try_s))
 
 
-def tell_still_down(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
-    """Say that the outage goes on, and why."""
+def log_still_down(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
+    """Log why the outage goes on."""
     log_event("database.still_down", **_reminder(outage, failure, now_s, next_try_s))
 
 
-def tell_connected(link: Connected, outage: Outage, now_s: float) -> None:
-    """Say that the first connection stands."""
-    version = link.connection.get_server_version()
+def log_connected(connected: Connected, outage: Outage, now_s: float) -> None:
+    """Log the first connection."""
+    version = connected.connection.get_server_version()
     log_event(
         "database.connected",
-        address=link.endpoint.address,
+        address=connected.endpoint.address,
         attempts=sum(outage.failures.values()) + 1,
         took_s=round(now_s - outage.since_s, 3),
         # asyncpg reads "18.4" as 18.0.4, the way numbers were counted before PostgreSQL 10.
@@ -40,13 +40,13 @@ def tell_connected(link: Connected, outage: Outage, now_s: float) -> None:
     )
 
 
-def tell_lost(failure: Failure) -> None:
-    """Say that the database is away."""
+def log_lost(failure: Failure) -> None:
+    """Log that the database is unreachable."""
     log_event("database.lost", **_cause(failure))
 
 
-def tell_recovered(address: str, outage: Outage, now_s: float) -> None:
-    """Say that the outage is over."""
+def log_recovered(address: str, outage: Outage, now_s: float) -> None:
+    """Log the end of the outage."""
     log_event(
         "database.recovered",
         address=address,
@@ -56,13 +56,13 @@ def tell_recovered(address: str, outage: Outage, now_s: float) -> None:
     )
 
 
-def tell_gave_up(outage: Outage, failure: Failure) -> None:
-    """Say that the start ends here."""
+def log_gave_up(outage: Outage, failure: Failure) -> None:
+    """Log that the start gives up."""
     log_event("database.gave_up", attempts=outage.attempts, **_cause(failure))
 
 
-def tell_refused(failure: Failure) -> None:
-    """Say that the start ends here because the server will not have us, however often it is asked."""
+def log_refused(failure: Failure) -> None:
+    """Log that the start gives up because the server refuses the login, the database or a privilege."""
     log_event("database.gave_up", **_cause(failure))
 
 

@@ -1,10 +1,8 @@
-"""`ctx.db`: asyncpg's pool as one run of a worker sees it, which waits while the database is away."""
+"""`ctx.db`: asyncpg's pool as one run of a worker uses it, which waits while the database is unreachable."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from supervisor.database.error_class import may_be_connection_loss
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -12,9 +10,21 @@ if TYPE_CHECKING:
 
     from asyncpg import Record
 
-    from supervisor.database.database import Database
     from supervisor.database.pool import Pool
     from supervisor.stop_signal import StopSignal
+
+
+class ConnectionSource(Protocol):
+    """Where a run's connections come from."""
+
+    async def acquire(self, stop: StopSignal | None) -> tuple[Pool, Any]:
+        """Return a connection and the pool to release it to, however long that takes."""
+
+    async def release(self, pool: Pool, connection: Any) -> None:
+        """Give a connection back."""
+
+    def note_use(self, error: BaseException | None) -> None:
+        """Learn how the use of a connection ended, which may be the first sign of an outage."""
 
 
 class WorkerPool:
@@ -25,22 +35,22 @@ class WorkerPool:
     for the database raises `DatabaseUnavailable`.
     """
 
-    __slots__ = ("_database", "_lent", "_stop")
+    __slots__ = ("_contexts", "_source", "_stop")
 
-    def __init__(self, database: Database, stop: StopSignal) -> None:
-        self._database = database
+    def __init__(self, source: ConnectionSource, stop: StopSignal) -> None:
+        self._source = source
         self._stop = stop
-        self._lent: dict[int, AcquireContext] | None = None
+        self._contexts: dict[int, AcquireContext] | None = None
 
     def acquire(self) -> AcquireContext:
-        """Borrow a connection: `async with ctx.db.acquire() as connection:`."""
-        return AcquireContext(self, self._database, self._stop)
+        """Acquire a connection: `async with ctx.db.acquire() as connection:`."""
+        return AcquireContext(self, self._source, self._stop)
 
     async def release(self, connection: Any) -> None:
         """Give back a connection taken with `await ctx.db.acquire()`."""
-        loan = (self._lent or {}).pop(id(connection), None)
-        if loan is not None:
-            await loan.end(None)
+        context = (self._contexts or {}).pop(id(connection), None)
+        if context is not None:
+            await context.end(None)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         """Execute one or several statements; see `asyncpg.Connection.execute`."""
@@ -89,21 +99,21 @@ class WorkerPool:
         async with self.acquire() as connection:
             return await getattr(connection, method)(*args, **options)
 
-    def lent(self, connection: Any, loan: AcquireContext) -> None:
+    def remember(self, connection: Any, context: AcquireContext) -> None:
         """Remember a connection that was taken without `async with`."""
-        if self._lent is None:
-            self._lent = {}
-        self._lent[id(connection)] = loan
+        if self._contexts is None:
+            self._contexts = {}
+        self._contexts[id(connection)] = context
 
 
 class AcquireContext:
-    """A connection on loan, as a context manager or awaited, like asyncpg's."""
+    """An acquired connection, as a context manager or awaited, like asyncpg's `PoolAcquireContext`."""
 
-    __slots__ = ("_connection", "_database", "_owner", "_pool", "_stop")
+    __slots__ = ("_connection", "_owner", "_pool", "_source", "_stop")
 
-    def __init__(self, owner: WorkerPool, database: Database, stop: StopSignal) -> None:
+    def __init__(self, owner: WorkerPool, source: ConnectionSource, stop: StopSignal) -> None:
         self._owner = owner
-        self._database = database
+        self._source = source
         self._stop = stop
         self._pool: Pool | None = None
         self._connection: Any = None
@@ -113,13 +123,13 @@ class AcquireContext:
 
     async def _take(self) -> Any:
         connection = await self.__aenter__()
-        self._owner.lent(connection, self)
+        self._owner.remember(connection, self)
         return connection
 
     async def __aenter__(self) -> Any:
         if self._pool is not None:
-            raise RuntimeError("This connection is already on loan; call acquire() again for another one.")
-        self._pool, self._connection = await self._database.acquire(self._stop)
+            raise RuntimeError("This connection is already acquired; call acquire() again for another one.")
+        self._pool, self._connection = await self._source.acquire(self._stop)
         self._stop.call_started()
         return self._connection
 
@@ -129,16 +139,12 @@ class AcquireContext:
         await self.end(error)
 
     async def end(self, error: BaseException | None) -> None:
-        """Give the connection back, and tell the gate what its use showed."""
+        """Give the connection back, and report how its use ended."""
         pool, connection, self._pool, self._connection = self._pool, self._connection, None, None
         if pool is None:
             return
-        gate = self._database.monitor
-        if error is None:
-            gate.has_worked = True
-        elif may_be_connection_loss(error):
-            gate.request_check()
+        self._source.note_use(error)
         try:
-            await self._database.release(pool, connection)
+            await self._source.release(pool, connection)
         finally:
             self._stop.call_finished()

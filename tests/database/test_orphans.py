@@ -14,7 +14,7 @@ import pytest
 from support.postgres import unprivileged
 from support.store import StoreDaemon, ask, is_alive, running, wait_for_end
 
-from supervisor.database.orphan import processes_of
+from supervisor.database.embedded.orphans import processes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
