@@ -12,7 +12,7 @@ from supervisor.database.migration import is_outdated, known_files, version_of
 from supervisor.database.schema_error import explain
 from supervisor.database.session import Session
 from supervisor.errors import ConfigError, DatabaseRefused, Fault
-from supervisor.leases.pooling import refuse_transaction_pooling
+from supervisor.leases.pooler_check import refuse_transaction_pooling
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock

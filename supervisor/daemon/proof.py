@@ -62,13 +62,13 @@ async def prove_leases(gate: Gate, *, clock: Clock) -> None:
     """
     # Only where there are leases.
     from supervisor.database.session import Session  # noqa: PLC0415
-    from supervisor.leases.look import LOOK  # noqa: PLC0415
-    from supervisor.leases.pooling import refuse_transaction_pooling  # noqa: PLC0415
+    from supervisor.leases.pooler_check import refuse_transaction_pooling  # noqa: PLC0415
+    from supervisor.leases.snapshot import SNAPSHOT_SQL  # noqa: PLC0415
 
     assert gate.link is not None  # noqa: S101 - it has just connected
     session = Session(gate, gate.link, clock=clock)
     await refuse_transaction_pooling(session, is_thorough=True)
     try:
-        await session.ask(LOOK, _NOBODY)
+        await session.ask(SNAPSHOT_SQL, _NOBODY)
     except asyncpg.PostgresError as error:
         raise DatabaseRefused(f"this role may not do what a node does: {error} ({error.sqlstate})") from error

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.lease import Tenure
     from supervisor.supervision.crew import Crew
     from supervisor.supervision.runner import Runner
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.leases.tenure import Standing
+from supervisor.leases.lease import Standing
 from supervisor.supervision.restart import Ending
 from supervisor.supervision.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.lease import Tenure
     from supervisor.supervision.runner import Runner
 
 # It would only run again elsewhere: who is done, or stands still until a person acts, holds on to the lease. Who

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.lease import Tenure
     from supervisor.stop_signal import StopSignal
 
 

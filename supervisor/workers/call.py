@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.lease import Tenure
     from supervisor.stop_signal import StopSignal
     from supervisor.supervision.outage import Outages
     from supervisor.supervision.work import Timetable

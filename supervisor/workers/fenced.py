@@ -9,15 +9,14 @@ from supervisor.database.last_words import LastWords, listen_to
 from supervisor.database.manual_transaction import connection_of
 from supervisor.errors import LeaseLost, TransactionMisused
 from supervisor.leases.fence import enter
-from supervisor.leases.tenure import Standing
+from supervisor.leases.lease import Standing
 from supervisor.workers.idling import idled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from supervisor.database.waiting_pool import WaitingPool
-    from supervisor.leases.lease import Lease
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.lease import Lease, Tenure
 
 # The fence waits for nothing but the bump of a new holder, which is a matter of milliseconds.
 _ENTER_LIMIT_S = 10.0

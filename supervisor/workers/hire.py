@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
     from supervisor.events.bell import Bell
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.lease import Tenure
     from supervisor.supervision.outage import Outages
     from supervisor.supervision.staffing import Hire
     from supervisor.supervision.work import Work

@@ -62,7 +62,7 @@ async def test_a_stale_epoch_cannot_commit(database: str, isolation: str) -> Non
 
 async def take_over(holder: Member, rival: Member) -> None:
     """End the holder's session and keep it from coming back, so that the rival takes over."""
-    holder.node.stand("mail").is_offered = False
+    holder.node.lease("mail").is_wanted = False
     link = holder.database.gate.link
     assert link is not None
     link.connection.terminate()
@@ -111,9 +111,9 @@ async def test_an_acquisition_waits_for_no_pool(database: str) -> None:
     async with cluster(database) as nodes:
         first = await nodes.add(pool_max=1)
         pool, connection = await first.database.borrow(None)
-        first.stand_for(["mail"])
-        await nodes.until(lambda: first.node.summary()["trouble"])
-        assert "the pool gave no connection within 2s" in first.node.summary()["trouble"]
+        first.request(["mail"])
+        await nodes.until(lambda: first.node.describe()["trouble"])
+        assert "the pool gave no connection within 2s" in first.node.describe()["trouble"]
         told = await nodes.entries.wait_for("lease.trouble")
         assert "the pool gave no connection within 2s" in told.fields["reason"]
         second = await nodes.add("mail")
@@ -121,7 +121,7 @@ async def test_an_acquisition_waits_for_no_pool(database: str) -> None:
         await second.stop()
         await first.database.give_back(pool, connection)
         await nodes.until(lambda: first.held == {"mail"})
-        await nodes.until(lambda: not first.node.summary()["trouble"])
+        await nodes.until(lambda: not first.node.describe()["trouble"])
         await nodes.entries.wait_for("lease.untroubled")
         assert len(nodes.entries.of("lease.trouble")) == 1
 
@@ -136,6 +136,6 @@ async def test_a_lease_whose_row_is_deleted_gets_another(database: str) -> None:
         await connection.close()
         with pytest.raises(LeaseLost):
             await first.commit("mail")
-        first.node.stand("mail").found_lost("the fence refused it")
+        first.node.lease("mail").found_lost("the fence refused it")
         await nodes.until(lambda: len(first.occupants["mail"].epochs) == 2)
         await first.commit("mail")

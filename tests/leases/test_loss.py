@@ -13,8 +13,8 @@ from support.proxy import Proxy
 
 from supervisor.errors import LeaseLost
 from supervisor.leases.fence import enter
-from supervisor.leases.tenure import Standing
-from supervisor.leases.trust import GRACE_S, TRUST_S
+from supervisor.leases.lease import Standing
+from supervisor.leases.timing import GRACE_S, TRUST_S
 
 if TYPE_CHECKING:
     from support.postgres import Postgres
@@ -49,7 +49,7 @@ async def test_a_terminated_session_is_noticed_at_once(postgres: Postgres) -> No
         assert lost.fields["lease"] == "mail"
         assert lost.fields["epoch"] == 1
         assert "terminating connection due to administrator command (57P01)" in lost.fields["reason"]
-        assert not first.outlived
+        assert not first.overrun
 
 
 async def test_a_hundred_leases_are_lost_in_one_entry(postgres: Postgres) -> None:
@@ -100,7 +100,7 @@ async def test_a_deafened_node_gives_nothing_away_under_its_worker(postgres: Pos
             second = await nodes.add("mail")
             await second.node._clock.sleep(0.8)
             await (aside(proxy.freeze, "to_client") if is_all else aside(proxy.forget))
-            first.node._waker.call()  # it need not take until the next look by itself
+            first.node._wakeup.wake()  # it need not take until the next look by itself
             await nodes.until(lambda: first.occupants["mail"].ends == [Standing.LOST])
             while first.held:
                 assert not second.held
@@ -130,10 +130,10 @@ async def test_a_worker_that_outlives_its_lease_is_named(postgres: Postgres) -> 
         await nodes.holder("mail")
         first.occupants["mail"].is_stubborn = True
         await aside(postgres.execute, terminate(first.backend()))
-        await nodes.until(lambda: first.outlived == ["mail"])
-        assert first.node.stand("mail").standing is Standing.LOST
+        await nodes.until(lambda: first.overrun == ["mail"])
+        assert first.node.lease("mail").standing is Standing.LOST
         assert not await nodes.query("select from supervisor.held where kind = 'lease'")
-        first.outlived.clear()
+        first.overrun.clear()
 
 
 async def test_a_lost_lease_comes_back_when_its_worker_has_ended(postgres: Postgres) -> None:
@@ -145,7 +145,7 @@ async def test_a_lost_lease_comes_back_when_its_worker_has_ended(postgres: Postg
         lease = first.occupants["mail"].lease
         with pytest.raises(LeaseLost):
             await first.commit("mail")
-        first.node.stand("mail").found_lost("the fence refused it")
+        first.node.lease("mail").found_lost("the fence refused it")
         await nodes.until(lambda: first.occupants["mail"].epochs == [1, 3])
         assert await first.commit("mail") == 3
         assert first.occupants["mail"].lease.incarnation != lease.incarnation
@@ -160,12 +160,12 @@ async def test_the_lock_stays_while_a_recalled_worker_lives(postgres: Postgres) 
         await nodes.holder("mail")
         second = await nodes.add("mail")
         first.occupants["mail"].is_stubborn = True
-        first.node.stand("mail").decline()
+        first.node.lease("mail").decline()
         await first.node._clock.sleep(1.5)
         assert not second.held
-        assert first.node.stand("mail").standing is Standing.RECALLED
+        assert first.node.lease("mail").standing is Standing.RECALLED
         first.occupants["mail"].is_running = False
-        first.node.stand("mail").vacate()
+        first.node.lease("mail").vacate()
         await nodes.until(lambda: second.held)
 
 
@@ -176,9 +176,9 @@ async def test_leaving_releases_nothing_under_a_worker_that_lives(postgres: Post
         await nodes.until(lambda: len(first.held) == 2)
         second = await nodes.add("mail", "other")
         first.occupants["mail"].is_stubborn = True
-        await first.node.withdraw()
+        await first.node.drain()
         for occupant in first.occupants.values():
-            occupant.stand.decline()
+            occupant.local.decline()
         await nodes.until(lambda: second.held == {"other"})
         await first.node.leave()
         await second.node._clock.sleep(1.5)

@@ -130,10 +130,10 @@ async def test_a_frozen_node_is_handed_nothing(database: str) -> None:
         await nodes.until(lambda: len(first.held) == 4)
         frozen = nodes.make()
         frozen.tasks.start(frozen.database.gate.run(), name="gate")
-        await frozen.node.begin()
-        frozen.stand_for(names)
-        # It joins, says what it wants, and is heard of no more.
-        await frozen.node._membership.publish(frozen.node._membership.joined)  # type: ignore[arg-type]
+        await frozen.node.join()
+        frozen.tasks.cancel("leases")  # it joins, publishes what it wants, and ticks no more
+        frozen.request(names)
+        await frozen.node._registration.publish_wanted(frozen.node._registration.current)  # type: ignore[arg-type]
         await asyncio.sleep(2)
         assert len(first.held) == 4
         third = await nodes.add(*names)
@@ -159,7 +159,7 @@ async def test_a_lease_given_back_a_thousand_times_is_free(database: str) -> Non
     async with cluster(database) as nodes:
         first = await nodes.add("mail")
         await nodes.holder("mail")
-        joined = first.node._membership.joined
+        joined = first.node._registration.current
         assert joined is not None
         lease = first.occupants["mail"].lease.id
         for _ in range(1000):
@@ -174,12 +174,12 @@ async def test_a_stacked_lock_goes_with_one_release(database: str) -> None:
     async with cluster(database) as nodes:
         first = await nodes.add("mail")
         await nodes.holder("mail")
-        joined = first.node._membership.joined
+        joined = first.node._registration.current
         assert joined is not None
         stack = "select count(pg_advisory_lock(1885827842, $1)) from generate_series(1, 1000)"
         await joined.session.ask(stack, first.occupants["mail"].lease.id)
         second = await nodes.add("mail")
-        first.node.stand("mail").decline()
+        first.node.lease("mail").decline()
         await nodes.until(lambda: second.held == {"mail"})
 
 
@@ -192,8 +192,8 @@ async def test_a_deleted_row_is_made_again(database: str) -> None:
         connection = await asyncpg.connect(database)
         await connection.execute("delete from supervisor.node")
         await connection.close()
-        first.node._waker.call()
-        second.node._waker.call()
+        first.node._wakeup.wake()
+        second.node._wakeup.wake()
 
         async def registered() -> int:
             return len(await nodes.query("select from supervisor.node"))

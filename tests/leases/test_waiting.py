@@ -32,7 +32,7 @@ async def test_a_node_that_waits_says_who_holds_the_lease(database: str) -> None
         first = await nodes.add("mail", name="first")
         await nodes.holder("mail")
         second = await nodes.add("mail", clock=HurriedClock(10.0))
-        stand = second.node.stand("mail")
+        stand = second.node.lease("mail")
         await nodes.until(lambda: stand.holder is not None and stand.holder.since is not None)
         assert stand.holder is not None
         assert stand.holder.name == f"first@{socket.gethostname()}:{os.getpid()}"
@@ -59,7 +59,7 @@ async def test_a_lock_that_no_node_holds_is_waited_for(database: str) -> None:
         connection = await asyncpg.connect(database)
         lease = await connection.fetchval("select id from supervisor.lease_ids('{mail}')")
         await connection.execute(f"select pg_advisory_lock(1885827842, {lease})")
-        node.stand_for(["mail"])
+        node.request(["mail"])
         told = await nodes.entries.wait_for("lease.waiting")
         assert told.fields["holder"] == "a session that is no node's"
         assert not node.held
@@ -85,7 +85,7 @@ async def test_a_reload_that_changes_the_database_takes_the_node_along(
         await here.until(lambda: node.occupants["other"].epochs == [1, 1])
         node.occupants["mail"].is_running = False
         node.occupants["mail"].is_stubborn = False
-        node.node.stand("mail").vacate()
+        node.node.lease("mail").vacate()
         await here.until(lambda: node.occupants["mail"].epochs == [1, 1])
         rows = await there.query("select name from supervisor.lease where node_id is not null order by name")
         assert [row["name"] for row in rows] == ["mail", "other", "unrelated"]
@@ -126,7 +126,7 @@ async def test_rows_that_are_made_anew_are_told_apart_by_their_names(database: s
         await connection.execute("select supervisor.lease_ids('{c}'); select supervisor.lease_ids('{b}')")
         for node in (one, two):
             for lease in sorted(node.held):
-                node.node.stand(lease).found_lost("its row is another one")
+                node.node.lease(lease).found_lost("its row is another one")
         rows = "select name from supervisor.lease where node_id is not null order by name"
         async with asyncio.timeout(20):
             while [row["name"] for row in await connection.fetch(rows)] != ["a", "b", "c"]:  # noqa: ASYNC110 - nobody tells of it
@@ -151,9 +151,9 @@ async def test_a_transaction_of_another_role_cannot_be_ended(postgres: Postgres)
         await enter(connection, former.occupants["mail"].lease, 5.0)
         await former.kill()
         second = await nodes.add("mail", dsn=postgres.dsn(user="app", password="pw"))
-        await nodes.until(lambda: second.node.trouble is not None)
-        assert "this node may not end it: permission denied" in str(second.node.trouble)
-        assert "Let all nodes log in as one role, or GRANT pg_signal_backend" in str(second.node.trouble)
+        await nodes.until(lambda: second.node.problem is not None)
+        assert "this node may not end it: permission denied" in str(second.node.problem)
+        assert "Let all nodes log in as one role, or GRANT pg_signal_backend" in str(second.node.problem)
         await connection.close()
         await nodes.until(lambda: second.held)
 
@@ -171,8 +171,8 @@ async def test_a_prepared_transaction_cannot_be_ended(postgres: Postgres) -> Non
         await connection.execute("prepare transaction 'forgotten'")
         await former.kill()
         second = await nodes.add("mail")
-        await nodes.until(lambda: second.node.trouble is not None)
-        assert "Look at pg_prepared_xacts" in str(second.node.trouble)
+        await nodes.until(lambda: second.node.problem is not None)
+        assert "Look at pg_prepared_xacts" in str(second.node.problem)
         await connection.execute("rollback prepared 'forgotten'")
         await connection.close()
         await nodes.until(lambda: second.held)

@@ -22,7 +22,7 @@ from support.workers import (
 )
 
 from supervisor.errors import Displaced, LeaseLost, Poisoned
-from supervisor.leases.tenure import Standing
+from supervisor.leases.lease import Standing
 from supervisor.supervision.attendance import Attendance
 from supervisor.supervision.attention import Attention
 from supervisor.supervision.runner import Runner

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from supervisor.leases.lease import Lease
-from supervisor.leases.tenure import Standing
+from supervisor.leases.lease import Lease, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

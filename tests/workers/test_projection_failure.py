@@ -12,7 +12,7 @@ from support.proxy import Proxy
 from support.stage import Seen, appended, seen, stage
 
 from supervisor.errors import LeaseLost, Poisoned
-from supervisor.leases.tenure import Standing
+from supervisor.leases.lease import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.leases.share import Member, assign
+from supervisor.leases.assignment import Candidate, assign
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,23 +23,23 @@ HOLDERS = st.dictionaries(LEASES, st.integers(0, 10))
 WISHES = st.dictionaries(NODES, st.frozensets(LEASES), max_size=7)
 
 
-def willing(wishes: Mapping[int, frozenset[int]]) -> list[Member]:
+def willing(wishes: Mapping[int, frozenset[int]]) -> list[Candidate]:
     """Nodes with wishes of their own."""
-    return [Member(node, wants) for node, wants in wishes.items()]
+    return [Candidate(node, wants) for node, wants in wishes.items()]
 
 
-def alike(nodes: Iterable[int], leases: int) -> list[Member]:
+def alike(nodes: Iterable[int], leases: int) -> list[Candidate]:
     """Nodes that all want the leases from 1 to `leases`; each set is its own, as in what comes from a database."""
-    return [Member(node, frozenset(range(1, leases + 1))) for node in nodes]
+    return [Candidate(node, frozenset(range(1, leases + 1))) for node in nodes]
 
 
-def loads(members: Iterable[Member], shares: Mapping[int, int]) -> dict[int, int]:
+def loads(members: Iterable[Candidate], shares: Mapping[int, int]) -> dict[int, int]:
     """How many leases each member has."""
     held = list(shares.values())
     return {member.id: held.count(member.id) for member in members}
 
 
-def spread(members: list[Member], shares: Mapping[int, int]) -> int:
+def spread(members: list[Candidate], shares: Mapping[int, int]) -> int:
     """How many more the fullest member has than the emptiest."""
     counts = loads(members, shares).values()
     return max(counts) - min(counts)
@@ -76,9 +76,9 @@ def test_the_order_of_the_input_does_not_matter(
     expected = assign(members, holders)
     rng.shuffle(members)
     rng.shuffle(held)
-    assert assign([Member(each.id, frozenset(sorted(each.wants, reverse=True))) for each in members], dict(held)) == (
-        expected
-    )
+    assert assign(
+        [Candidate(each.id, frozenset(sorted(each.wanted, reverse=True))) for each in members], dict(held)
+    ) == (expected)
 
 
 @given(WISHES, HOLDERS)
@@ -138,7 +138,7 @@ def test_half_done_is_halfway_there(nodes: set[int], leases: int, holders: dict[
 
 def test_a_chain_of_hand_overs_where_wishes_differ() -> None:
     """A node that nobody full can hand anything to is helped by one that can, which is helped in turn."""
-    members = [Member(1, frozenset({1, 2, 3})), Member(2, frozenset({3, 4})), Member(3, frozenset({4}))]
+    members = [Candidate(1, frozenset({1, 2, 3})), Candidate(2, frozenset({3, 4})), Candidate(3, frozenset({4}))]
     assert assign(members, {1: 1, 2: 1, 3: 1, 4: 2}) == {1: 1, 2: 1, 3: 2, 4: 3}
 
 

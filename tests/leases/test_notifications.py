@@ -10,7 +10,7 @@ import asyncpg
 from support.clock import FakeClock
 from support.cluster import cluster
 
-from supervisor.leases.listening import Asking, Listening, requests_for
+from supervisor.leases.notifications import Notifications, RequestBackoff, request_payloads
 
 if TYPE_CHECKING:
     from support.postgres import Postgres
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 def hear(*payloads: str) -> dict[int, int]:
     """Return what is requested by notifications."""
-    listening = Listening(lambda: None)
+    notifications = Notifications(lambda: None)
     for payload in payloads:
-        listening._hear_lease(payload)
-    return listening.take_requests()
+        notifications._on_lease_payload(payload)
+    return notifications.take_requests()
 
 
 def test_what_is_asked_is_heard() -> None:
     """A thousand leases that one node asks for are heard whole, in notifications that PostgreSQL takes."""
     leases = range(2_147_482_000, 2_147_483_000)
-    payloads = list(requests_for(leases, 2_147_483_647))
+    payloads = list(request_payloads(leases, 2_147_483_647))
     assert max(map(len, payloads)) < 8000
     assert hear(*payloads) == dict.fromkeys(leases, 2_147_483_647)
 
 
 def test_a_request_is_taken_once() -> None:
     """A request counts for the next decision and no other; the newest of several counts."""
-    listening = Listening(lambda: None)
-    listening._hear_lease("give 1,2 to 3")
-    listening._hear_lease("give 2 to 4")
-    assert listening.take_requests() == {1: 3, 2: 4}
-    assert listening.take_requests() == {}
+    notifications = Notifications(lambda: None)
+    notifications._on_lease_payload("give 1,2 to 3")
+    notifications._on_lease_payload("give 2 to 4")
+    assert notifications.take_requests() == {1: 3, 2: 4}
+    assert notifications.take_requests() == {}
 
 
 def test_what_makes_no_sense_asks_for_nothing() -> None:
@@ -51,10 +51,10 @@ def test_what_makes_no_sense_asks_for_nothing() -> None:
 def test_a_request_in_vain_is_repeated_at_growing_distances() -> None:
     """A lease whose holder takes its time is asked for again and again, ever less often; another one at once."""
     clock = FakeClock()
-    asking = Asking(clock=clock)
+    backoff = RequestBackoff(clock=clock)
     asked = []
     for tick in range(2000):
-        if asking.is_due((1, 2)):
+        if backoff.is_due((1, 2)):
             asked.append(tick / 10)
         clock._now_s += 0.1
     gaps = [round(later - earlier, 1) for earlier, later in pairwise(asked)]
@@ -62,10 +62,10 @@ def test_a_request_in_vain_is_repeated_at_growing_distances() -> None:
     assert gaps[0] < 0.6
     assert gaps == sorted(gaps)
     assert 15.0 <= gaps[-1] <= 15.2
-    assert asking.is_due((1, 2, 3))
-    assert not asking.is_due((1, 2, 3))
-    assert not asking.is_due(())
-    assert asking.is_due((1, 2, 3))
+    assert backoff.is_due((1, 2, 3))
+    assert not backoff.is_due((1, 2, 3))
+    assert not backoff.is_due(())
+    assert backoff.is_due((1, 2, 3))
 
 
 async def test_a_subscriber_hears_again_on_each_session(postgres: Postgres) -> None:
@@ -92,10 +92,9 @@ async def test_a_node_that_has_left_hears_nothing(postgres: Postgres) -> None:
         node = await nodes.add("mail")
         node.node.subscribe("supervisor_event", heard.append)
         await nodes.holder("mail")
-        node.occupants["mail"].stand.decline()
+        node.occupants["mail"].local.decline()
         await nodes.until(lambda: not node.held)
         await node.node.leave()
-        node.tasks.cancel("leases")
         assert not await nodes.query("select from supervisor.held")
         assert not await nodes.query("select from supervisor.node")
         speaker = await asyncpg.connect(postgres.dsn())
