@@ -33,7 +33,7 @@ The loop of a node (`node.py`)
    new session         or at once: a notification, a change of a lease
 ```
 
-The statements run on the node's session, one after the other. None of them waits for the lock of a lease, since a waiting
+The statements run on the node's session, one after the other. None of them waits for the lock of a lease: a waiting
 statement would hold a snapshot of the database and delay VACUUM. Only the new epochs are written beside it, on pooled
 connections (`acquisition.py`), because a commit may wait for a synchronous standby.
 

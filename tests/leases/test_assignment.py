@@ -1,4 +1,4 @@
-"""Fair shares: everything wanted is held, in balance, and nothing moves that need not."""
+"""Fair shares: every wanted lease gets a node, the loads are balanced, and no lease moves without need."""
 
 from __future__ import annotations
 
@@ -20,147 +20,149 @@ if TYPE_CHECKING:
 LEASES = st.integers(1, 40)
 NODES = st.integers(1, 9)
 HOLDERS = st.dictionaries(LEASES, st.integers(0, 10))
-WISHES = st.dictionaries(NODES, st.frozensets(LEASES), max_size=7)
+WANTED = st.dictionaries(NODES, st.frozensets(LEASES), max_size=7)
 
 
-def willing(wishes: Mapping[int, frozenset[int]]) -> list[Candidate]:
-    """Nodes with wishes of their own."""
-    return [Candidate(node, wants) for node, wants in wishes.items()]
+def candidates(wanted: Mapping[int, frozenset[int]]) -> list[Candidate]:
+    """Candidates that want different leases."""
+    return [Candidate(node, leases) for node, leases in wanted.items()]
 
 
 def alike(nodes: Iterable[int], leases: int) -> list[Candidate]:
-    """Nodes that all want the leases from 1 to `leases`; each set is its own, as in what comes from a database."""
+    """Candidates that all want the leases from 1 to `leases`; each set is its own object, as in rows of a database."""
     return [Candidate(node, frozenset(range(1, leases + 1))) for node in nodes]
 
 
-def loads(members: Iterable[Candidate], shares: Mapping[int, int]) -> dict[int, int]:
-    """How many leases each member has."""
+def loads(living: Iterable[Candidate], shares: Mapping[int, int]) -> dict[int, int]:
+    """How many leases each candidate has."""
     held = list(shares.values())
-    return {member.id: held.count(member.id) for member in members}
+    return {node.id: held.count(node.id) for node in living}
 
 
-def spread(members: list[Candidate], shares: Mapping[int, int]) -> int:
-    """How many more the fullest member has than the emptiest."""
-    counts = loads(members, shares).values()
+def spread(living: list[Candidate], shares: Mapping[int, int]) -> int:
+    """How many more leases the most loaded candidate has than the least loaded one."""
+    counts = loads(living, shares).values()
     return max(counts) - min(counts)
 
 
 def moved(before: Mapping[int, int], after: Mapping[int, int]) -> set[int]:
-    """The leases of both that have changed hands."""
+    """The leases that are in both and have another node."""
     return {lease for lease in before.keys() & after.keys() if before[lease] != after[lease]}
 
 
-@given(WISHES, HOLDERS)
+@given(WANTED, HOLDERS)
 def test_every_wanted_lease_gets_a_node_that_wants_it(
-    wishes: dict[int, frozenset[int]], holders: dict[int, int]
+    wanted: dict[int, frozenset[int]], holders: dict[int, int]
 ) -> None:
-    """Every lease that some node wants goes to one of those that do, and no other lease is dealt out."""
-    shares = assign(willing(wishes), holders)
-    assert shares.keys() == frozenset().union(*wishes.values())
-    assert all(lease in wishes[node] for lease, node in shares.items())
+    """Every lease that some node wants goes to one of those that do, and no other lease is assigned."""
+    shares = assign(candidates(wanted), holders)
+    assert shares.keys() == frozenset().union(*wanted.values())
+    assert all(lease in wanted[node] for lease, node in shares.items())
 
 
-@given(WISHES, HOLDERS)
-def test_what_is_fair_stays(wishes: dict[int, frozenset[int]], holders: dict[int, int]) -> None:
-    """Applied and computed again, the shares are the same: no lease wanders to and fro."""
-    shares = assign(willing(wishes), holders)
-    assert assign(willing(wishes), shares) == shares
+@given(WANTED, HOLDERS)
+def test_what_is_fair_stays(wanted: dict[int, frozenset[int]], holders: dict[int, int]) -> None:
+    """Applied and computed again, the shares are the same: no lease moves back and forth."""
+    shares = assign(candidates(wanted), holders)
+    assert assign(candidates(wanted), shares) == shares
 
 
-@given(WISHES, HOLDERS, st.randoms(use_true_random=False))
+@given(WANTED, HOLDERS, st.randoms(use_true_random=False))
 def test_the_order_of_the_input_does_not_matter(
-    wishes: dict[int, frozenset[int]], holders: dict[int, int], rng: Random
+    wanted: dict[int, frozenset[int]], holders: dict[int, int], rng: Random
 ) -> None:
     """Nodes that read the same rows in another order come to the same shares."""
-    members, held = willing(wishes), list(holders.items())
-    expected = assign(members, holders)
-    rng.shuffle(members)
+    living, held = candidates(wanted), list(holders.items())
+    expected = assign(living, holders)
+    rng.shuffle(living)
     rng.shuffle(held)
     assert assign(
-        [Candidate(each.id, frozenset(sorted(each.wanted, reverse=True))) for each in members], dict(held)
+        [Candidate(each.id, frozenset(sorted(each.wanted, reverse=True))) for each in living], dict(held)
     ) == (expected)
 
 
-@given(WISHES, HOLDERS)
-def test_no_hand_over_would_make_it_fairer(wishes: dict[int, frozenset[int]], holders: dict[int, int]) -> None:
-    """No node has two more than one that a lease could reach from it, over however many other nodes."""
-    members = willing(wishes)
-    shares = assign(members, holders)
-    counts = loads(members, shares)
-    for node in wishes:
+@given(WANTED, HOLDERS)
+def test_no_hand_over_would_make_it_fairer(wanted: dict[int, frozenset[int]], holders: dict[int, int]) -> None:
+    """No node has two more than a node that a lease could reach from it, over any number of other nodes."""
+    living = candidates(wanted)
+    shares = assign(living, holders)
+    counts = loads(living, shares)
+    for node in wanted:
         reached = [node]
         for giver in reached:
-            heirs = {heir for heir, wants in wishes.items() if any(shares[lease] == giver for lease in wants)}
-            reached += sorted(heirs - set(reached))
-        assert counts[node] < min(counts[heir] for heir in reached) + 2
+            successors = {other for other, leases in wanted.items() if any(shares[lease] == giver for lease in leases)}
+            reached += sorted(successors - set(reached))
+        assert counts[node] < min(counts[other] for other in reached) + 2
 
 
 @given(st.sets(NODES, min_size=1), st.integers(0, 60), HOLDERS)
 def test_nodes_that_want_the_same_have_the_same_but_one(nodes: set[int], leases: int, holders: dict[int, int]) -> None:
-    """Where all want all, nobody holds two more than another, wherever the leases were before."""
-    members = alike(nodes, leases)
-    assert spread(members, assign(members, holders)) <= 1
+    """Where all nodes want all leases, none has two more than another, wherever the leases were before."""
+    living = alike(nodes, leases)
+    assert spread(living, assign(living, holders)) <= 1
 
 
 @given(st.sets(NODES, min_size=1), st.integers(0, 60), NODES)
 def test_a_node_that_joins_gets_its_share_and_no_more_moves(nodes: set[int], leases: int, newcomer: int) -> None:
-    """A node that joins is given its fair share by the others, which exchange nothing among themselves."""
+    """A node that joins gets its fair share from the others, and no lease moves between the others."""
     before = assign(alike(nodes - {newcomer}, leases), {})
-    members = alike(nodes | {newcomer}, leases)
-    after = assign(members, before)
-    assert spread(members, after) <= 1
+    living = alike(nodes | {newcomer}, leases)
+    after = assign(living, before)
+    assert spread(living, after) <= 1
     assert all(after[lease] == newcomer for lease in moved(before, after))
-    assert len(moved(before, after)) <= ceil(leases / len(members))
+    assert len(moved(before, after)) <= ceil(leases / len(living))
 
 
 @given(st.sets(NODES, min_size=2), st.integers(0, 60), st.data())
 def test_only_the_leases_of_a_node_that_left_move(nodes: set[int], leases: int, data: st.DataObject) -> None:
-    """What a node leaves behind is spread over the others, which keep what they have."""
+    """The leases of a node that left are spread over the others, which keep what they have."""
     before = assign(alike(nodes, leases), {})
     gone = data.draw(st.sampled_from(sorted(nodes)))
-    members = alike(nodes - {gone}, leases)
-    after = assign(members, before)
-    assert spread(members, after) <= 1
+    living = alike(nodes - {gone}, leases)
+    after = assign(living, before)
+    assert spread(living, after) <= 1
     assert moved(before, after) == {lease for lease, node in before.items() if node == gone}
 
 
 @given(st.sets(NODES, min_size=1), st.integers(0, 40), HOLDERS, st.data())
-def test_half_done_is_halfway_there(nodes: set[int], leases: int, holders: dict[int, int], data: st.DataObject) -> None:
-    """When some of the hand-overs have happened, exactly as many as are missing remain: no detours."""
-    members = alike(nodes, leases)
+def test_half_of_the_hand_overs_leaves_the_other_half(
+    nodes: set[int], leases: int, holders: dict[int, int], data: st.DataObject
+) -> None:
+    """When some of the hand-overs have happened, exactly the missing ones remain."""
+    living = alike(nodes, leases)
     held = {lease: node for lease, node in holders.items() if node in nodes and lease <= leases}
-    shares = assign(members, held)
+    shares = assign(living, held)
     due = sorted(moved(held, shares))
     done = data.draw(st.lists(st.sampled_from(due), unique=True)) if due else []
     halfway = held | {lease: shares[lease] for lease in done}
-    assert len(moved(halfway, assign(members, halfway))) == len(due) - len(done)
+    assert len(moved(halfway, assign(living, halfway))) == len(due) - len(done)
 
 
-def test_a_chain_of_hand_overs_where_wishes_differ() -> None:
-    """A node that nobody full can hand anything to is helped by one that can, which is helped in turn."""
-    members = [Candidate(1, frozenset({1, 2, 3})), Candidate(2, frozenset({3, 4})), Candidate(3, frozenset({4}))]
-    assert assign(members, {1: 1, 2: 1, 3: 1, 4: 2}) == {1: 1, 2: 1, 3: 2, 4: 3}
+def test_several_hand_overs_where_nodes_want_different_leases() -> None:
+    """A node that wants nothing of the most loaded one gets a lease from a third, and that one from the most loaded."""
+    living = [Candidate(1, frozenset({1, 2, 3})), Candidate(2, frozenset({3, 4})), Candidate(3, frozenset({4}))]
+    assert assign(living, {1: 1, 2: 1, 3: 1, 4: 2}) == {1: 1, 2: 1, 3: 2, 4: 3}
 
 
 @pytest.mark.parametrize("full", [{}, dict.fromkeys(range(1, 1001), 1)], ids=["free", "all-on-one"])
-def test_a_thousand_leases_are_dealt_out_at_once(full: dict[int, int]) -> None:
-    """A thousand leases over four nodes cost milliseconds of the loop, also when one holds them all."""
-    members = alike(range(1, 5), 1000)
+def test_a_thousand_leases_are_assigned_in_milliseconds(full: dict[int, int]) -> None:
+    """A thousand leases over four nodes cost milliseconds of the loop, also when one holds living all."""
+    living = alike(range(1, 5), 1000)
     took_s = []
     for _ in range(5):
         began_s = time.process_time()
-        shares = assign(members, full)
+        shares = assign(living, full)
         took_s.append(time.process_time() - began_s)
-    assert set(loads(members, shares).values()) == {250}
+    assert set(loads(living, shares).values()) == {250}
     assert min(took_s) < 0.1
 
 
-def test_members_come_and_go_without_wandering() -> None:
-    """Over joins and deaths in a row, each step moves no more than it must."""
-    rosters = [{1}, {1, 2}, {1, 2, 3}, {1, 3}, {1, 3, 4, 5}, {4, 5}]
+def test_joins_and_deaths_move_no_more_than_they_must() -> None:
+    """Over several joins and deaths, each step moves no more leases than it must."""
+    clusters = [{1}, {1, 2}, {1, 2, 3}, {1, 3}, {1, 3, 4, 5}, {4, 5}]
     steps = []
     shares: dict[int, int] = {}
-    for before, after in pairwise([set[int](), *rosters]):
+    for before, after in pairwise([set[int](), *clusters]):
         new = assign(alike(after, 60), shares)
         steps.append(len(moved(shares, new)))
         assert after - before <= set(new.values())

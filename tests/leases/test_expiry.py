@@ -1,4 +1,4 @@
-"""How long a lease is trusted: the numbers fit, and the trustee keeps to them."""
+"""How long a lease is trusted: the numbers fit, and task and thread keep to them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 def test_the_server_waits_for_longer_than_the_worker_lives() -> None:
-    """A holder has ended its worker, and itself if need be, before the server can give its lock away."""
+    """A holder has ended its worker, and itself if need be, before the server can free its lock."""
     assert timing.TRUST_S + timing.GRACE_S < timing.IDLE_SESSION_TIMEOUT_S
     assert timing.HEARTBEAT_S * 2 <= timing.TRUST_S
     assert timing.STANDBY_POLL_S < timing.HEARTBEAT_S
 
 
-def test_what_has_no_loss_has_overrun_nothing() -> None:
-    """The grace counts from a loss."""
+def test_the_grace_counts_from_a_loss() -> None:
+    """Without a loss no grace is over, and with one it is over two seconds later."""
     assert not timing.grace_is_over(None, 1e9)
     assert not timing.grace_is_over(100.0, 101.9)
     assert timing.grace_is_over(100.0, 102.0)
 
 
 class Bench:
-    """A trustee with one stand that is held."""
+    """An expiry task with one lease that is held."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -63,7 +63,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def trusting() -> AsyncIterator[Bench]:
+async def running() -> AsyncIterator[Bench]:
     bench = Bench()
     crashed: list[BaseException] = []
     tasks = BackgroundTasks(lambda _, error: crashed.append(error))
@@ -76,8 +76,8 @@ async def trusting() -> AsyncIterator[Bench]:
 
 
 async def test_trust_ends_without_a_sign() -> None:
-    """Ten seconds after the last question that was answered was sent, the lease is lost, and not before."""
-    async with trusting() as bench:
+    """Ten seconds after the last answered statement was sent, the lease is lost, and not before."""
+    async with running() as bench:
         await bench.clock.jump(9.9)
         assert bench.state() is LeaseState.HELD
         await bench.clock.jump(0.2)
@@ -86,8 +86,8 @@ async def test_trust_ends_without_a_sign() -> None:
 
 
 async def test_trust_goes_on_with_signs() -> None:
-    """Each answer extends the trust, counted from the moment its question was sent."""
-    async with trusting() as bench:
+    """Each answer extends the trust, counted from when its statement was sent."""
+    async with running() as bench:
         for _ in range(20):
             sent_s = bench.clock.now_s()
             await bench.clock.jump(4.9)
@@ -97,9 +97,9 @@ async def test_trust_goes_on_with_signs() -> None:
         assert bench.state() is LeaseState.LOST
 
 
-async def test_what_outlives_its_lease_is_named_once() -> None:
+async def test_a_worker_that_overruns_its_lease_is_named_once() -> None:
     """A worker that lives two seconds after a loss is named, once."""
-    async with trusting() as bench:
+    async with running() as bench:
         bench.lease.apply(LeaseEvent.LOST)
         await bench.clock.jump(1.9)
         assert not bench.overrun
@@ -107,9 +107,9 @@ async def test_what_outlives_its_lease_is_named_once() -> None:
         assert bench.overrun == ["mail"]
 
 
-async def test_what_ends_in_time_is_not_named() -> None:
+async def test_a_worker_that_ends_in_time_is_not_named() -> None:
     """A worker that ends within its grace is no reason to end the process."""
-    async with trusting() as bench:
+    async with running() as bench:
         bench.lease.apply(LeaseEvent.LOST)
         await bench.clock.jump(1.9)
         bench.lease.vacate()
@@ -119,7 +119,7 @@ async def test_what_ends_in_time_is_not_named() -> None:
 
 async def test_a_frozen_process_gives_its_worker_the_grace() -> None:
     """After a long freeze the lease is lost at once, and the worker still has its two seconds."""
-    async with trusting() as bench:
+    async with running() as bench:
         await bench.clock.jump(9.0)
         bench.clock._now_s += 60.0
         bench.expiry.wake()
@@ -132,7 +132,7 @@ async def test_a_frozen_process_gives_its_worker_the_grace() -> None:
 
 
 def test_the_thread_waits_for_the_deadline_and_no_longer() -> None:
-    """Nothing is named before its time, and nothing at all where nothing runs under a lease."""
+    """No lease is named before its deadline, and none at all where nothing runs under a lease."""
     clock, heard = SystemClock(), threading.Event()
     idle = LeaseExpiryThread(lambda: None, on_overrun=lambda _: heard.set(), clock=clock)
     idle.start()

@@ -1,4 +1,4 @@
-"""What the journal hears of leases: an entry for a move, not for each lease."""
+"""Journal entries about leases: an entry for a change, not for each lease."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from supervisor.tasks import BackgroundTasks
 
 
 class Bench:
-    """Entries in the making, and those that were told aloud."""
+    """A lease log on a fake clock."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -19,17 +19,17 @@ class Bench:
         self.leases = LeaseLog(clock=self.clock, tasks=self.tasks)
 
     async def settle(self) -> None:
-        """Let what is due now happen."""
+        """Let the log write what is due now."""
         await self.clock.jump(0.0)
         await settle()
 
 
-def aloud(entries: Entries) -> list[Told]:
+def above_debug(entries: Entries) -> list[Told]:
     return [told for told in entries.all if told.level > 10]
 
 
-async def test_one_lease_is_told_at_once() -> None:
-    """A lease alone is named with its epoch, as soon as the loop turns."""
+async def test_one_lease_is_logged_at_once() -> None:
+    """A single lease is named with its epoch, in the next turn of the loop."""
     bench = Bench()
     with Entries() as entries:
         bench.leases.record("lease.acquired", "mail", epoch=3)
@@ -46,16 +46,16 @@ async def test_a_thousand_at_once_are_one_entry() -> None:
         for number in range(1000):
             bench.leases.record("lease.lost", f"w{number}", epoch=1, reason="the session ended")
         await bench.settle()
-    assert [told.fields for told in aloud(entries)] == [{"leases": 1000, "reason": "the session ended"}]
+    assert [told.fields for told in above_debug(entries)] == [{"leases": 1000, "reason": "the session ended"}]
     assert len(entries.all) == 1001
     with Entries() as entries:
         for name in ("b", "a"):
             bench.leases.record("lease.lost", name, epoch=1, reason="the session ended")
         await bench.settle()
-    assert [told.fields["lease"] for told in aloud(entries)] == ["a, b"]
+    assert [told.fields["lease"] for told in above_debug(entries)] == ["a, b"]
 
 
-async def test_what_dribbles_in_is_gathered() -> None:
+async def test_leases_that_arrive_slowly_are_gathered() -> None:
     """Leases that arrive one by one over seconds are an entry a second."""
     bench = Bench()
     with Entries() as entries:
@@ -63,14 +63,14 @@ async def test_what_dribbles_in_is_gathered() -> None:
             bench.leases.record("lease.acquired", f"w{number}", epoch=1)
             await bench.clock.jump(0.1)
         await bench.clock.jump(2.0)
-    told = [entry.fields["leases"] for entry in aloud(entries)]
+    told = [entry.fields["leases"] for entry in above_debug(entries)]
     assert told[0] == 1
     assert sum(told) == 30
     assert len(told) <= 5
 
 
-async def test_a_loss_is_not_kept_back() -> None:
-    """A loss is told at once, after what was gathered before it."""
+async def test_a_loss_is_not_delayed() -> None:
+    """A loss is logged at once, after what was gathered before it."""
     bench = Bench()
     with Entries() as entries:
         bench.leases.record("lease.acquired", "a", epoch=1)
@@ -85,8 +85,8 @@ async def test_a_loss_is_not_kept_back() -> None:
     ]
 
 
-async def test_nothing_is_left_untold_at_the_end() -> None:
-    """What is still gathered when the node leaves is told then."""
+async def test_nothing_is_left_unlogged_at_the_end() -> None:
+    """What is still gathered when the node leaves is logged then."""
     bench = Bench()
     with Entries() as entries:
         for name in ("a", "b"):
@@ -97,8 +97,8 @@ async def test_nothing_is_left_untold_at_the_end() -> None:
     assert [told.fields["lease"] for told in entries.all] == ["a", "b"]
 
 
-async def test_trouble_that_lasts_is_told_once_and_when_it_is_over() -> None:
-    """What passes within seconds is not told; what lasts is one entry, whatever its words become, and one when over."""
+async def test_a_lasting_problem_is_logged_once_and_once_when_it_is_over() -> None:
+    """A short problem is not logged; a lasting one is one entry, whatever its text becomes, and one when it is over."""
     clock = FakeClock()
     problem = ProblemLog(clock=clock)
     with Entries() as entries:

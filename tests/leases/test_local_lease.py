@@ -1,4 +1,4 @@
-"""The machine of one stand, over every pair, and what a runner sees of it."""
+"""The state machine of one lease, over every pair, and what a worker's instance sees of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TABLE = {
     LeaseEvent.WORKER_ENDED: (A, Q, H, G, G, G),
     LeaseEvent.RELEASED: (A, Q, H, R, L, A),
 }
-# What brings a stand into each state.
+# What brings a lease into each state.
 WAYS = {
     A: (),
     Q: (LeaseEvent.TRY,),
@@ -42,12 +42,12 @@ WAYS = {
 @pytest.mark.parametrize("event", LeaseEvent)
 @pytest.mark.parametrize("state", LeaseState)
 def test_every_pair(state: LeaseState, event: LeaseEvent) -> None:
-    """Every event in every state leads where the drawing says, and one that comes late or twice changes nothing."""
+    """Every event in every state leads where the diagram says, and one that comes late or twice changes nothing."""
     assert next_state(state, event) is TABLE[event][list(LeaseState).index(state)]
 
 
 def test_nothing_runs_but_under_a_lease_that_is_held() -> None:
-    """Only HELD lets a worker run, and only RECALLED and LOST have one that may still do."""
+    """Only HELD lets a worker run, and only REVOKING and LOST have one that may still run."""
     assert [status_in(state) for state in LeaseState] == [
         Standing.ABSENT,
         Standing.ABSENT,
@@ -61,13 +61,13 @@ def test_nothing_runs_but_under_a_lease_that_is_held() -> None:
 @pytest.mark.parametrize("event", LeaseEvent)
 @pytest.mark.parametrize("state", [R, L])
 def test_a_lock_is_not_given_back_under_a_worker(state: LeaseState, event: LeaseEvent) -> None:
-    """From where a worker may still run nothing but its end leads to the release."""
+    """Where a worker may still run, only its end leads to the release."""
     if event is not LeaseEvent.WORKER_ENDED:
         assert next_state(state, event) in (R, L)
 
 
 class Bench:
-    """A stand with everything that it tells."""
+    """A lease with everything that it reports."""
 
     def __init__(self, state: LeaseState = A) -> None:
         self.now_s = 100.0
@@ -90,8 +90,8 @@ class Bench:
         lease.apply(LeaseEvent.LOST)
 
 
-def test_a_runner_hears_of_what_concerns_it() -> None:
-    """A runner is told when its standing changes, not of each step on the way."""
+def test_an_instance_is_notified_of_what_concerns_it() -> None:
+    """An instance is notified when the status changes, not at each change of the state."""
     bench = Bench()
     for event in WAYS[G]:
         bench.lease.apply(event, LEASE)
@@ -100,7 +100,7 @@ def test_a_runner_hears_of_what_concerns_it() -> None:
 
 
 def test_a_lease_is_there_as_long_as_something_may_run_under_it() -> None:
-    """The lease is known from its acquisition until its worker has ended, and its epoch until it is given back."""
+    """The lease is there from its acquisition until its worker has ended, and its epoch until the release."""
     bench = Bench(R)
     leases = [bench.lease.lease]
     bench.lease.vacate()
@@ -108,8 +108,8 @@ def test_a_lease_is_there_as_long_as_something_may_run_under_it() -> None:
     assert bench.lease.released_epoch == 3
 
 
-def test_what_was_lost_is_not_said_to_be_given_back() -> None:
-    """The release of a lock after a loss is no news."""
+def test_a_lost_lease_is_not_logged_as_released() -> None:
+    """The release of a lock after a loss has no epoch to log."""
     bench = Bench(L)
     bench.now_s = 105.0
     bench.lease.vacate()
@@ -126,7 +126,7 @@ def test_a_loss_knows_its_time() -> None:
 
 @pytest.mark.parametrize(("state", "after"), [(A, A), (Q, G), (H, R), (R, R), (L, L), (G, G)])
 def test_declining(state: LeaseState, after: LeaseState) -> None:
-    """Who declines is told to end what runs; an acquisition in flight is given back without a word."""
+    """A lease that is declined ends what runs; an acquisition in flight is released without a notification."""
     bench = Bench(state)
     bench.lease.offer()
     bench.lease.decline()
@@ -134,15 +134,15 @@ def test_declining(state: LeaseState, after: LeaseState) -> None:
     assert not bench.lease.is_wanted
 
 
-def test_declining_again_is_heard_by_who_keeps_a_recalled_lease() -> None:
-    """A runner that keeps a recalled lease, being finished, hears that it is declined, and can let go."""
+def test_declining_again_notifies_an_instance_that_keeps_a_revoked_lease() -> None:
+    """A finished instance that keeps a revoked lease is notified that it is declined, and can end it."""
     bench = Bench(R)
     bench.lease.decline()
     assert bench.seen == [Standing.RECALLED]
 
 
-def test_offering_twice_is_once() -> None:
-    """The node is told of a change of mind, not of each word."""
+def test_requesting_twice_is_one_change() -> None:
+    """The node is notified of a change, not of each call."""
     bench = Bench()
     bench.lease.offer()
     bench.lease.offer()

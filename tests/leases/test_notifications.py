@@ -1,4 +1,4 @@
-"""What nodes say to each other, and when."""
+"""Requests between nodes, and the channels that others subscribe to."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from support.postgres import Postgres
 
 
-def hear(*payloads: str) -> dict[int, int]:
-    """Return what is requested by notifications."""
+def requested(*payloads: str) -> dict[int, int]:
+    """Return which leases these notifications request."""
     notifications = Notifications(lambda: None)
     for payload in payloads:
         notifications._on_lease_payload(payload)
     return notifications.take_requests()
 
 
-def test_what_is_asked_is_heard() -> None:
-    """A thousand leases that one node asks for are heard whole, in notifications that PostgreSQL takes."""
+def test_requests_arrive() -> None:
+    """A thousand leases that a node requests arrive complete, in notifications that PostgreSQL accepts."""
     leases = range(2_147_482_000, 2_147_483_000)
     payloads = list(request_payloads(leases, 2_147_483_647))
     assert max(map(len, payloads)) < 8000
-    assert hear(*payloads) == dict.fromkeys(leases, 2_147_483_647)
+    assert requested(*payloads) == dict.fromkeys(leases, 2_147_483_647)
 
 
 def test_a_request_is_taken_once() -> None:
-    """A request counts for the next decision and no other; the newest of several counts."""
+    """A request counts for the next plan and no other; the newest of several counts."""
     notifications = Notifications(lambda: None)
     notifications._on_lease_payload("give 1,2 to 3")
     notifications._on_lease_payload("give 2 to 4")
@@ -41,15 +41,16 @@ def test_a_request_is_taken_once() -> None:
     assert notifications.take_requests() == {}
 
 
-def test_what_makes_no_sense_asks_for_nothing() -> None:
-    """Anybody may notify on the channel: what is no request wakes the node and does no more."""
+def test_other_payloads_request_nothing() -> None:
+    """Any session may notify on the channel: a payload that is no request wakes the node and does no more."""
     assert (
-        hear("", "released", "nodes", "give", "give to 3", "give x to 3", "give 1 to x", "give 1", "give ² to 3") == {}
+        requested("", "released", "nodes", "give", "give to 3", "give x to 3", "give 1 to x", "give 1", "give ² to 3")
+        == {}
     )
 
 
-def test_a_request_in_vain_is_repeated_at_growing_distances() -> None:
-    """A lease whose holder takes its time is asked for again and again, ever less often; another one at once."""
+def test_a_request_in_vain_is_repeated_at_growing_intervals() -> None:
+    """A lease whose holder takes its time is requested again, ever less often; another one at once."""
     clock = FakeClock()
     backoff = RequestBackoff(clock=clock)
     asked = []
@@ -68,8 +69,8 @@ def test_a_request_in_vain_is_repeated_at_growing_distances() -> None:
     assert backoff.is_due((1, 2, 3))
 
 
-async def test_a_subscriber_hears_again_on_each_session(postgres: Postgres) -> None:
-    """Whoever subscribes hears notifications, and once of each new session, because it may have missed some."""
+async def test_a_subscriber_is_called_on_each_session(postgres: Postgres) -> None:
+    """A subscriber gets each notification, and an empty payload on each new session, because some may be missing."""
     heard: list[str] = []
     async with cluster(postgres.dsn()) as nodes:
         node = await nodes.add()
@@ -86,7 +87,7 @@ async def test_a_subscriber_hears_again_on_each_session(postgres: Postgres) -> N
 
 
 async def test_a_node_that_has_left_hears_nothing(postgres: Postgres) -> None:
-    """A node that left, of a daemon that goes on without leases, listens no more and is registered no more."""
+    """A node that left, of a daemon that goes on without leases, does not listen and is not registered any more."""
     heard: list[str] = []
     async with cluster(postgres.dsn()) as nodes:
         node = await nodes.add("mail")

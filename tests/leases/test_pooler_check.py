@@ -1,4 +1,4 @@
-"""Proxies: one that pools transactions is refused, one that pools sessions is as good as none."""
+"""Proxies: one that pools transactions is refused, one that pools sessions is accepted."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ async def test_a_proxy_that_pools_transactions_is_refused(
         async with cluster(postgres.dsn()) as nodes:
             await (await plain(dsn)).close()
             async with others(dsn, count, busy):
-                said = await refusal(nodes, dsn)
-            assert said.startswith("the test: a proxy between here")
-            assert "a proxy between here and the server pools transactions" in said
+                message = await refusal(nodes, dsn)
+            assert message.startswith("the test: a proxy between here")
+            assert "a proxy between here and the server pools transactions" in message
             await left_clean(nodes, dsn)
 
 
@@ -109,7 +109,7 @@ async def test_a_pool_of_one_process_is_refused(postgres: Postgres) -> None:
 
 
 async def test_a_proxy_that_pools_sessions_is_fine(postgres: Postgres) -> None:
-    """Behind a session-pooling pgbouncer nodes hold leases, hand them over and hear of each other."""
+    """Behind a session-pooling pgbouncer nodes hold leases, hand them over and notify each other."""
     with bouncer(postgres, "session", server_reset_query="DISCARD ALL") as dsn:
         async with cluster(postgres.dsn()) as nodes:
             await (await plain(dsn)).close()

@@ -1,4 +1,4 @@
-"""PostgreSQL restarts under several nodes: everyone comes back, and every lease to whom it was with."""
+"""PostgreSQL restarts under several nodes: each node comes back and holds the leases that it held."""
 
 from __future__ import annotations
 
