@@ -17,6 +17,7 @@ from supervisor.backoff import Backoff, delay_s
 from supervisor.database.error_class import CONNECTION_ERRORS
 from supervisor.database.session import SessionEnded
 from supervisor.errors import SupervisorError
+from supervisor.escaping import message_of
 from supervisor.leases.lease import Lease
 from supervisor.leases.lease_log import LeaseLog
 from supervisor.leases.local_lease import LeaseEvent, LeaseState
@@ -160,9 +161,9 @@ class LeaseAcquirer:
             raise
         self._leases.apply(tuple(set(ids).difference(locked)), LeaseEvent.REFUSED)
         if locked:
-            self._tasks.start(self._advance_epochs(current, tuple(locked)), name="leases: acquire")
+            self._tasks.start(self._finish(current, tuple(locked)), name="leases: acquire")
 
-    async def _advance_epochs(self, current: NodeSession, ids: tuple[int, ...]) -> None:
+    async def _finish(self, current: NodeSession, ids: tuple[int, ...]) -> None:
         left, reason = await advance_epochs(
             self._database,
             {local.id: local.name for local in self._leases.of(ids) if local.id is not None},
@@ -174,7 +175,7 @@ class LeaseAcquirer:
         )
         left = tuple(lease for lease in left if self._is_acquiring(current, lease))
         if left:
-            self._problem = f"{len(left)} of its leases could not be taken: {reason}"
+            self._problem = f"{len(left)} of its leases could not be acquired: {reason}"
             backoff_s = delay_s(_RETRY_BACKOFF, self._failures, self._rng.random())
             self.retry_after_s = self._clock.now_s() + _MIN_RETRY_S + backoff_s
             self._failures += 1
@@ -244,7 +245,7 @@ async def advance_epochs(
                 has_terminated = True
                 reason = await _terminate_blockers(database, sorted(left))
                 if len(await _fetch(database, _EXISTING_SQL, ids, left_names)) < len(ids):
-                    return tuple(sorted(left)), "somebody has deleted its row"
+                    return tuple(sorted(left)), "its row was deleted"
             else:
                 await clock.sleep(pause_s)
                 pause_s = min(_MAX_ADVANCE_RETRY_S, pause_s * 1.5)
@@ -276,4 +277,4 @@ async def _fetch(database: Database, query: str, *args: object) -> list[asyncpg.
 
 
 def _message(error: BaseException) -> str:
-    return " ".join(str(error).split()) or f"the database did not answer ({type(error).__name__})"
+    return message_of(error) or f"the database did not answer ({type(error).__name__})"

@@ -51,8 +51,8 @@ class Tenure(Protocol):
     def lease(self) -> Lease | None:
         """The lease under which the worker runs or ends; None: there is none any more."""
 
-    def heed(self, notice: Callable[[], object] | None) -> None:
-        """Call `notice` at each change of `standing`; a lease has one instance, and the newest callback counts."""
+    def heed(self, callback: Callable[[], object] | None) -> None:
+        """Call `callback` at each change of `standing`; a lease has one instance, and the newest callback counts."""
 
     def offer(self) -> None:
         """Request the lease: this node is ready to run the worker."""

@@ -140,9 +140,9 @@ class LocalLease:
         """What the lease allows its worker now."""
         return status_in(self.state)
 
-    def heed(self, notice: Callable[[], object] | None) -> None:
-        """Call `notice` at each change of the status; the newest callback counts."""
-        self._callback = notice
+    def heed(self, callback: Callable[[], object] | None) -> None:
+        """Call `callback` at each change of the status; the newest callback counts."""
+        self._callback = callback
 
     def offer(self) -> None:
         """Request the lease."""

@@ -189,7 +189,7 @@ class Node:
             joining.cancel()
             error = TimeoutError(f"joining the other nodes has not ended after {_JOIN_TIMEOUT_S:g}s")
         if error is not None:
-            self._database.gate.resident = None
+            self._detach()
             raise error
 
     async def wait_until_released(self) -> None:
@@ -209,12 +209,17 @@ class Node:
         self._stop_acquiring()
         if self._registration.current is not None:
             await self._wait_for(lambda: self._has_left, _LEAVE_TIMEOUT_S)
-        if self._holder is not None and not self._leases.not_free():
-            self._database.unhouse(self._holder)
+        if not self._leases.not_free():
+            self._detach()
         self._acquirer.log.flush()
         self._expiry_thread.stop()
         for name in (_LOOP_TASK, _EXPIRY_TASK, JOIN_TASK):
             self._tasks.cancel(name)
+
+    def _detach(self) -> None:
+        """Give the connection back to the database: it is no node's session any more."""
+        if self._holder is not None:
+            self._database.unhouse(self._holder)
 
     def _stop_acquiring(self) -> None:
         self._registration.is_draining = True

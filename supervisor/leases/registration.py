@@ -11,6 +11,7 @@ import asyncpg
 from supervisor.database.error_class import ErrorClass, classify
 from supervisor.database.session import SessionEnded
 from supervisor.errors import DatabaseGaveUp, DatabaseRefused, SchemaUnusable
+from supervisor.escaping import message_of
 from supervisor.leases.local_lease import LeaseState
 from supervisor.leases.plan import RECLAIM_WINDOW_S, Reclaimable
 
@@ -247,7 +248,7 @@ async def register_at_start(
 
 
 def _raise_if_permanent(error: asyncpg.PostgresError) -> None:
-    message = f"{' '.join(str(error).split())} ({error.sqlstate})"
+    message = f"{message_of(error)} ({error.sqlstate})"
     if classify(error) is ErrorClass.REFUSED:
         raise DatabaseRefused(
             f"This role lacks privileges that a node needs: {message}. It needs USAGE on the schema supervisor, SELECT"

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# As `status` shows them.
+_SHOWN = {Standing.ABSENT: "absent", Standing.HELD: "held", Standing.RECALLED: "recalled", Standing.LOST: "lost"}
+
+
 class ScriptedTenure:
     """One lease as a runner sees it; the test plays the node.
 
@@ -72,7 +76,7 @@ class ScriptedTenure:
         holder = {"name": "b@host:1", "host": "host", "pid": 1, "since": datetime(2026, 1, 1, tzinfo=UTC)}
         return {
             "lease": self.name,
-            "standing": self.standing.name.lower(),
+            "standing": _SHOWN[self.standing],
             "epoch": self.lease.epoch if self.lease is not None else None,
             "holder": holder if self.standing is Standing.ABSENT else None,
         }
