@@ -1,4 +1,4 @@
-"""Detects a proxy that pools transactions: behind one, the locks of a session belong to nobody in particular.
+"""Detects a proxy that pools transactions: behind one, the locks of a session do not stay with it.
 
 Such a proxy gives a connection a server process for one transaction and then gives the process to another connection.
 So two connections are watched in turns, one of them inside a transaction: each must show one server process, always
