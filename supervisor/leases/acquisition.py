@@ -132,11 +132,11 @@ class LeaseAcquirer:
         for local in releasing:
             if local.session is not current.session:
                 local.apply(LeaseEvent.RELEASED)  # the lock went with its session
-                if local.session is None or local.session.gate is not current.session.gate:
+                if local.session is None or local.session.monitor is not current.session.monitor:
                     self._stale_ids.add(local.id or 0)  # of another database
         ours = [local for local in releasing if local.session is current.session]
         if ids := {local.id for local in ours if local.id is not None} | set(unclaimed):
-            await current.session.ask(_RELEASE_SQL, sorted(ids), current.id)
+            await current.session.fetch(_RELEASE_SQL, sorted(ids), current.id)
         for local in ours:
             if local.apply(LeaseEvent.RELEASED) and local.released_epoch is not None:
                 self.log.record("lease.released", local.name, epoch=local.released_epoch)
@@ -153,7 +153,7 @@ class LeaseAcquirer:
         for local in trying:
             local.session = current.session
         try:
-            [(locked,)] = await current.session.ask(_TRY_SQL, [local.id for local in trying])
+            [(locked,)] = await current.session.fetch(_TRY_SQL, [local.id for local in trying])
         except SessionEnded:
             raise
         except asyncpg.PostgresError:
@@ -266,14 +266,14 @@ async def _terminate_blockers(database: Database, ids: list[int]) -> str:
 async def _fetch(database: Database, query: str, *args: object) -> list[asyncpg.Record]:
     try:
         async with asyncio.timeout(_ACQUIRE_TIMEOUT_S):
-            pool, connection = await database.borrow(None)
+            pool, connection = await database.acquire(None)
     except TimeoutError as error:
         raise TimeoutError(f"the pool gave no connection within {_ACQUIRE_TIMEOUT_S:g}s") from error
     try:
         rows: list[asyncpg.Record] = await connection.fetch(query, *args, timeout=_STATEMENT_TIMEOUT_S)
         return rows
     finally:
-        await database.give_back(pool, connection)
+        await database.release(pool, connection)
 
 
 def _message(error: BaseException) -> str:

@@ -90,7 +90,7 @@ class LeaseExpiry:
             await self._watch()
         finally:
             for session in self._closing:
-                session.hang_up()
+                session.terminate()
 
     async def _watch(self) -> NoReturn:
         while True:
@@ -111,7 +111,7 @@ class LeaseExpiry:
         for session in tuple(self._closing):
             if session not in in_use:
                 self._closing.remove(session)
-                session.hang_up()
+                session.terminate()
 
     def _set_deadline(self) -> None:
         name = next((it.name for it in self._leases if it.state in TRUSTED or it.state is LeaseState.LOST), None)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _FENCE_SQL = "SELECT supervisor.fence($1, $2, $3)::text"
 
 
-async def enter(connection: Any, lease: Lease, limit_s: float) -> int:
+async def begin_fence(connection: Any, lease: Lease, limit_s: float) -> int:
     """Bind the transaction that has just begun to a lease, and return the transaction's id.
 
     Until the transaction ends, no other node can acquire the lease without terminating it first.

@@ -27,16 +27,16 @@ class Lease(NamedTuple):
     incarnation: UUID
 
 
-class Standing(Enum):
+class LeaseStatus(Enum):
     """What a lease allows its worker on this node."""
 
-    ABSENT = "not held here: nothing may run"
+    NOT_HELD = "not held here: nothing may run"
     HELD = "held and trusted: the worker runs"
-    RECALLED = "to be given back: the worker ends as it does at a stop, then the lease is released"
+    REVOKING = "to be given back: the worker ends as it does at a stop, then the lease is released"
     LOST = "gone, or no longer trusted: the worker is cancelled now"
 
 
-class Tenure(Protocol):
+class LeaseHandle(Protocol):
     """One lease, as one instance of a worker sees it."""
 
     @property
@@ -44,26 +44,26 @@ class Tenure(Protocol):
         """The lease's name."""
 
     @property
-    def standing(self) -> Standing:
+    def status(self) -> LeaseStatus:
         """What the lease allows now."""
 
     @property
     def lease(self) -> Lease | None:
         """The lease under which the worker runs or ends; None: there is none any more."""
 
-    def heed(self, callback: Callable[[], object] | None) -> None:
+    def on_change(self, callback: Callable[[], object] | None) -> None:
         """Call `callback` at each change of `standing`; a lease has one instance, and the newest callback counts."""
 
-    def offer(self) -> None:
+    def request(self) -> None:
         """Request the lease: this node is ready to run the worker."""
 
     def decline(self) -> None:
         """End the request (paused, exhausted, removed): the lease is released once nothing runs."""
 
-    def vacate(self) -> None:
+    def worker_ended(self) -> None:
         """Report that nothing of the worker runs; has an effect only after RECALLED or LOST."""
 
-    def found_lost(self, reason: str) -> None:
+    def report_lost(self, reason: str) -> None:
         """Report that the database refused the lease: it is lost, whatever this node believed until now."""
 
     def describe(self) -> dict[str, Any]:

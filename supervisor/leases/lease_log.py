@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -70,11 +70,11 @@ def _log(event: str, reason: str | None, leases: dict[str, int | None]) -> None:
     why: dict[str, Any] = {"reason": reason} if reason else {}
     if len(leases) > 1:
         for name, epoch in leases.items():
-            tell(event, level="debug", leases=1, lease=name, **_epoch(epoch), **why)
+            log_event(event, level="debug", leases=1, lease=name, **_epoch(epoch), **why)
     fields: dict[str, Any] = {"leases": len(leases), **lease_field(leases), **why}
     if len(leases) == 1:
         fields |= _epoch(next(iter(leases.values())))
-    tell(event, **fields)
+    log_event(event, **fields)
 
 
 def _epoch(epoch: int | None) -> dict[str, Any]:
@@ -94,10 +94,10 @@ class ProblemLog:
         now_s = self._clock.now_s()
         if problem is None:
             if self._is_logged and self._since_s is not None:
-                tell("lease.untroubled", after_s=round(now_s - self._since_s, 1))
+                log_event("lease.untroubled", after_s=round(now_s - self._since_s, 1))
             self._since_s, self._is_logged = None, False
         elif self._since_s is None:
             self._since_s = now_s
         elif not self._is_logged and now_s >= self._since_s + LOGGED_AFTER_S:
             self._is_logged = True
-            tell("lease.trouble", reason=problem)
+            log_event("lease.trouble", reason=problem)

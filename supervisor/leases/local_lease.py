@@ -6,7 +6,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from supervisor.leases.lease import Standing
+from supervisor.leases.lease import LeaseStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -55,14 +55,14 @@ _TRANSITIONS: Mapping[tuple[LeaseState, LeaseEvent], LeaseState] = MappingProxyT
         (LeaseState.RELEASING, LeaseEvent.LOST): LeaseState.NOT_HELD,
     }
 )
-_STATUS: Mapping[LeaseState, Standing] = MappingProxyType(
+_STATUS: Mapping[LeaseState, LeaseStatus] = MappingProxyType(
     {
-        LeaseState.NOT_HELD: Standing.ABSENT,
-        LeaseState.ACQUIRING: Standing.ABSENT,
-        LeaseState.HELD: Standing.HELD,
-        LeaseState.REVOKING: Standing.RECALLED,
-        LeaseState.LOST: Standing.LOST,
-        LeaseState.RELEASING: Standing.ABSENT,
+        LeaseState.NOT_HELD: LeaseStatus.NOT_HELD,
+        LeaseState.ACQUIRING: LeaseStatus.NOT_HELD,
+        LeaseState.HELD: LeaseStatus.HELD,
+        LeaseState.REVOKING: LeaseStatus.REVOKING,
+        LeaseState.LOST: LeaseStatus.LOST,
+        LeaseState.RELEASING: LeaseStatus.NOT_HELD,
     }
 )
 # A worker may run in these, and the lock must be this node's.
@@ -74,7 +74,7 @@ def next_state(state: LeaseState, event: LeaseEvent) -> LeaseState:
     return _TRANSITIONS.get((state, event), state)
 
 
-def status_in(state: LeaseState) -> Standing:
+def status_in(state: LeaseState) -> LeaseStatus:
     """Return what the worker's instance sees of a state."""
     return _STATUS[state]
 
@@ -136,15 +136,15 @@ class LocalLease:
         self._callback: Callable[[], object] | None = None
 
     @property
-    def standing(self) -> Standing:
+    def status(self) -> LeaseStatus:
         """What the lease allows its worker now."""
         return status_in(self.state)
 
-    def heed(self, callback: Callable[[], object] | None) -> None:
+    def on_change(self, callback: Callable[[], object] | None) -> None:
         """Call `callback` at each change of the status; the newest callback counts."""
         self._callback = callback
 
-    def offer(self) -> None:
+    def request(self) -> None:
         """Request the lease."""
         if not self.is_wanted:
             self.is_wanted = True
@@ -159,11 +159,11 @@ class LocalLease:
         if was_wanted:
             self._on_change()
 
-    def vacate(self) -> None:
+    def worker_ended(self) -> None:
         """Report that nothing runs under the lease."""
         self.apply(LeaseEvent.WORKER_ENDED)
 
-    def found_lost(self, reason: str) -> None:
+    def report_lost(self, reason: str) -> None:
         """Report that the database refused the lease."""
         if self.state in TRUSTED:
             self._on_lost(self, reason)

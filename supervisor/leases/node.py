@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import asyncpg
 
 from supervisor.clock import done_within
-from supervisor.database.session import Residence, SessionEnded
+from supervisor.database.session import SessionEnded, SessionHolder
 from supervisor.errors import ConfigError
 from supervisor.leases.acquisition import LeaseAcquirer
 from supervisor.leases.expiry import LeaseExpiry, LeaseExpiryThread
@@ -21,7 +21,7 @@ from supervisor.leases.local_lease import LeaseEvent, LeaseState, LocalLeases
 from supervisor.leases.notifications import Notifications, RequestBackoff, request_payloads
 from supervisor.leases.peers import Peers
 from supervisor.leases.plan import RECLAIM_WINDOW_S, PlanCache, PlanInput, lost_locks
-from supervisor.leases.pooler_check import refuse_transaction_pooling
+from supervisor.leases.pooler_check import reject_transaction_pooling
 from supervisor.leases.registration import NodeRegistration, node_identity, register_at_start
 from supervisor.leases.snapshot import SNAPSHOT_SQL, ClusterSnapshot
 from supervisor.leases.timing import HEARTBEAT_S, IDLE_SESSION_TIMEOUT_S, STANDBY_POLL_S
@@ -106,7 +106,7 @@ class Node:
         self._plans = PlanCache()
         self._request_backoff = RequestBackoff(clock=clock)
         self._problem_log = ProblemLog(clock=clock)
-        self._holder: Residence | None = None
+        self._holder: SessionHolder | None = None
         self._joined_s: float | None = None
         self._snapshot_s: float | None = None
         self._tick_problem: str | None = None
@@ -151,7 +151,7 @@ class Node:
         """Whether the loop has not ticked for longer than any of its timeouts explains."""
         if self._joined_s is None or not self._database.is_up or self.problem is not None:
             return False
-        last_s = max(self._joined_s, self._snapshot_s or self._joined_s, self._database.gate.since_s)
+        last_s = max(self._joined_s, self._snapshot_s or self._joined_s, self._database.monitor.state_since_s)
         return now_s > last_s + _STUCK_AFTER_S
 
     def on_process_resumed(self) -> None:
@@ -163,11 +163,11 @@ class Node:
 
         Raises:
             ConfigError: A proxy between here and the server pools transactions.
-            DatabaseRefused: A privilege is missing, or the server is read-only.
-            SchemaUnusable: The SQL schema does not fit.
-            DatabaseGaveUp: All tries failed.
+            DatabaseAccessDenied: A privilege is missing, or the server is read-only.
+            SchemaIncompatible: The SQL schema does not fit.
+            ConnectAttemptsExhausted: All tries failed.
         """
-        self._holder = Residence(
+        self._holder = SessionHolder(
             self._database, clock=self._clock, on_begin=self._wakeup.wake, on_end=self._on_session_ended
         )
         await register_at_start(self._database, self._holder, self._register, clock=self._clock)
@@ -219,7 +219,7 @@ class Node:
     def _detach(self) -> None:
         """Give the connection back to the database: it is no node's session any more."""
         if self._holder is not None:
-            self._database.unhouse(self._holder)
+            self._database.detach_session(self._holder)
 
     def _stop_acquiring(self) -> None:
         self._registration.is_draining = True
@@ -309,7 +309,7 @@ class Node:
             SessionEnded: The session has ended.
             asyncpg.PostgresError: The server refused something.
         """
-        await refuse_transaction_pooling(session, is_thorough=self._snapshot_s is None)
+        await reject_transaction_pooling(session, is_thorough=self._snapshot_s is None)
         current = await self._registration.register(session)
         if current is None:
             return None
@@ -347,12 +347,12 @@ class Node:
     async def _fetch_snapshot(self, current: NodeSession) -> ClusterSnapshot | None:
         """Take a snapshot; None: it shows that the session is not this node's."""
         sent_s = self._clock.now_s()
-        [row] = await current.session.ask(SNAPSHOT_SQL, current.id)
+        [row] = await current.session.fetch(SNAPSHOT_SQL, current.id)
         snapshot = ClusterSnapshot.from_row(row, sent_s)
         if snapshot.is_standby:
-            current.session.gate.suspect()  # it knows whether that is what the connection string asks for
+            current.session.monitor.request_check()  # it knows whether that is what the connection string asks for
         if snapshot.backend != current.backend.pid:
-            current.session.give_up("another server process answers than the one that this session began with")
+            current.session.invalidate("another server process answers than the one that this session began with")
             self._acquirer.lose_session(current.session, "another server process answers on its session")
             return None
         self._snapshot_s = sent_s
@@ -391,7 +391,7 @@ class Node:
         if plan.acquire:
             await self._acquirer.acquire(current, plan.acquire)
         if self._request_backoff.is_due(plan.request):
-            await current.session.ask(_NOTIFY_SQL, list(request_payloads(plan.request, current.id)))
+            await current.session.fetch(_NOTIFY_SQL, list(request_payloads(plan.request, current.id)))
         waiting = [] if registration.is_draining else self._leases.waiting()
         await self._peers.update_holders(current.session, snapshot, waiting)
         self._peers.log_waiting(waiting)

@@ -52,7 +52,7 @@ class Notifications:
         """Listen to no channel any more; raises as `Session.do` does."""
         while self._listening:
             channel = self._listening.pop()
-            await current.session.do(partial(_unlisten, channel=channel, callback=self._on_notification))
+            await current.session.execute(partial(_unlisten, channel=channel, callback=self._on_notification))
 
     def take_requests(self) -> dict[int, int]:
         """Return which node has requested which lease since the last call."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.leases.lease_log import abbreviated, lease_field
 from supervisor.leases.snapshot import LEASES_SQL, NODES_SQL, LeaseHolder, NodeInfo
 
@@ -48,7 +48,7 @@ class Peers:
         version = (snapshot.nodes, snapshot.nodes_version)
         if version == self._version:
             return
-        rows = await current.session.ask(NODES_SQL, snapshot.nodes)
+        rows = await current.session.fetch(NODES_SQL, snapshot.nodes)
         former, self.nodes = self.nodes, {row["id"]: NodeInfo.from_row(row) for row in rows}
         is_first = self._version[0] is None
         self._version = version
@@ -77,7 +77,7 @@ class Peers:
         ]
         if unknown and now_s >= self._fetched_s + _MIN_FETCH_INTERVAL_S:
             self._fetched_s = now_s
-            for row in await session.ask(LEASES_SQL, unknown):
+            for row in await session.fetch(LEASES_SQL, unknown):
                 self._acquired[row["id"]] = (row["node_id"], row["acquired_at"])
         for lease in waiting:
             lease.holder = self._holder(lease.id, holders)
@@ -111,14 +111,14 @@ class Peers:
 def _log_joined(me: int, nodes: Mapping[int, NodeInfo]) -> None:
     others = abbreviated([peer.name for node, peer in nodes.items() if node != me])
     this = nodes.get(me)
-    tell("node.joined", node=this.name if this else me, nodes=len(nodes.keys() - {me}), others=others)
+    log_event("node.joined", node=this.name if this else me, nodes=len(nodes.keys() - {me}), others=others)
 
 
 def _log_change(former: Mapping[int, NodeInfo], nodes: Mapping[int, NodeInfo]) -> None:
     came = abbreviated([peer.name for node, peer in nodes.items() if node not in former])
     went = abbreviated([peer.name for node, peer in former.items() if node not in nodes])
     fields: dict[str, Any] = {**({"came": came} if came else {}), **({"went": went} if went else {})}
-    tell("node.roster", nodes=len(nodes), **fields)
+    log_event("node.roster", nodes=len(nodes), **fields)
 
 
 def _log_waiting(leases: list[LocalLease]) -> None:
@@ -132,4 +132,4 @@ def _log_waiting(leases: list[LocalLease]) -> None:
             fields |= {"holder_host": holder.host, "holder_pid": holder.pid}
         if len(leases) == 1 and holder.since is not None:
             fields["since"] = holder.since
-    tell("lease.waiting", **fields)
+    log_event("lease.waiting", **fields)

@@ -10,7 +10,7 @@ import asyncpg
 
 from supervisor.database.error_class import ErrorClass, classify
 from supervisor.database.session import SessionEnded
-from supervisor.errors import DatabaseGaveUp, DatabaseRefused, SchemaUnusable
+from supervisor.errors import ConnectAttemptsExhausted, DatabaseAccessDenied, SchemaIncompatible
 from supervisor.escaping import message_of
 from supervisor.leases.local_lease import LeaseState
 from supervisor.leases.plan import RECLAIM_WINDOW_S, Reclaimable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.database.database import Database
-    from supervisor.database.session import Residence, Session
+    from supervisor.database.session import Session, SessionHolder
     from supervisor.leases.local_lease import LocalLeases
 
 # By SET, since a proxy may refuse unknown startup parameters (08P01). What each is for:
@@ -105,7 +105,7 @@ class NodeSession(NamedTuple):
 def node_identity(daemon: str, version: str, *, clock: Clock) -> NodeIdentity:
     """Return the identity of this process as a node."""
     host, pid = socket.gethostname(), os.getpid()
-    return NodeIdentity(f"{daemon}@{host}:{pid}", host, pid, clock.wall(), version)
+    return NodeIdentity(f"{daemon}@{host}:{pid}", host, pid, clock.wall_time(), version)
 
 
 class NodeRegistration:
@@ -146,7 +146,7 @@ class NodeRegistration:
         Returns:
             The node's session; None: the previous one is open, and something still runs under its locks.
         """
-        if self._previous is not None and self._previous.session.gate is not session.gate:
+        if self._previous is not None and self._previous.session.monitor is not session.monitor:
             self._previous = None  # it may be another database
         # Even on the same one, after a restore, a failover or in a new schema, a row's id may be another lease's.
         self._leases.clear_ids()
@@ -162,14 +162,14 @@ class NodeRegistration:
         return registered
 
     async def _register(self, session: Session, wanted: frozenset[int]) -> NodeSession | None:
-        await session.script(_SETTINGS.format(idle_ms=round(self._idle_timeout_s * 1000)))
-        [(pid, start)] = await session.ask(_BACKEND_SQL)
+        await session.execute_script(_SETTINGS.format(idle_ms=round(self._idle_timeout_s * 1000)))
+        [(pid, start)] = await session.fetch(_BACKEND_SQL)
         # The previous session may be open, unnoticed by the server, and hold locks.
         identity, previous = self._identity, self._previous
         node = previous.id if previous is not None else None
         tries = 0
         while True:
-            [(registered,)] = await session.ask(
+            [(registered,)] = await session.fetch(
                 _JOIN_SQL, node, identity.name, identity.host, identity.pid, identity.version, identity.started,
                 sorted(wanted),
             )  # fmt: skip
@@ -178,7 +178,7 @@ class NodeRegistration:
             if previous is not None and tries == 0:
                 if self._leases.in_states(LeaseState.LOST):
                     return None
-                await session.ask(_TERMINATE_SQL, *previous.backend)
+                await session.fetch(_TERMINATE_SQL, *previous.backend)
             tries += 1
             if tries >= _MAX_TRIES:
                 node = None  # another process is that node: register as a new one
@@ -194,7 +194,7 @@ class NodeRegistration:
         wanted = self.wanted
         if wanted == self._published:
             return
-        [(is_registered,)] = await current.session.ask(_WANTED_SQL, current.id, sorted(wanted))
+        [(is_registered,)] = await current.session.fetch(_WANTED_SQL, current.id, sorted(wanted))
         if is_registered:
             self._published = wanted
         else:
@@ -202,32 +202,32 @@ class NodeRegistration:
 
     async def unregister(self, current: NodeSession) -> None:
         """Delete the node's row; every lock is released. Raises as `Session.do` does."""
-        await current.session.ask(_LEAVE_SQL, current.id)
+        await current.session.fetch(_LEAVE_SQL, current.id)
 
     async def fetch_reclaimable(self, current: NodeSession) -> None:
         """Fetch which leases may be acquired already; raises as `Session.do` does."""
         if self.reclaimable is None:
             return
-        rows = await current.session.ask(_RECLAIMABLE_SQL, sorted(self.wanted), current.id)
+        rows = await current.session.fetch(_RECLAIMABLE_SQL, sorted(self.wanted), current.id)
         own = frozenset(row["id"] for row in rows if row["node_id"] is not None)
         self._reclaimable = Reclaimable(own, frozenset(row["id"] for row in rows) - own)
 
     async def _fetch_ids(self, session: Session) -> None:
         if names := self._leases.without_id():
-            rows = await session.ask(_IDS_SQL, names)
+            rows = await session.fetch(_IDS_SQL, names)
             self._leases.set_ids({row["name"]: row["id"] for row in rows})
 
 
 async def register_at_start(
-    database: Database, holder: Residence, register: Callable[[Session], Awaitable[object]], *, clock: Clock
+    database: Database, holder: SessionHolder, register: Callable[[Session], Awaitable[object]], *, clock: Clock
 ) -> None:
     """Register as soon as the database is up; an outage meanwhile is waited out.
 
     Raises:
         ConfigError: `register` found that the connection string cannot serve a node.
-        DatabaseRefused: A privilege is missing, or the server is read-only.
-        SchemaUnusable: The SQL schema does not fit.
-        DatabaseGaveUp: All tries failed.
+        DatabaseAccessDenied: A privilege is missing, or the server is read-only.
+        SchemaIncompatible: The SQL schema does not fit.
+        ConnectAttemptsExhausted: All tries failed.
     """
     last: BaseException | None = None
     for _ in range(_MAX_START_TRIES):
@@ -239,24 +239,26 @@ async def register_at_start(
                 return
         except SessionEnded as error:
             last = error
-            await database.gate.verify()  # after an outage, wait for its end instead of trying again at once
+            await database.monitor.check_now()  # after an outage, wait for its end instead of trying again at once
         except asyncpg.PostgresError as error:
             _raise_if_permanent(error)
             last = error
         await clock.sleep(_START_RETRY_S)
-    raise DatabaseGaveUp(f"gave up joining the other nodes after {_MAX_START_TRIES} tries: {last}") from last
+    raise ConnectAttemptsExhausted(f"gave up joining the other nodes after {_MAX_START_TRIES} tries: {last}") from last
 
 
 def _raise_if_permanent(error: asyncpg.PostgresError) -> None:
     message = f"{message_of(error)} ({error.sqlstate})"
-    if classify(error) is ErrorClass.REFUSED:
-        raise DatabaseRefused(
+    if classify(error) is ErrorClass.ACCESS_DENIED:
+        raise DatabaseAccessDenied(
             f"This role lacks privileges that a node needs: {message}. It needs USAGE on the schema supervisor, SELECT"
             " on its tables and EXECUTE on its functions."
         ) from error
     if classify(error) is ErrorClass.READ_ONLY:
-        raise DatabaseRefused(f"Singletons and projections need a server that can be written: {message}") from error
+        raise DatabaseAccessDenied(
+            f"Singletons and projections need a server that can be written: {message}"
+        ) from error
     if error.sqlstate[:2] in ("42", "3F"):
-        raise SchemaUnusable(
+        raise SchemaIncompatible(
             f"The SQL schema is not what this pgsupervisor needs: {message}. Run `pgsupervisor migrate`."
         ) from error

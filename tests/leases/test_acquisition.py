@@ -11,7 +11,7 @@ from support.cluster import cluster
 
 from supervisor.database.error_class import CONNECTION_ERRORS
 from supervisor.errors import LeaseLost
-from supervisor.leases.fence import enter
+from supervisor.leases.fence import begin_fence
 
 if TYPE_CHECKING:
     from support.cluster import Member
@@ -28,7 +28,7 @@ GRANTS = """
 async def take_over(holder: Member, rival: Member) -> None:
     """End the holder's session and keep it from coming back, so that the rival takes over."""
     holder.node.lease("mail").is_wanted = False
-    link = holder.database.gate.link
+    link = holder.database.monitor.connected
     assert link is not None
     link.connection.terminate()
     assert rival is not holder
@@ -44,7 +44,7 @@ async def test_a_new_holder_waits_for_a_transaction_in_flight(database: str) -> 
         connection = await asyncpg.connect(database)
         transaction = connection.transaction()
         await transaction.start()
-        await enter(connection, first.occupants["mail"].lease, 5.0)
+        await begin_fence(connection, first.occupants["mail"].lease, 5.0)
         await take_over(first, second)
         await asyncio.sleep(0.8)
         assert not second.held
@@ -62,7 +62,7 @@ async def test_a_transaction_that_does_not_end_is_ended(database: str) -> None:
         second = await nodes.add("mail")
         connection = await asyncpg.connect(database)
         await connection.execute("begin")
-        await enter(connection, first.occupants["mail"].lease, 5.0)
+        await begin_fence(connection, first.occupants["mail"].lease, 5.0)
         await take_over(first, second)
         await nodes.until(lambda: second.held, limit_s=4.0)
         assert second.occupants["mail"].epochs == [2]
@@ -75,7 +75,7 @@ async def test_an_acquisition_does_not_wait_for_the_pool(database: str) -> None:
     """Where workers have all connections, an acquisition releases its lock, says why, and succeeds later."""
     async with cluster(database) as nodes:
         first = await nodes.add(pool_max=1)
-        pool, connection = await first.database.borrow(None)
+        pool, connection = await first.database.acquire(None)
         first.request(["mail"])
         await nodes.until(lambda: first.node.describe()["trouble"])
         assert "the pool gave no connection within 2s" in first.node.describe()["trouble"]
@@ -84,7 +84,7 @@ async def test_an_acquisition_does_not_wait_for_the_pool(database: str) -> None:
         second = await nodes.add("mail")
         await nodes.until(lambda: second.held == {"mail"})
         await second.stop()
-        await first.database.give_back(pool, connection)
+        await first.database.release(pool, connection)
         await nodes.until(lambda: first.held == {"mail"})
         await nodes.until(lambda: not first.node.describe()["trouble"])
         await nodes.entries.wait_for("lease.untroubled")
@@ -101,7 +101,7 @@ async def test_a_lease_whose_row_is_deleted_gets_another(database: str) -> None:
         await connection.close()
         with pytest.raises(LeaseLost):
             await first.commit("mail")
-        first.node.lease("mail").found_lost("the fence refused it")
+        first.node.lease("mail").report_lost("the fence refused it")
         await nodes.until(lambda: len(first.occupants["mail"].epochs) == 2)
         await first.commit("mail")
 
@@ -115,7 +115,7 @@ async def test_a_transaction_of_another_role_cannot_be_ended(postgres: Postgres)
         await nodes.holder("mail")
         connection = await asyncpg.connect(postgres.dsn())
         await connection.execute("begin")
-        await enter(connection, former.occupants["mail"].lease, 5.0)
+        await begin_fence(connection, former.occupants["mail"].lease, 5.0)
         await former.kill()
         second = await nodes.add("mail", dsn=postgres.dsn(user="app", password="pw"))
         await nodes.until(lambda: second.node.problem is not None)
@@ -134,7 +134,7 @@ async def test_a_prepared_transaction_cannot_be_ended(postgres: Postgres) -> Non
         await nodes.holder("mail")
         connection = await asyncpg.connect(postgres.dsn())
         await connection.execute("begin")
-        await enter(connection, former.occupants["mail"].lease, 5.0)
+        await begin_fence(connection, former.occupants["mail"].lease, 5.0)
         await connection.execute("prepare transaction 'forgotten'")
         await former.kill()
         second = await nodes.add("mail")

@@ -112,7 +112,7 @@ async def test_a_worker_that_ends_in_time_is_not_named() -> None:
     async with running() as bench:
         bench.lease.apply(LeaseEvent.LOST)
         await bench.clock.jump(1.9)
-        bench.lease.vacate()
+        bench.lease.worker_ended()
         await bench.clock.jump(10.0)
         assert not bench.overrun
 

@@ -9,7 +9,7 @@ import pytest
 from support.cluster import cluster
 
 from supervisor.errors import LeaseLost
-from supervisor.leases.fence import enter
+from supervisor.leases.fence import begin_fence
 
 
 async def bump(database: str, lease: str) -> None:
@@ -26,7 +26,7 @@ async def test_the_fence_returns_the_transactions_id(database: str) -> None:
         await nodes.holder("mail")
         connection = await asyncpg.connect(database)
         async with connection.transaction():
-            number = await enter(connection, first.occupants["mail"].lease, 5.0)
+            number = await begin_fence(connection, first.occupants["mail"].lease, 5.0)
             assert number == int(await connection.fetchval("select pg_current_xact_id()::text"))
             assert await connection.fetchval("show idle_in_transaction_session_timeout") == "1min"
         assert await connection.fetchval("show idle_in_transaction_session_timeout") == "0"
@@ -46,6 +46,6 @@ async def test_a_stale_epoch_cannot_commit(database: str, isolation: str) -> Non
         await connection.fetchval("select 1")  # a snapshot, where one lasts, that is older than the bump
         await bump(database, "mail")
         with pytest.raises(LeaseLost, match="mail has passed on: epoch 1"):
-            await enter(connection, lease, 5.0)
+            await begin_fence(connection, lease, 5.0)
         await transaction.rollback()
         await connection.close()

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from supervisor.leases.lease import Lease, Standing
+from supervisor.leases.lease import Lease, LeaseStatus
 from supervisor.leases.local_lease import LeaseEvent, LeaseState, LocalLease, next_state, status_in
 
 A, Q, H, R, L, G = (
@@ -49,12 +49,12 @@ def test_every_pair(state: LeaseState, event: LeaseEvent) -> None:
 def test_nothing_runs_but_under_a_lease_that_is_held() -> None:
     """Only HELD lets a worker run, and only REVOKING and LOST have one that may still run."""
     assert [status_in(state) for state in LeaseState] == [
-        Standing.ABSENT,
-        Standing.ABSENT,
-        Standing.HELD,
-        Standing.RECALLED,
-        Standing.LOST,
-        Standing.ABSENT,
+        LeaseStatus.NOT_HELD,
+        LeaseStatus.NOT_HELD,
+        LeaseStatus.HELD,
+        LeaseStatus.REVOKING,
+        LeaseStatus.LOST,
+        LeaseStatus.NOT_HELD,
     ]
 
 
@@ -73,9 +73,9 @@ class Bench:
         self.now_s = 100.0
         self.changes = 0
         self.lost: list[str] = []
-        self.seen: list[Standing] = []
+        self.seen: list[LeaseStatus] = []
         self.lease = LocalLease("mail", now_s=lambda: self.now_s, on_change=self._change, on_lost=self._lose)
-        self.lease.heed(lambda: self.seen.append(self.lease.standing))
+        self.lease.on_change(lambda: self.seen.append(self.lease.status))
         for event in WAYS[state]:
             self.lease.apply(event, LEASE)
         assert self.lease.state is state
@@ -96,14 +96,14 @@ def test_an_instance_is_notified_of_what_concerns_it() -> None:
     for event in WAYS[G]:
         bench.lease.apply(event, LEASE)
     bench.lease.apply(LeaseEvent.RELEASED)
-    assert bench.seen == [Standing.HELD, Standing.RECALLED, Standing.ABSENT]
+    assert bench.seen == [LeaseStatus.HELD, LeaseStatus.REVOKING, LeaseStatus.NOT_HELD]
 
 
 def test_a_lease_is_there_as_long_as_something_may_run_under_it() -> None:
     """The lease is there from its acquisition until its worker has ended, and its epoch until the release."""
     bench = Bench(R)
     leases = [bench.lease.lease]
-    bench.lease.vacate()
+    bench.lease.worker_ended()
     assert [*leases, bench.lease.lease] == [LEASE, None]
     assert bench.lease.released_epoch == 3
 
@@ -112,7 +112,7 @@ def test_a_lost_lease_is_not_logged_as_released() -> None:
     """The release of a lock after a loss has no epoch to log."""
     bench = Bench(L)
     bench.now_s = 105.0
-    bench.lease.vacate()
+    bench.lease.worker_ended()
     assert (bench.lease.state, bench.lease.released_epoch, bench.lease.lost_s) == (G, None, None)
 
 
@@ -128,7 +128,7 @@ def test_a_loss_knows_its_time() -> None:
 def test_declining(state: LeaseState, after: LeaseState) -> None:
     """A lease that is declined ends what runs; an acquisition in flight is released without a notification."""
     bench = Bench(state)
-    bench.lease.offer()
+    bench.lease.request()
     bench.lease.decline()
     assert bench.lease.state is after
     assert not bench.lease.is_wanted
@@ -138,14 +138,14 @@ def test_declining_again_notifies_an_instance_that_keeps_a_revoked_lease() -> No
     """A finished instance that keeps a revoked lease is notified that it is declined, and can end it."""
     bench = Bench(R)
     bench.lease.decline()
-    assert bench.seen == [Standing.RECALLED]
+    assert bench.seen == [LeaseStatus.REVOKING]
 
 
 def test_requesting_twice_is_one_change() -> None:
     """The node is notified of a change, not of each call."""
     bench = Bench()
-    bench.lease.offer()
-    bench.lease.offer()
+    bench.lease.request()
+    bench.lease.request()
     assert bench.changes == 1
 
 
@@ -153,5 +153,5 @@ def test_requesting_twice_is_one_change() -> None:
 def test_the_fence_is_believed_where_something_runs(state: LeaseState) -> None:
     """What the fence found counts for a lease that is held or ends, and for no other."""
     bench = Bench(state)
-    bench.lease.found_lost("epoch 3 is over")
+    bench.lease.report_lost("epoch 3 is over")
     assert bench.lost == (["epoch 3 is over"] if state in (H, R) else [])

@@ -16,8 +16,8 @@ from supervisor.clock import SystemClock
 from supervisor.config.model import DatabaseConfig
 from supervisor.database.database import Database
 from supervisor.database.migration import bring_up_to_date
-from supervisor.leases.fence import enter
-from supervisor.leases.lease import Standing
+from supervisor.leases.fence import begin_fence
+from supervisor.leases.lease import LeaseStatus
 from supervisor.leases.node import Node
 from supervisor.runtime import Runtime
 from supervisor.systemd.notify import Notifier
@@ -47,13 +47,13 @@ class Occupant:
     def __init__(self, local: LocalLease, on_change: Callable[[], object]) -> None:
         self.local = local
         self.epochs: list[int] = []
-        self.ends: list[Standing] = []
+        self.ends: list[LeaseStatus] = []
         self.is_running = False
         self.is_stubborn = False
         self.lingers_s = 0.0
         self._on_change = on_change
-        local.heed(self.notice)
-        local.offer()
+        local.on_change(self.notice)
+        local.request()
 
     @property
     def lease(self) -> Lease:
@@ -62,11 +62,11 @@ class Occupant:
         return self.local.lease
 
     def notice(self) -> None:
-        status = self.local.standing
-        if status is Standing.HELD and not self.is_running:
+        status = self.local.status
+        if status is LeaseStatus.HELD and not self.is_running:
             self.is_running = True
             self.epochs.append(self.lease.epoch)
-        elif status in (Standing.RECALLED, Standing.LOST) and not self.is_stubborn:
+        elif status in (LeaseStatus.REVOKING, LeaseStatus.LOST) and not self.is_stubborn:
             if self.is_running:
                 self.ends.append(status)
             asyncio.get_running_loop().call_later(self.lingers_s, self.end)
@@ -75,7 +75,7 @@ class Occupant:
     def end(self) -> None:
         """Have ended."""
         self.is_running = False
-        self.local.vacate()
+        self.local.worker_ended()
         self._on_change()
 
 
@@ -114,7 +114,7 @@ class Member:
 
     async def start(self, leases: Iterable[str] = ()) -> None:
         """Connect, join and request leases."""
-        self.tasks.start(self.database.gate.run(), name="gate")
+        self.tasks.start(self.database.monitor.run(), name="gate")
         async with asyncio.timeout(LIMIT_S):
             await self.node.join()
         self.request(leases)
@@ -136,9 +136,9 @@ class Member:
         """End without a word: the sockets close, as a killed process's do."""
         for occupant in self.occupants.values():
             occupant.is_running = False
-            occupant.local.heed(None)
+            occupant.local.on_change(None)
         self.node._expiry_thread.stop()
-        gate = self.database.gate
+        gate = self.database.monitor
         left = self.tasks.cancel_all()
         gate.close()
         await self.database.close(limit_s=0.0)
@@ -162,13 +162,13 @@ class Member:
         """Commit a fenced transaction under a lease it holds; return its epoch."""
         occupant = self.occupants[lease]
         held = occupant.lease
-        pool, connection = await self.database.borrow(None)
+        pool, connection = await self.database.acquire(None)
         try:
             async with connection.transaction():
-                await enter(connection, held, 5.0)
+                await begin_fence(connection, held, 5.0)
             return held.epoch
         finally:
-            await self.database.give_back(pool, connection)
+            await self.database.release(pool, connection)
 
     def _on_crash(self, name: str, error: BaseException) -> None:
         self.cluster.crashed[f"{self.name}: {name}"] = error
@@ -176,13 +176,13 @@ class Member:
 
     # What the gate says
 
-    def went_down(self, failure: Any, *, told: bool) -> None: ...
+    def on_down(self, failure: Any, *, told: bool) -> None: ...
 
-    def came_back(self, *, told: bool) -> None: ...
+    def on_up(self, *, told: bool) -> None: ...
 
-    def settled(self) -> None: ...
+    def on_stable(self) -> None: ...
 
-    def progressed(self) -> None: ...
+    def on_status(self) -> None: ...
 
 
 class Cluster:
