@@ -13,7 +13,7 @@ from support.schema import connection, make_schema
 if TYPE_CHECKING:
     from support.postgres import Postgres
 
-# As the README has them.
+# As docs/how-to/least-privilege-roles.md has them.
 GRANTS = """
     grant usage on schema supervisor to app;
     grant select on all tables in schema supervisor to app;
