@@ -215,13 +215,13 @@ def test_every_key_that_is_named_exists() -> None:
     server |= {"pg_terminate_backend", "pg_signal_backend", "pool_mode", "dead_letter"}
     known |= {name for file in CHECKOUT.glob("supervisor/database/schema/*.sql") for name in _words(file)}
     code = {name for file in CHECKOUT.glob("supervisor/**/*.py") for name in _words(file)}
+    wrong = []
     # The page of the benchmarks names figures of its own and files of the kernel.
     for path in (each for each in PAGES if each.name != "benchmarks.md"):
+        words = known | libpq | server | (code if path == ARCHITECTURE else set())
         for text in _inline(path):
-            if re.fullmatch(r"[a-z]+(_[a-z]+)+", text):
-                assert text in known | libpq | server or (path == ARCHITECTURE and text in code), (
-                    f"{_name(path)}: {text}"
-                )
+            if re.fullmatch(r"[a-z]+(_[a-z]+)+", text) and text not in words:
+                wrong.append(f"{_name(path)}: {text}")
             if (assigned := re.match(r"([a-z_]+) = ", text)) and assigned[1] not in server:
                 tomllib.loads(text)
                 assert assigned[1] in keys, f"{_name(path)}: {text}"
@@ -230,6 +230,7 @@ def test_every_key_that_is_named_exists() -> None:
         for variable in re.findall(r"PGSUPERVISOR__([A-Z_]+)=", path.read_text("utf-8")):
             parts = variable.lower().split("__")
             assert {part for part in parts if part not in ("greeter", "pause_s")} <= keys, f"{_name(path)}: {variable}"
+    assert wrong == []
 
 
 def _words(path: Path) -> set[str]:
