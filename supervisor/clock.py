@@ -51,7 +51,7 @@ class SystemClock:
             await asyncio.sleep(max(_TIMER_STEP_S, rest_s))  # noqa: TID251
 
 
-async def ends_within(future: asyncio.Future[Any], limit_s: float, *, clock: Clock) -> bool:
+async def done_within(future: asyncio.Future[Any], limit_s: float, *, clock: Clock) -> bool:
     """Wait for a task or future at most `limit_s` seconds and say whether it is done.
 
     The future is never cancelled by this, and its result or exception is left for the caller to take.

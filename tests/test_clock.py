@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from support.clock import FakeClock, settle
 
-from supervisor.clock import SystemClock, ends_within
+from supervisor.clock import SystemClock, done_within
 
 
 async def test_sleeps_never_too_short() -> None:
@@ -64,7 +64,7 @@ async def test_ends_within_says_that_it_ended() -> None:
     """A future that ends before the limit is done; its result is still there to take."""
     clock = FakeClock()
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    waiting = asyncio.ensure_future(ends_within(future, 5.0, clock=clock))
+    waiting = asyncio.ensure_future(done_within(future, 5.0, clock=clock))
     await clock.jump(4.9)
     assert not waiting.done()
     future.set_result(7)
@@ -78,7 +78,7 @@ async def test_ends_within_leaves_a_late_future_alone() -> None:
     """At the limit it answers no and has cancelled nothing."""
     clock = FakeClock()
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    waiting = asyncio.ensure_future(ends_within(future, 5.0, clock=clock))
+    waiting = asyncio.ensure_future(done_within(future, 5.0, clock=clock))
     await clock.jump(5.0)
     assert await waiting is False
     assert not future.done()
@@ -92,8 +92,8 @@ async def test_ends_within_does_not_sleep_for_what_is_done() -> None:
     failed.set_exception(ValueError("kept"))
     cancelled: asyncio.Future[int] = loop.create_future()
     cancelled.cancel()
-    assert await ends_within(failed, 5.0, clock=clock)
-    assert await ends_within(cancelled, 5.0, clock=clock)
+    assert await done_within(failed, 5.0, clock=clock)
+    assert await done_within(cancelled, 5.0, clock=clock)
     assert clock.sleepers == []
     with pytest.raises(ValueError, match="kept"):
         failed.result()
@@ -103,7 +103,7 @@ async def test_a_cancelled_wait_cancels_neither_the_future_nor_leaves_a_timer() 
     """Whoever waits may be cancelled; the future goes on and the timer is gone."""
     clock = FakeClock()
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    waiting = asyncio.ensure_future(ends_within(future, 5.0, clock=clock))
+    waiting = asyncio.ensure_future(done_within(future, 5.0, clock=clock))
     await settle()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -24,8 +24,8 @@ from supervisor.config.schema import TOP, WORKER
 from supervisor.daemon import cluster
 from supervisor.daemon import status as daemon_status
 from supervisor.daemon.cluster_rows import node_rows, projection_rows, with_lag
-from supervisor.daemon.exit_status import ExitStatus
 from supervisor.database.database import Database
+from supervisor.exit_status import ExitStatus
 from supervisor.journal.events import EVENTS, LEVELS
 from supervisor.leases import stand
 from supervisor.supervision import status as worker_status

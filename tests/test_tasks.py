@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from support.clock import settle
 
-from supervisor.tasks import Tasks
+from supervisor.tasks import BackgroundTasks
 
 
 class Owner:
@@ -15,7 +15,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, BaseException]] = []
-        self.tasks = Tasks(lambda name, error: self.heard.append((name, error)))
+        self.tasks = BackgroundTasks(lambda name, error: self.heard.append((name, error)))
 
 
 async def _raise(error: BaseException) -> None:

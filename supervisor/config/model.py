@@ -11,29 +11,14 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from supervisor.backoff import Backoff
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-Jitter = Literal["full", "none"]
 Level = Literal["debug", "info", "warning", "error", "critical"]
 LogFormat = Literal["auto", "journal", "terminal", "json"]
-
-
-class Backoff(NamedTuple):
-    """Growing delays between tries.
-
-    Attributes:
-        initial_s: The first delay's bound.
-        factor: What each next bound is multiplied by, at least 1.
-        max_s: The largest bound.
-        jitter: `full` draws the delay evenly between 0 and the bound, `none` takes the bound itself.
-    """
-
-    initial_s: float = 1.0
-    factor: float = 2.0
-    max_s: float = 60.0
-    jitter: Jitter = "full"
 
 
 class ConnectPolicy(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from supervisor.config.location import absolute, default_control, default_state_dir
-from supervisor.config.model import Backoff, ConnectPolicy, DaemonConfig, DatabaseConfig, EmbeddedStore
+from supervisor.config.model import ConnectPolicy, DaemonConfig, DatabaseConfig, EmbeddedStore
 from supervisor.config.target import read_target
 from supervisor.durations import format_duration
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from supervisor.backoff import Backoff
     from supervisor.config.table import Faults
 
 _BACKOFF_FIELDS = ("initial_s", "factor", "max_s", "jitter")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.model import Backoff, Cron, Every, Periodic, Projection, Service, WorkerSpec
+from supervisor.backoff import Backoff
+from supervisor.config.model import Cron, Every, Periodic, Projection, Service, WorkerSpec
 from supervisor.config.schema import COMMON, LATER_KINDS, PERIODIC, PROJECTION, SERVICE, WORKER, WORKER_NAME
 from supervisor.config.section import backoff
 from supervisor.config.table import Key, nearest, read_table

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 from supervisor.durations import format_duration
 
 if TYPE_CHECKING:
@@ -48,6 +48,6 @@ async def aside(call: Callable[[], T], *, what: str, limit_s: float, clock: Cloc
             return  # the loop is closed: nobody waits any more
 
     threading.Thread(target=work, name=what, daemon=True).start()
-    if not await ends_within(done, limit_s, clock=clock):
+    if not await done_within(done, limit_s, clock=clock):
         raise TimeoutError(f"{what} has not ended after {format_duration(limit_s)}")
     return done.result()

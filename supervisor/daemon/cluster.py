@@ -33,7 +33,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 from supervisor.config.model import Projection
 from supervisor.daemon.cluster_memory import remembered_rows
 from supervisor.daemon.cluster_rows import NODES, SHARDS, node_rows, projection_rows, with_lag
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import Config
     from supervisor.database.database import Database
     from supervisor.leases.node import Node
-    from supervisor.tasks import Tasks
+    from supervisor.tasks import BackgroundTasks
 
 _LIMIT_S = 1.0
 # A statement whose answer nobody waits for any more is not to stay in a queue for a lock.
@@ -83,7 +83,7 @@ def question_of(config: Config, node: Node) -> Question:
 class Cluster:
     """What is known of the nodes, and the one question in flight that refreshes it."""
 
-    def __init__(self, *, clock: Clock, tasks: Tasks) -> None:
+    def __init__(self, *, clock: Clock, tasks: BackgroundTasks) -> None:
         self._clock = clock
         self._tasks = tasks
         self._asking: asyncio.Task[None] | None = None
@@ -112,7 +112,7 @@ class Cluster:
         if self._asking is None or self._asking.done():
             self._asking = self._tasks.start(self._refresh(database, question), name="status: nodes")
         # A task of its own: giving a connection back after a cancel can take longer than anybody waits for a status.
-        if not await ends_within(self._asking, _LIMIT_S, clock=self._clock):
+        if not await done_within(self._asking, _LIMIT_S, clock=self._clock):
             self._problem = f"the database did not answer within {_LIMIT_S:g}s"
             self._asking.cancel()
 

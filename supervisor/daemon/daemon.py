@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import supervisor
 from supervisor.daemon import exit_guard, signals
 from supervisor.daemon.blocked_loop import BlockedLoop
-from supervisor.daemon.exit_status import ExitStatus
 from supervisor.daemon.pulse import Pulse
 from supervisor.daemon.reload import Reloader
 from supervisor.daemon.starting import Start
@@ -35,8 +34,9 @@ from supervisor.errors import (
     StoreUnusable,
     WorkerExhausted,
 )
+from supervisor.exit_status import ExitStatus
 from supervisor.journal import journal_asyncio_exception, tell
-from supervisor.tasks import Tasks
+from supervisor.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -107,7 +107,7 @@ class Daemon:
         self.journal = journal
         self.clock = clock
         self.rng = rng
-        self.tasks = Tasks(self._on_crash)
+        self.tasks = BackgroundTasks(self._on_crash)
         self.phase = "Starting"
         self.is_ready = False
         self.started_s = clock.now_s()
@@ -144,7 +144,7 @@ class Daemon:
     async def run(self, loop: GuardedLoop) -> ExitStatus:
         """Live on `loop`, and return the exit status."""
         self._begin(loop)
-        self.tasks.start(Start(self).run(), name="start", is_vital=True)
+        self.tasks.start(Start(self).run(), name="start", critical=True)
         ending = await self._end()
         await stop(self)
         return ending.status
@@ -171,15 +171,15 @@ class Daemon:
             clock=self.clock,
         )
         self.blocked_loop.start()
-        self.tasks.start(self.pulse.run(), name="pulse", is_vital=True)
-        self.tasks.start(self.reloader.run(), name="reload", is_vital=True)
+        self.tasks.start(self.pulse.run(), name="pulse", critical=True)
+        self.tasks.start(self.reloader.run(), name="reload", critical=True)
 
     # What happens
 
     def run_gate(self, gate: Gate) -> None:
         """Put a gate in force; the one before it ends."""
         self.tasks.cancel("gate")
-        self.tasks.start(gate.run(), name="gate", is_vital=True)
+        self.tasks.start(gate.run(), name="gate", critical=True)
 
     def end(self, status: ExitStatus, reason: str) -> None:
         """Begin the end of the process; only the first call counts."""

@@ -14,7 +14,7 @@ from supervisor.journal import tell
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from supervisor.daemon.exit_status import ExitStatus
+    from supervisor.exit_status import ExitStatus
     from supervisor.journal import Journal
 
 _FLUSH_S = 1.0

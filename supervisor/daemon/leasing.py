@@ -6,7 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import supervisor
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 from supervisor.daemon.cluster import Cluster
 from supervisor.daemon.lease_guard import LeaseGuard
 from supervisor.events.bell import Bell
@@ -74,7 +74,7 @@ class Leasing:
         self.node.on_look += [self.bell.look, self._looked]
         await self.node.begin()
         self._looked_s, self._has_begun = self._daemon.clock.now_s(), True
-        self._daemon.tasks.start(self.node.run(), name=_TASKS[0], is_vital=True)
+        self._daemon.tasks.start(self.node.run(), name=_TASKS[0], critical=True)
         self._guard.start()
         # A handler of Python's own runs before anything else that a worker left to be run when the process was
         # stopped; the loop's would have to wait for its turn.
@@ -89,7 +89,7 @@ class Leasing:
         """
         daemon = self._daemon
         joining = daemon.tasks.start(_outcome(self), name=JOINING)
-        if not await ends_within(joining, _JOIN_LIMIT_S, clock=daemon.clock):
+        if not await done_within(joining, _JOIN_LIMIT_S, clock=daemon.clock):
             joining.cancel()
             self._database.gate.resident = None
             raise TimeoutError(f"joining the other nodes has not ended after {_JOIN_LIMIT_S:g}s")

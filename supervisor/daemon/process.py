@@ -12,9 +12,9 @@ from supervisor.config.finding import find_config
 from supervisor.config.reading import read_config
 from supervisor.daemon import exit_guard
 from supervisor.daemon.daemon import Daemon
-from supervisor.daemon.exit_status import ExitStatus
 from supervisor.daemon.signals import GuardedLoop
 from supervisor.errors import ConfigError
+from supervisor.exit_status import ExitStatus
 from supervisor.journal import open_journal, tell
 from supervisor.systemd.notify import Notifier
 

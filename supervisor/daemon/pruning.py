@@ -17,7 +17,7 @@ def prune_if_asked(daemon: Daemon) -> None:
     from supervisor.events.pruning import Pruning  # noqa: PLC0415 - most daemons keep their events
 
     pruning = Pruning(daemon.database, keep_s=lambda: daemon.config.events.keep_s, clock=daemon.clock)
-    daemon.tasks.start(pruning.run(), name=_TASK, is_vital=True)
+    daemon.tasks.start(pruning.run(), name=_TASK, critical=True)
     daemon.prunes = True
 
 

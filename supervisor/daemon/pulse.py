@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 from supervisor.journal import tell
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Pulse:
                 tell("notify.failed", reason=problem)
             every_s = min(_EVERY_S, notifier.watchdog_interval_s or _EVERY_S)
             self._roused = asyncio.get_running_loop().create_future()
-            await ends_within(self._roused, _RETRY_S if notifier.has_pending else every_s, clock=daemon.clock)
+            await done_within(self._roused, _RETRY_S if notifier.has_pending else every_s, clock=daemon.clock)
 
     def beat(self) -> None:
         """Tell systemd now; a long step begins with this, since the timeout it extends may be a short one."""

@@ -245,7 +245,7 @@ class Reloader:
             if proven.gate is not None:
                 from supervisor.daemon.leasing import JOINING  # noqa: PLC0415 - as above
 
-                daemon.tasks.start(proven.leasing.begin(), name=JOINING, is_vital=True)
+                daemon.tasks.start(proven.leasing.begin(), name=JOINING, critical=True)
         if change.log_changed:
             daemon.journal.set_level(config.log.level)
             daemon.journal.set_format(config.log.format)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from supervisor.clock import ends_within
-from supervisor.daemon.exit_status import ExitStatus
+from supervisor.clock import done_within
 from supervisor.daemon.pruning import prune_no_more
+from supervisor.exit_status import ExitStatus
 from supervisor.journal import tell
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def _stop_workers(daemon: Daemon) -> None:
 
 async def _bounded(daemon: Daemon, work: Coroutine[object, object, object], limit_s: float, part: str) -> None:
     task = daemon.tasks.start(work, name=f"stop: {part}")
-    if not await ends_within(task, limit_s, clock=daemon.clock):
+    if not await done_within(task, limit_s, clock=daemon.clock):
         task.cancel()
         tell("stop.overdue", part=part, limit_s=limit_s)
 
@@ -81,6 +81,6 @@ async def _end_tasks(daemon: Daemon) -> None:
     running = daemon.tasks.cancel_all()
     if running:
         done = asyncio.gather(*running, return_exceptions=True)
-        if not await ends_within(done, _TASKS_LIMIT_S, clock=daemon.clock):
+        if not await done_within(done, _TASKS_LIMIT_S, clock=daemon.clock):
             names = ", ".join(sorted(task.get_name() for task in running if not task.done()))
             tell("stop.overdue", part=names, limit_s=_TASKS_LIMIT_S)

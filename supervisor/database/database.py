@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 from supervisor.database.error_class import ErrorClass, is_suspicious
 from supervisor.database.gate import Gate
 from supervisor.database.gate_listener import Unheard
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from supervisor.config.model import DatabaseConfig, Server
     from supervisor.database.error_class import Failure
     from supervisor.database.gate_listener import OutageListener, Resident
-    from supervisor.database.stop import StopSignal
-    from supervisor.tasks import Tasks
+    from supervisor.stop_signal import StopSignal
+    from supervisor.tasks import BackgroundTasks
 
 # An error can surface a little after the outage that caused it.
 _AFTERMATH_S = 5.0
@@ -41,7 +41,7 @@ class Database:
 
     def __init__(
         self, server: Server, config: DatabaseConfig, listener: OutageListener, *, name: str, clock: Clock, rng: Random,
-        tasks: Tasks,
+        tasks: BackgroundTasks,
     ) -> None:  # fmt: skip
         self._name = name
         self._listener = listener
@@ -240,6 +240,6 @@ class Database:
 
     async def _drain(self, pool: Pool, limit_s: float) -> None:
         draining = self._tasks.start(pool.drain(), name="pool: close")
-        if not await ends_within(draining, limit_s, clock=self._clock):
+        if not await done_within(draining, limit_s, clock=self._clock):
             draining.cancel()
         pool.terminate()

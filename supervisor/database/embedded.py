@@ -14,7 +14,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 from supervisor.config.model import Dsn
 from supervisor.database import server_lock, server_log, store_folder
 from supervisor.database.ephemeral import EphemeralFolder
@@ -119,7 +119,7 @@ class EmbeddedServer:
             if self.ended is None or self.ended.done():
                 break
             self._signal(number)
-            await ends_within(self.ended, patience_s, clock=self._clock)
+            await done_within(self.ended, patience_s, clock=self._clock)
         await self._kill()
         self._let_go()
 

@@ -12,6 +12,11 @@ import ssl
 from enum import Enum
 from typing import NamedTuple
 
+import asyncpg
+
+# What asyncpg raises when a statement fails or its connection is gone; nothing else comes out of a database call.
+CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 
 class ErrorClass(Enum):
     """How the gate reacts to an error; one member for each reaction.

@@ -23,8 +23,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from supervisor.config.model import Backoff
-from supervisor.database.backoff import delay_s
+from supervisor.backoff import Backoff, delay_s
 from supervisor.database.error_class import ErrorClass, Failure
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
-from supervisor.database.backoff import delay_s
+from supervisor.backoff import delay_s
 from supervisor.database.error_class import sqlstate_of
 from supervisor.database.schema_error import explain
 from supervisor.errors import DatabaseGaveUp, DatabaseRefused, DatabaseUnavailable, SchemaUnusable

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.config.model import Backoff
-from supervisor.database.backoff import delay_s
+from supervisor.backoff import Backoff, delay_s
 from supervisor.database.error_class import failure_of, is_suspicious
 from supervisor.database.lending import Lending
 from supervisor.database.lent_connection import Siblings, lend, take_back
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.database.error_class import Failure
     from supervisor.database.gate import Gate
-    from supervisor.database.stop import StopSignal
-    from supervisor.tasks import Tasks
+    from supervisor.stop_signal import StopSignal
+    from supervisor.tasks import BackgroundTasks
 
 _AGAIN = Backoff(initial_s=0.1, factor=2.0, max_s=5.0)
 _AT_LEAST_S = 0.05
@@ -56,7 +55,7 @@ class Pool:
     """
 
     def __init__(
-        self, gate: Gate, *, clock: Clock, rng: Random, tasks: Tasks, on_starved: Callable[[Failure], None]
+        self, gate: Gate, *, clock: Clock, rng: Random, tasks: BackgroundTasks, on_starved: Callable[[Failure], None]
     ) -> None:
         assert gate.link is not None  # noqa: S101 - a pool is made when the gate has connected
         self.endpoint = gate.link.endpoint

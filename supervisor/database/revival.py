@@ -6,10 +6,9 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING
 
-from supervisor.clock import ends_within
-from supervisor.config.model import Backoff
+from supervisor.backoff import Backoff, delay_s
+from supervisor.clock import done_within
 from supervisor.database import server_log
-from supervisor.database.backoff import delay_s
 from supervisor.errors import SupervisorError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ async def _lasts(server: EmbeddedServer, clock: Clock) -> bool:
     """Wait for the server's end, cutting its log each minute, and say whether it had been steady."""
     assert server.ended is not None  # noqa: S101 - it was started
     lasted = False
-    while not await ends_within(server.ended, _STEADY_S, clock=clock):
+    while not await done_within(server.ended, _STEADY_S, clock=clock):
         lasted = True
         with contextlib.suppress(SupervisorError):
             server_log.open_log(server.path).close()

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 from supervisor.errors import StoreFailed, StoreLocked, StoreUnusable
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class StateLock:
             if waited_s >= give_up_s:
                 raise StoreLocked(f"{self.directory} is in use by {holder}: gave up after {waited_s:.0f} s")
             on_waiting(holder, waited_s)
-            await ends_within(handed_over, min(next_notice_s(waited_s), give_up_s - waited_s), clock=clock)
+            await done_within(handed_over, min(next_notice_s(waited_s), give_up_s - waited_s), clock=clock)
         with self._explained():
             self._keep(handed_over.result())
 

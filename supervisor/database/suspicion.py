@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
@@ -42,7 +42,7 @@ class Suspicion:
         """Return when a check is called for, or after `limit_s`."""
         if not self.is_raised:
             self._roused = asyncio.get_running_loop().create_future()
-            await ends_within(self._roused, limit_s, clock=self._clock)
+            await done_within(self._roused, limit_s, clock=self._clock)
 
     def begin(self) -> None:
         """Begin the check: it is for those who have asked so far."""

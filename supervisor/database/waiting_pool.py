@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from supervisor.database.database import Database
     from supervisor.database.pool import Pool
-    from supervisor.database.stop import StopSignal
+    from supervisor.stop_signal import StopSignal
 
 
 class WaitingPool:

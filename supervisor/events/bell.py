@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
-    from supervisor.database.stop import StopSignal
+    from supervisor.stop_signal import StopSignal
 
 
 class Look(Protocol):
@@ -76,7 +76,7 @@ class Bell:
         stop.notify(wake)
         try:
             if limit_s is not None:
-                return await ends_within(woken, limit_s, clock=clock)
+                return await done_within(woken, limit_s, clock=clock)
             await woken
             return True
         finally:

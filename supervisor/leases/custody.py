@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from supervisor.config.model import Backoff
-from supervisor.database.backoff import delay_s
+from supervisor.backoff import Backoff, delay_s
 from supervisor.database.session import SessionEnded
 from supervisor.leases.lease import Lease
 from supervisor.leases.lease_entries import LeaseEntries
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from supervisor.leases.joining import Joined
     from supervisor.leases.stand import Stand
     from supervisor.leases.taking import Taken
-    from supervisor.tasks import Tasks
+    from supervisor.tasks import BackgroundTasks
 
 _TRY = "SELECT supervisor.try_leases($1) AS ids"
 _RELEASE = "SELECT supervisor.release_leases($1, $2)"
@@ -44,7 +43,14 @@ class Custody:
     """
 
     def __init__(
-        self, database: Database, node: str, *, clock: Clock, rng: Random, tasks: Tasks, on_change: Callable[[], object]
+        self,
+        database: Database,
+        node: str,
+        *,
+        clock: Clock,
+        rng: Random,
+        tasks: BackgroundTasks,
+        on_change: Callable[[], object],
     ) -> None:
         self.stands = Stands(now_s=clock.now_s, on_change=on_change, on_lost=lambda stand, why: self.lose([stand], why))
         self.entries = LeaseEntries(clock=clock, tasks=tasks)

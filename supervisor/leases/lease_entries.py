@@ -8,7 +8,7 @@ from supervisor.journal import tell
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
-    from supervisor.tasks import Tasks
+    from supervisor.tasks import BackgroundTasks
 
 # A thousand leases that arrive over some seconds are a few entries; one alone is told at once.
 _APART_S = 1.0
@@ -18,7 +18,7 @@ _NAMED = 5
 class LeaseEntries:
     """Gathers what happens to leases; what follows within a second of an entry is told together."""
 
-    def __init__(self, *, clock: Clock, tasks: Tasks) -> None:
+    def __init__(self, *, clock: Clock, tasks: BackgroundTasks) -> None:
         self._clock = clock
         self._tasks = tasks
         self._gathered: dict[tuple[str, str | None], dict[str, int | None]] = {}

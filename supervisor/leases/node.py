@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 from supervisor.database.session import Residence
 from supervisor.leases.beginning import begin
 from supervisor.leases.custody import Custody
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from supervisor.leases.look import Look, Peer
     from supervisor.leases.stand import Stand
     from supervisor.leases.trustee import Deadline
-    from supervisor.tasks import Tasks
+    from supervisor.tasks import BackgroundTasks
 
 _WITHDRAW_LIMIT_S = 0.5
 _LEAVE_LIMIT_S = 1.0
@@ -51,7 +51,7 @@ class Node:
         *,
         clock: Clock,
         rng: Random,
-        tasks: Tasks,
+        tasks: BackgroundTasks,
         version: str = "",
         on_outlived: Callable[[str], object] | None = None,
         idle_limit_s: float = IDLE_SESSION_TIMEOUT_S,
@@ -107,7 +107,7 @@ class Node:
 
     async def run(self) -> NoReturn:
         """Stand for leases and hold them, for ever."""
-        self._tasks.start(self._trustee.run(), name=_TRUST, is_vital=True)
+        self._tasks.start(self._trustee.run(), name=_TRUST, critical=True)
         try:
             while True:
                 session = self._residence.session if self._residence is not None else None
@@ -133,14 +133,14 @@ class Node:
         """Take nothing any more, and have the others know it; what is held stays until its workers have ended."""
         self._take_no_more()
         if self._membership.joined is not None:
-            await ends_within(self._routine.withdrawing(), _WITHDRAW_LIMIT_S, clock=self._clock)
+            await done_within(self._routine.withdrawing(), _WITHDRAW_LIMIT_S, clock=self._clock)
 
     async def leave(self) -> None:
         """Give back everything under which nothing runs, and leave the others if that is all."""
         self._take_no_more()
         leaving = self._routine.leaving()
         if self._membership.joined is not None:
-            await ends_within(leaving, _LEAVE_LIMIT_S, clock=self._clock)
+            await done_within(leaving, _LEAVE_LIMIT_S, clock=self._clock)
         if self._residence is not None and not self._stands.occupied():
             self._database.unhouse(self._residence)
         self._custody.entries.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
@@ -32,6 +32,6 @@ class Waker:
             if limit_s is None:
                 await self._called
             else:
-                await ends_within(self._called, limit_s, clock=self._clock)
+                await done_within(self._called, limit_s, clock=self._clock)
         self._called = None
         self._is_called = False

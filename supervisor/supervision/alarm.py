@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from supervisor.clock import Clock
-    from supervisor.tasks import Tasks
+    from supervisor.tasks import BackgroundTasks
 
 
 # Below this many entries, tidying is not worth it.
@@ -44,7 +44,7 @@ class Alarm:
     that tests own it.
     """
 
-    def __init__(self, *, clock: Clock, tasks: Tasks) -> None:
+    def __init__(self, *, clock: Clock, tasks: BackgroundTasks) -> None:
         self._clock = clock
         self._tasks = tasks
         self._rings: list[Ring] = []

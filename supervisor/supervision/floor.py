@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from supervisor.supervision.alarm import Alarm
     from supervisor.supervision.outage import Outages
     from supervisor.supervision.runner import Runner
-    from supervisor.tasks import Tasks
+    from supervisor.tasks import BackgroundTasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Floor:
 
     clock: Clock
     rng: Random
-    tasks: Tasks
+    tasks: BackgroundTasks
     alarm: Alarm
     outages: Outages
     up_since_s: Callable[[], float]

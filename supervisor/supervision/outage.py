@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from supervisor.database.stop import StopSignal
     from supervisor.database.waiting_pool import WaitingPool
+    from supervisor.stop_signal import StopSignal
 
 
 class Outages(Protocol):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.supervision.outage import Outages
     from supervisor.supervision.runner import Runner
-    from supervisor.tasks import Tasks
+    from supervisor.tasks import BackgroundTasks
 
 
 class Parking:
@@ -27,7 +27,7 @@ class Parking:
     """
 
     def __init__(
-        self, runners: Callable[[], Iterable[Runner]], *, outages: Outages, clock: Clock, tasks: Tasks
+        self, runners: Callable[[], Iterable[Runner]], *, outages: Outages, clock: Clock, tasks: BackgroundTasks
     ) -> None:
         self.up_since_s = float("-inf")
         self._runners = runners

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from supervisor.config.model import Backoff, Periodic
-from supervisor.database.backoff import bound, delay_s
+from supervisor.backoff import Backoff, bound, delay_s
+from supervisor.config.model import Periodic
 
 if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec

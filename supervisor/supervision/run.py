@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from supervisor.database.stop import StopSignal
 from supervisor.errors import DatabaseUnavailable
+from supervisor.stop_signal import StopSignal
 from supervisor.supervision.stack import stack_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from supervisor.supervision.work import Work
-    from supervisor.tasks import Tasks
+    from supervisor.tasks import BackgroundTasks
 
 
 class Run:
@@ -27,7 +27,9 @@ class Run:
 
     __slots__ = ("_task", "began_s", "is_cut_off", "stop")
 
-    def __init__(self, work: Work, *, tasks: Tasks, name: str, began_s: float, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, work: Work, *, tasks: BackgroundTasks, name: str, began_s: float, on_end: Callable[[], None]
+    ) -> None:
         self.stop = StopSignal()
         self.began_s = began_s
         self.is_cut_off = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 from supervisor.journal import tell
 from supervisor.supervision.alarm import Alarm
 from supervisor.supervision.crew import Crew, UnknownWorker
@@ -16,7 +16,7 @@ from supervisor.supervision.staffing import Staffing
 from supervisor.supervision.state import ILL, State, Wanted
 from supervisor.supervision.status import census_of, row_of
 from supervisor.supervision.stopping import GRACE_S
-from supervisor.tasks import Tasks
+from supervisor.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -64,7 +64,7 @@ class Supervisor:
     ) -> None:
         self._outages = outages
         self._clock = clock
-        self._tasks = Tasks(self._crashed)
+        self._tasks = BackgroundTasks(self._crashed)
         self._alarm = Alarm(clock=clock, tasks=self._tasks)
         self._parking = Parking(self._runners, outages=outages, clock=clock, tasks=self._tasks)
         self._floor = Floor(
@@ -110,7 +110,7 @@ class Supervisor:
             crew.give_up_leases()
         if living:
             ended = self._tasks.start(_all_done(living), name="workers end")
-            await ends_within(ended, limit_s, clock=self._clock)
+            await done_within(ended, limit_s, clock=self._clock)
         for said, crew in enumerate(self._crews.values()):
             crew.tell("worker.stopped", is_quiet=said >= LOUD, reason=_DAEMON_STOPS)
         self._alarm.close()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from supervisor.database.stop import StopSignal
     from supervisor.leases.tenure import Tenure
+    from supervisor.stop_signal import StopSignal
 
 
 class Timetable(Protocol):

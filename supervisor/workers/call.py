@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.database.stop import StopSignal
     from supervisor.leases.tenure import Tenure
+    from supervisor.stop_signal import StopSignal
     from supervisor.supervision.outage import Outages
     from supervisor.supervision.work import Timetable
 

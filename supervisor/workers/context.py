@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.database.stop import StopSignal
     from supervisor.leases.lease import Lease
     from supervisor.leases.tenure import Tenure
+    from supervisor.stop_signal import StopSignal
     from supervisor.supervision.outage import Outages
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
-from supervisor.config.model import Backoff
-from supervisor.database.backoff import delay_s
+from supervisor.backoff import Backoff, delay_s
 from supervisor.errors import Displaced
 from supervisor.journal import tell
 

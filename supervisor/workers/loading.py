@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 from supervisor.config.model import Projection
 from supervisor.durations import format_duration
 from supervisor.errors import ConfigError, Fault
@@ -50,7 +50,7 @@ async def load(
     _extend_path(python_path)
     import_ = _Import([*specs], asyncio.get_running_loop())
     threading.Thread(target=import_.run, name="import workers", daemon=True).start()
-    await ends_within(import_.done, limit_s, clock=clock)
+    await done_within(import_.done, limit_s, clock=clock)
     problems = import_.problems if import_.done.done() else {**import_.problems, **import_.unfinished(limit_s)}
     if problems:
         raise ConfigError(*(Fault(source, f"workers.{name}.run", problem) for name, problem in problems.items()))

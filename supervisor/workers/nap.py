@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
-    from supervisor.database.stop import StopSignal
+    from supervisor.stop_signal import StopSignal
 
 # Between two offers to leave, to a worker that swallowed the first: it must not turn hot.
 _LEAST_PAUSE_S = 0.1

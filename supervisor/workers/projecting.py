@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from supervisor.clock import ends_within
+from supervisor.clock import done_within
 from supervisor.config.model import Projection
 from supervisor.database.error_class import is_suspicious
 from supervisor.errors import Displaced, LeaseLost, Poisoned, SupervisorError
@@ -25,9 +25,9 @@ from supervisor.workers.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from supervisor.database.stop import StopSignal
     from supervisor.events.event import Event
     from supervisor.leases.lease import Lease
+    from supervisor.stop_signal import StopSignal
     from supervisor.workers.guard import GuardedConnection
     from supervisor.workers.projection import ProjectionWork
 
@@ -204,7 +204,7 @@ class Projecting:
         self._stop.notify(notice)
         try:
             notice()
-            return not await ends_within(stopped, delay_s, clock=self._clock)
+            return not await done_within(stopped, delay_s, clock=self._clock)
         finally:
             self._stop.forget(notice)
 

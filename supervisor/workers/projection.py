@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.database.stop import StopSignal
     from supervisor.events.bell import Bell
     from supervisor.events.lag import Lag
     from supervisor.leases.tenure import Tenure
+    from supervisor.stop_signal import StopSignal
     from supervisor.supervision.outage import Outages
     from supervisor.workers.layout import Layouts
 

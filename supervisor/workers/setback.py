@@ -5,8 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from supervisor.config.model import Backoff
-from supervisor.database.backoff import delay_s
+from supervisor.backoff import Backoff, delay_s
 from supervisor.database.error_class import sqlstate_of
 from supervisor.errors import TransactionMisused
 

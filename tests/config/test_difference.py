@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.backoff import Backoff
 from supervisor.config.description import describe
 from supervisor.config.difference import Difference, difference
 from supervisor.config.dsn import redact
 from supervisor.config.model import (
-    Backoff,
     Config,
     ConnectPolicy,
     Cron,

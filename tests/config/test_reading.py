@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.config_file import DATABASE, DSN, WORKER, config_of, faults_of
 
-from supervisor.config.model import Backoff, Cron, EventsConfig, Every, Periodic, Projection, Server, Service
+from supervisor.backoff import Backoff
+from supervisor.config.model import Cron, EventsConfig, Every, Periodic, Projection, Server, Service
 from supervisor.config.reading import read_config
 from supervisor.errors import ConfigError
 

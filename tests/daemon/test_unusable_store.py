@@ -9,9 +9,9 @@ from support.daemon import running
 from support.entries import Entries
 from support.inner_daemon import inner_daemon
 
-from supervisor.daemon.exit_status import ExitStatus
 from supervisor.daemon.starting import Start
 from supervisor.database.state_lock import StateLock
+from supervisor.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from pathlib import Path

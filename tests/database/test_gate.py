@@ -16,7 +16,7 @@ from support.postgres import free_port
 from support.proxy import Proxy
 from support.stand_in import http_server, refusing_postgres
 
-from supervisor.config.model import Backoff
+from supervisor.backoff import Backoff
 from supervisor.database.error_class import ErrorClass
 from supervisor.errors import ConfigError, DatabaseGaveUp, DatabaseRefused
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.config.model import Backoff, ConnectPolicy
+from supervisor.backoff import Backoff
+from supervisor.config.model import ConnectPolicy
 from supervisor.database.error_class import ErrorClass, Failure
 from supervisor.database.gate_state import (
     CALM_S,

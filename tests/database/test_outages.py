@@ -10,7 +10,7 @@ import pytest
 from support.gatehouse import HurriedClock, aside, gatehouse, policy, server, sleeping
 from support.proxy import Proxy
 
-from supervisor.config.model import Backoff
+from supervisor.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

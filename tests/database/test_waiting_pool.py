@@ -12,8 +12,8 @@ from support.clock import settle
 from support.gatehouse import aside, gatehouse
 from support.proxy import Proxy
 
-from supervisor.database.stop import StopSignal
 from supervisor.errors import DatabaseUnavailable
+from supervisor.stop_signal import StopSignal
 
 if TYPE_CHECKING:
     from support.postgres import Postgres

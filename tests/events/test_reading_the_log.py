@@ -14,7 +14,6 @@ from support.clock import FakeClock, settle
 from support.schema import connection, make_schema
 
 from supervisor.clock import SystemClock
-from supervisor.database.stop import StopSignal
 from supervisor.events.batch import Batch, moment
 from supervisor.events.bell import Bell
 from supervisor.events.checkpoint import Checkpoint, look
@@ -23,6 +22,7 @@ from supervisor.events.glob import like_patterns
 from supervisor.events.lag import NONE, Lag, is_lagging, lag_of
 from supervisor.events.reader import WINDOW, Reader
 from supervisor.events.shard import Layer, Shard, is_applied, lease_name, relevant
+from supervisor.stop_signal import StopSignal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from support.entries import Entries, Told
 
 from supervisor.leases.lease_entries import LeaseEntries
 from supervisor.leases.trouble import TOLD_AFTER_S, Trouble
-from supervisor.tasks import Tasks
+from supervisor.tasks import BackgroundTasks
 
 
 class Bench:
@@ -16,7 +16,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.crashed: list[BaseException] = []
-        self.tasks = Tasks(lambda _, error: self.crashed.append(error))
+        self.tasks = BackgroundTasks(lambda _, error: self.crashed.append(error))
         self.leases = LeaseEntries(clock=self.clock, tasks=self.tasks)
 
     async def settle(self) -> None:

@@ -63,6 +63,6 @@ async def test_a_node_begins_while_the_server_restarts(postgres: Postgres) -> No
         await aside(postgres.start)
         async with asyncio.timeout(10):
             await joining
-        node.tasks.start(node.node.run(), name="leases", is_vital=True)
+        node.tasks.start(node.node.run(), name="leases", critical=True)
         node.stand_for(["mail"])
         await nodes.holder("mail")

@@ -13,7 +13,7 @@ from supervisor.leases.lease import Lease
 from supervisor.leases.stand import Event, State
 from supervisor.leases.stands import Stands
 from supervisor.leases.trustee import Trustee
-from supervisor.tasks import Tasks
+from supervisor.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,7 +65,7 @@ class Bench:
 async def trusting() -> AsyncIterator[Bench]:
     bench = Bench()
     crashed: list[BaseException] = []
-    tasks = Tasks(lambda _, error: crashed.append(error))
+    tasks = BackgroundTasks(lambda _, error: crashed.append(error))
     tasks.start(bench.trustee.run(), name="trust")
     await settle()
     yield bench

@@ -5,12 +5,12 @@ from __future__ import annotations
 from support.clock import FakeClock, settle
 
 from supervisor.supervision.alarm import Alarm
-from supervisor.tasks import Tasks
+from supervisor.tasks import BackgroundTasks
 
 
 def make() -> tuple[FakeClock, Alarm, list[str]]:
     clock = FakeClock()
-    return clock, Alarm(clock=clock, tasks=Tasks(lambda name, error: None)), []  # noqa: ARG005
+    return clock, Alarm(clock=clock, tasks=BackgroundTasks(lambda name, error: None)), []  # noqa: ARG005
 
 
 async def test_rings_in_order_and_on_time() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.workers import periodic, projection, service
 
-from supervisor.config.model import Backoff
+from supervisor.backoff import Backoff
 from supervisor.supervision.restart import (
     Ending,
     Exhausted,

@@ -19,7 +19,7 @@ from supervisor.database.migration import bring_up_to_date
 from supervisor.leases.fence import enter
 from supervisor.leases.node import Node
 from supervisor.leases.tenure import Standing
-from supervisor.tasks import Tasks
+from supervisor.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -89,7 +89,7 @@ class Member:
         self.cluster = cluster
         self.outlived: list[str] = []
         self.occupants: dict[str, Occupant] = {}
-        self.tasks = Tasks(self._on_crash)
+        self.tasks = BackgroundTasks(self._on_crash)
         settings = {"probe_interval_s": 0.1, "startup": policy(), "runtime": policy(), **config}
         idle_limit_s = settings.pop("idle_limit_s", 15.0)
         self.database = Database(
@@ -106,7 +106,7 @@ class Member:
         self.tasks.start(self.database.gate.run(), name="gate")
         async with asyncio.timeout(LIMIT_S):
             await self.node.begin()
-        self.tasks.start(self.node.run(), name="leases", is_vital=True)
+        self.tasks.start(self.node.run(), name="leases", critical=True)
         self.stand_for(leases)
 
     def stand_for(self, leases: Iterable[str]) -> None:

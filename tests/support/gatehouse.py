@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from support.entries import Entries
 
+from supervisor.backoff import Backoff
 from supervisor.clock import SystemClock
-from supervisor.config.model import Backoff, ConnectPolicy, DatabaseConfig, Dsn, Server
+from supervisor.config.model import ConnectPolicy, DatabaseConfig, Dsn, Server
 from supervisor.database.database import Database
-from supervisor.database.stop import StopSignal
-from supervisor.tasks import Tasks
+from supervisor.stop_signal import StopSignal
+from supervisor.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,7 +61,7 @@ class Gatehouse:
         self.heard: list[str] = []
         self.crashed: dict[str, BaseException] = {}
         self.ended = asyncio.Event()
-        self.tasks = Tasks(self._on_crash)
+        self.tasks = BackgroundTasks(self._on_crash)
         self.config = DatabaseConfig(target=server(dsn), **config)
         self.database = Database(
             server(dsn), self.config, self, name="test", clock=clock, rng=Random(7), tasks=self.tasks

@@ -14,13 +14,14 @@ from support.gatehouse import gatehouse
 from support.schema import make_schema
 from support.tenure import ScriptedTenure
 
+from supervisor.backoff import Backoff
 from supervisor.clock import SystemClock
-from supervisor.config.model import Backoff, Projection, WorkerSpec
-from supervisor.database.stop import StopSignal
+from supervisor.config.model import Projection, WorkerSpec
 from supervisor.events.bell import Bell
 from supervisor.events.shard import lease_name
 from supervisor.leases.lease import Lease
 from supervisor.leases.tenure import Standing
+from supervisor.stop_signal import StopSignal
 from supervisor.workers.layout import Layouts
 from supervisor.workers.projection import ProjectionWork
 

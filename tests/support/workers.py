@@ -33,8 +33,8 @@ from supervisor.workers.hire import hiring
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from supervisor.database.stop import StopSignal
     from supervisor.errors import WorkerExhausted
+    from supervisor.stop_signal import StopSignal
     from supervisor.supervision.work import Work
     from supervisor.workers.context import Context
 

@@ -9,7 +9,7 @@ import pytest
 from support.clock import FakeClock, settle
 from support.workers import SwitchedDatabase, service
 
-from supervisor.database.stop import StopSignal
+from supervisor.stop_signal import StopSignal
 from supervisor.workers.context import Context
 
 

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from supervisor.config.model import Backoff
+Jitter = Literal["full", "none"]
+
+
+class Backoff(NamedTuple):
+    """Growing delays between tries.
+
+    Attributes:
+        initial_s: The first delay's bound.
+        factor: What each next bound is multiplied by, at least 1.
+        max_s: The largest bound.
+        jitter: `full` draws the delay evenly between 0 and the bound, `none` takes the bound itself.
+    """
+
+    initial_s: float = 1.0
+    factor: float = 2.0
+    max_s: float = 60.0
+    jitter: Jitter = "full"
 
 
 def delay_s(policy: Backoff, attempt: int, sample: float) -> float:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.config.model import Backoff
-from supervisor.database.backoff import bound, delay_s
+from supervisor.backoff import Backoff, bound, delay_s
 
 policies = st.builds(
     Backoff,

@@ -1,0 +1,61 @@
+"""One way to run a blocking call in a thread with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+from supervisor.clock import done_within
+from supervisor.durations import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from supervisor.clock import Clock
+
+T = TypeVar("T")
+
+
+def start_thread(call: Callable[[], T], *, name: str) -> asyncio.Future[T]:
+    """Run `call` in a daemon thread and return a future of its result, on the running loop.
+
+    asyncio's own executor is no choice: the interpreter waits for its threads at exit, also for one
+    that hangs in a file system.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def deliver(result: T | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]  # None only where T allows it
+
+    def work() -> None:
+        try:
+            result, error = call(), None
+        except BaseException as raised:  # noqa: BLE001 - handed over to the caller
+            result, error = None, raised
+        try:
+            loop.call_soon_threadsafe(deliver, result, error)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits any more
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return done
+
+
+async def run_in_thread(call: Callable[[], T], *, what: str, timeout_s: float, clock: Clock) -> T:
+    """Return what `call` returns, or raise what it raises.
+
+    Raises:
+        TimeoutError: It took longer than `timeout_s`; the thread is left behind.
+    """
+    done = start_thread(call, name=what)
+    if not await done_within(done, timeout_s, clock=clock):
+        done.cancel()  # nobody takes the result any more
+        raise TimeoutError(f"{what} has not ended after {format_duration(timeout_s)}")
+    return done.result()
