@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import supervisor
-from supervisor.database.gate_state import MonitorState
+from supervisor.database.monitor_policy import MonitorState
 from supervisor.durations import format_duration
 
 if TYPE_CHECKING:

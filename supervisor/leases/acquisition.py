@@ -15,6 +15,7 @@ import asyncpg
 
 from supervisor.backoff import Backoff, delay_s
 from supervisor.database.error_class import CONNECTION_ERRORS
+from supervisor.database.schema.locks import LockSpace
 from supervisor.database.session import SessionEnded
 from supervisor.errors import SupervisorError
 from supervisor.escaping import message_of
@@ -36,12 +37,13 @@ _TRY_SQL = "SELECT supervisor.try_leases($1) AS ids"
 _RELEASE_SQL = "SELECT supervisor.release_leases($1, $2)"
 _ADVANCE_SQL = "SELECT t.id, t.epoch FROM supervisor.take_leases($1, $2, $3, $4, $5, $6) AS t"
 # The transactions of former holders: the lease's lock is ours, and it has no newer epoch yet.
-_TERMINATE_BLOCKERS_SQL = """
+_TERMINATE_BLOCKERS_SQL = f"""
     SELECT l.pid, pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks l
-    WHERE l.locktype = 'advisory' AND l.classid = 1885827843 AND l.objid = ANY ($1::bigint[]::oid[]) AND l.objsubid = 2
+    WHERE l.locktype = 'advisory' AND l.classid = {LockSpace.FENCED_TRANSACTION:d} AND l.objsubid = 2
+        AND l.objid = ANY ($1::bigint[]::oid[])
         AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
         AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-"""
+"""  # noqa: S608 - a constant
 _EXISTING_SQL = """
     SELECT l.id FROM supervisor.lease l
     WHERE (l.id, l.name) IN (SELECT n.id, n.name FROM unnest($1::int[], $2::text[]) AS n (id, name))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 
 from supervisor.database.error_class import ErrorClass, classify
+from supervisor.database.schema.grants import DAEMON_GRANTS, listed
 from supervisor.database.session import SessionEnded
 from supervisor.errors import ConnectAttemptsExhausted, DatabaseAccessDenied, SchemaIncompatible
 from supervisor.escaping import message_of
@@ -251,8 +252,7 @@ def _raise_if_permanent(error: asyncpg.PostgresError) -> None:
     message = f"{message_of(error)} ({error.sqlstate})"
     if classify(error) is ErrorClass.ACCESS_DENIED:
         raise DatabaseAccessDenied(
-            f"This role lacks privileges that a node needs: {message}. It needs USAGE on the schema supervisor, SELECT"
-            " on its tables and EXECUTE on its functions."
+            f"This role lacks privileges that a node needs: {message}. It needs {listed(DAEMON_GRANTS)}."
         ) from error
     if classify(error) is ErrorClass.READ_ONLY:
         raise DatabaseAccessDenied(

@@ -19,7 +19,7 @@ from supervisor.daemon.leasing import Leasing
 from supervisor.daemon.pruning import prune_if_asked, prune_no_more
 from supervisor.daemon.starting import Start
 from supervisor.daemon.status import status_line
-from supervisor.database.migration import ensure_schema
+from supervisor.database.schema.migrate import ensure_schema
 from supervisor.errors import SupervisorError
 from supervisor.events.pruning import EVERY_S
 
