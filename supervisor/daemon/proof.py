@@ -64,8 +64,8 @@ async def prove_leases(gate: ConnectionMonitor, *, clock: Clock) -> None:
     """
     # Only where there are leases.
     from supervisor.database.session import Session  # noqa: PLC0415
-    from supervisor.leases.look import SNAPSHOT_SQL  # noqa: PLC0415
-    from supervisor.leases.pooling import reject_transaction_pooling  # noqa: PLC0415
+    from supervisor.leases.pooler_check import reject_transaction_pooling  # noqa: PLC0415
+    from supervisor.leases.snapshot import SNAPSHOT_SQL  # noqa: PLC0415
 
     assert gate.connected is not None  # noqa: S101 - it has just connected
     session = Session(gate, gate.connected, clock=clock)

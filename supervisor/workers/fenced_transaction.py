@@ -9,14 +9,13 @@ from supervisor.database.asyncpg_private import raw_connection
 from supervisor.database.fatal_message import FatalMessageTap, tap
 from supervisor.errors import LeaseLost, TransactionMisused
 from supervisor.leases.fence import begin_fence
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.leases.lease import LeaseStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from supervisor.database.worker_pool import WorkerPool
-    from supervisor.leases.lease import Lease
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import Lease, LeaseHandle
 
 # The fence only waits while a new holder advances the epoch, which takes milliseconds.
 _FENCE_TIMEOUT_S = 10.0

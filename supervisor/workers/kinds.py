@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from supervisor.config.model import WorkerSpec
     from supervisor.events.append_signal import AppendSignal
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.runtime import Runtime
     from supervisor.supervision.outage import DatabaseStatus
     from supervisor.supervision.staffing import Hire

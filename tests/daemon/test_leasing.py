@@ -74,7 +74,7 @@ async def test_trouble_is_shown(tmp_path: Path, database: str, shared_postgres: 
         rename = "alter function supervisor.look rename to glance"
         await aside(lambda: shared_postgres.execute(rename, dbname=name))
         leasing.lease("x").request()
-        await house.until(lambda: leasing.node.trouble is not None)
+        await house.until(lambda: leasing.node.problem is not None)
         assert "leases: " in status_line(daemon)
         assert not leasing.is_overdue(daemon.clock.now_s() + 100.0)
 

@@ -19,8 +19,7 @@ from supervisor.clock import SystemClock
 from supervisor.config.model import Projection, WorkerSpec
 from supervisor.events.append_signal import AppendSignal
 from supervisor.events.shard import Shard, lease_name
-from supervisor.leases.lease import Lease
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.leases.lease import Lease, LeaseStatus
 from supervisor.stop_signal import StopSignal
 from supervisor.workers.projection.shard_context import ShardContext
 from supervisor.workers.projection.sharding import ShardingClaims

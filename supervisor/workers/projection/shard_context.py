@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import Projection, WorkerSpec
     from supervisor.events.append_signal import AppendSignal
     from supervisor.events.shard import Shard
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.supervision.outage import DatabaseStatus
 
 

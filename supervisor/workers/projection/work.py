@@ -10,7 +10,7 @@ from supervisor.workers.projection.run import ProjectionRun
 
 if TYPE_CHECKING:
     from supervisor.events.lag import Lag
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.stop_signal import StopSignal
     from supervisor.workers.projection.shard_context import ShardContext
     from supervisor.workers.projection.sharding import ShardingClaims
