@@ -36,8 +36,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from supervisor.clock import done_within
 from supervisor.config.model import Projection
 from supervisor.daemon.cluster_memory import remembered_rows
-from supervisor.daemon.cluster_rows import NODES, SHARDS, node_rows, projection_rows, with_lag
-from supervisor.events.glob import like_patterns
+from supervisor.daemon.cluster_rows import NODES_SQL, SHARD_LAG_SQL, node_rows, projection_rows, with_lag
+from supervisor.events.shard import like_patterns
 
 if TYPE_CHECKING:
     import asyncio
@@ -64,7 +64,7 @@ class Question(NamedTuple):
         this: The node that asks; None: it has not joined yet.
         trouble: What keeps it from holding leases.
         streams: For each projection of the configuration, the LIKE patterns of its streams.
-        remembered: What the node that asks says of itself and the others without asking, `Node.summary()`.
+        remembered: What the node that asks says of itself and the others without asking, `Node.describe()`.
     """
 
     this: int | None
@@ -77,7 +77,7 @@ def question_of(config: Config, node: Node) -> Question:
     """Return what is asked by a node with a configuration."""
     projections = {name: spec.kind for name, spec in config.workers.items() if isinstance(spec.kind, Projection)}
     streams = {name: like_patterns(kind.streams) for name, kind in projections.items()}
-    return Question(node.id, node.trouble, streams, node.summary())
+    return Question(node.id, node.problem, streams, node.describe())
 
 
 class Cluster:
@@ -117,13 +117,13 @@ class Cluster:
             self._asking.cancel()
 
     async def _refresh(self, database: Database, question: Question) -> None:
-        link, connection = database.gate.link, None
+        link, connection = database.monitor.connected, None
         if link is None:
             self._problem = "the database is away"
             return
         try:
             # The pool is the workers', who may keep all of it, and the session is the node's, which must not wait.
-            connection = await database.gate.dialer.dial(link.endpoint)
+            connection = await database.monitor.connector.connect(link.endpoint)
             await connection.execute(_SERVERS_LIMIT)
             await self._read(connection, question)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must end neither the status nor the daemon
@@ -135,9 +135,9 @@ class Cluster:
     async def _read(self, connection: asyncpg.Connection, question: Question) -> None:
         """Read the nodes, then the lag: a long backlog must not hide who holds what."""
         began_s = self._clock.now_s()
-        self._nodes = node_rows(await connection.fetch(NODES), question.this)
+        self._nodes = node_rows(await connection.fetch(NODES_SQL), question.this)
         self._asked_s, self._problem = began_s, None
         self._projections = []
         if question.streams:
-            records = await connection.fetch(SHARDS, json.dumps(question.streams), _POSITIONS)
+            records = await connection.fetch(SHARD_LAG_SQL, json.dumps(question.streams), _POSITIONS)
             self._projections = projection_rows(records)

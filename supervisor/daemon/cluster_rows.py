@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 # The lock tells who lives and who holds; a row tells who they say they are. A lease whose row names somebody else is
 # just being taken over.
-NODES = """
-    WITH held AS MATERIALIZED (SELECT h.kind, h.id, h.pid FROM supervisor.held h)
-    SELECT n.id, n.name, n.host, n.pid, n.version, n.started_at, n.joined_at, cardinality(n.wants) AS wants,
+NODES_SQL = """
+    WITH held AS MATERIALIZED (SELECT h.kind, h.id, h.pid FROM supervisor.lock_holders h)
+    SELECT n.id, n.name, n.host, n.pid, n.version, n.started_at, n.joined_at, cardinality(n.wanted_leases) AS wants,
         l.name AS lease, l.epoch, l.acquired_at
     FROM held alive
     JOIN supervisor.node n ON n.id = alive.id
@@ -27,7 +27,7 @@ NODES = """
 
 # Of each shard's backlog only the first positions are looked at, all shards together a bounded number: somebody waits
 # for this. $1 names the patterns of each projection's streams, $2 the positions.
-SHARDS = """
+SHARD_LAG_SQL = """
     WITH known AS (
         SELECT key AS name, ARRAY(SELECT jsonb_array_elements_text(value)) AS patterns FROM jsonb_each($1::jsonb)
     ), head AS MATERIALIZED (
@@ -45,9 +45,9 @@ SHARDS = """
         SELECT count(*) AS events, min(e.at) AS oldest FROM supervisor.event e
         WHERE e.position > s.start AND e.position <= s.start + s.most
             AND e.bucket % s.shards = s.shard AND e.stream LIKE ANY (s.patterns)
-            AND (s.layers = '[]' OR NOT EXISTS (
-                SELECT FROM jsonb_array_elements(s.layers) AS layer
-                WHERE (layer -> 'positions' ->> (e.bucket % (layer ->> 'shards')::int))::bigint >= e.position
+            AND (s.previous_shardings = '[]' OR NOT EXISTS (
+                SELECT FROM jsonb_array_elements(s.previous_shardings) AS sharding
+                WHERE (sharding -> 'positions' ->> (e.bucket % (sharding ->> 'shards')::int))::bigint >= e.position
             ))
     ) AS ahead
     ORDER BY s.projection, s.shard

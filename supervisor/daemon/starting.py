@@ -11,11 +11,12 @@ from supervisor.daemon.handler import answer
 from supervisor.daemon.pruning import prune_if_asked
 from supervisor.daemon.status import status_line
 from supervisor.database.database import Database
-from supervisor.database.migration import ensure_schema
-from supervisor.journal import tell
+from supervisor.database.schema.migrate import ensure_schema
+from supervisor.journal import log_event
+from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor
-from supervisor.workers.hire import hiring
-from supervisor.workers.loading import load
+from supervisor.workers.handlers import import_handlers
+from supervisor.workers.kinds import work_factory
 
 if TYPE_CHECKING:
     from supervisor.daemon.daemon import Daemon
@@ -33,7 +34,7 @@ class Start:
         daemon = self._daemon
         config = daemon.config
         self._enter("Importing the workers")
-        daemon.functions = await load(
+        daemon.functions = await import_handlers(
             config.workers.values(),
             python_path=config.daemon.python_path,
             source=str(config.path),
@@ -74,7 +75,7 @@ class Start:
             tasks=daemon.tasks,
         )  # fmt: skip
         daemon.database = database
-        daemon.run_gate(database.gate)
+        daemon.run_gate(database.monitor)
         if daemon.config.daemon.ready == "started":
             daemon.reloader.begin()  # a wrong dsn can be mended without a restart
         await database.wait_until_up()
@@ -97,8 +98,11 @@ class Start:
         daemon = self._daemon
         database = daemon.database
         assert database is not None  # noqa: S101 - connected just before
+        runtime = Runtime(
+            clock=daemon.clock, rng=daemon.rng, tasks=daemon.tasks, notifier=daemon.notifier, journal=daemon.journal
+        )
         daemon.supervisor = Supervisor(
-            hire=hiring(clock=daemon.clock, outages=database, rng=daemon.rng, leasing=self._leasing),
+            hire=work_factory(runtime=runtime, database=database, cluster=self._leasing),
             outages=database,
             clock=daemon.clock,
             rng=daemon.rng,
@@ -121,7 +125,7 @@ class Start:
         daemon.is_ready = True
         if daemon.config.daemon.ready == "connected":
             self._say_ready()
-        daemon.progressed()
+        daemon.on_status()
         daemon.reloader.begin()
 
     def _say_ready(self) -> None:
@@ -131,8 +135,8 @@ class Start:
         if daemon.notifier.has_pending:
             daemon.pulse.rouse()
         took_s = round(daemon.clock.now_s() - daemon.started_s, 3)
-        tell("daemon.ready", took_s=took_s, **daemon.counts())
+        log_event("daemon.ready", took_s=took_s, **daemon.counts())
 
     def _enter(self, phase: str) -> None:
         self._daemon.phase = phase
-        self._daemon.progressed()
+        self._daemon.on_status()

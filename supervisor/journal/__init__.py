@@ -2,7 +2,7 @@
 
 The way of an entry:
 
-    tell, a worker's logger (worker_log), Python's logging (stdlib_logging)
+    log_event, a worker's logger (worker_log), Python's logging (stdlib_logging)
       → plain values (fields, exceptions) → level → folding (dedup, pure) → a bounded queue (writer)
     ‖ one thread (writer)
       → sentence (events, templates) → without secrets (redaction) → one form and target (sinks, journald)
@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from supervisor.journal.journal import Journal, flush_journal, install_journal, observe, tell
+from supervisor.journal.journal import Journal, flush_journal, install_journal, log_event, observe
 from supervisor.journal.redaction import register_secret
 from supervisor.journal.sinks import choose_sink, reserve_standard_fds
 from supervisor.journal.stdlib_logging import (
@@ -44,10 +44,10 @@ __all__ = [
     "current_worker",
     "flush_journal",
     "journal_asyncio_exception",
+    "log_event",
     "observe",
     "open_journal",
     "register_secret",
-    "tell",
     "worker_logger",
 ]
 

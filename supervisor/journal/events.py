@@ -30,7 +30,7 @@ class EventType(NamedTuple):
     Attributes:
         name: `noun.what_happened`, the field EVENT.
         message_id: 128 bits as 32 hexadecimal digits, never changed.
-        level: One of the five numbers above; `tell` may override it.
+        level: One of the five numbers above; `log_event` may override it.
         fold_by: The fields that make two entries equal.
         varies: The fields that may differ between equal entries.
         sentence: What an operator reads, in the language of `templates.py`.
@@ -204,6 +204,8 @@ _TABLE = (
      "Old events could not be pruned: {reason}. Retrying in a minute."),
     ("schema.applied", "a93f150b9a6ad98cc2125ae04b8af453", INFO, "version former", "took_s",
      "The SQL schema now has version {version}[, before: {former}][ ({took_s})]."),
+    ("schema.newer", "1464409206964d9d80103f779a11fcb6", INFO, "version daemon", "",
+     "The SQL schema has version {version}, newer than version {daemon} of this daemon, and lets it run."),
     ("schema.absent", "d718d0e91d5693b367692c6f82a8e31e", INFO, "reason", "",
      "The SQL schema is missing: {reason}. No worker of this configuration needs it."),
     ("schema.awaited", "f87c6279f52c41d98f86df9495321443", WARNING, "reason", "",

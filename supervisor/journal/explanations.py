@@ -588,6 +588,14 @@ The schema "supervisor" of the database has version @VERSION@. Running daemons c
 
 No action is needed.
 """,
+    "schema.newer": """
+The SQL schema is newer than this daemon
+
+A daemon of a later release has upgraded the schema. This daemon runs on it, because the schema
+names version @DAEMON@ or an earlier one as the oldest that may.
+
+No action is needed. Install the later release here too when convenient.
+""",
     "schema.absent": """
 The SQL schema is missing
 

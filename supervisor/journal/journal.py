@@ -1,4 +1,4 @@
-"""The one journal of the process, and `tell`, by which the daemon logs its events."""
+"""The one journal of the process, and `log_event`, by which the daemon logs its events."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Journal:
         def build() -> Entry:
             # A traceback is captured only for an entry that is shown: it is the most expensive part.
             trace = None if exc is None else capture_traceback(exc)
-            return Entry(event, level, self._clock.wall(), fields, event_type, trace)
+            return Entry(event, level, self._clock.wall_time(), fields, event_type, trace)
 
         def describe() -> Summary:
             return summarize(event_type, event, level, fields)
@@ -108,7 +108,7 @@ class Journal:
             self._writer.submit(key, build, describe, widens=not event_type.keeps_short_window)
 
 
-def tell(event: str, /, *, exc: BaseException | None = None, level: str | None = None, **fields: object) -> None:
+def log_event(event: str, /, *, exc: BaseException | None = None, level: str | None = None, **fields: object) -> None:
     """Log one event of the table; costs microseconds and never waits.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.journal.events import CRITICAL, DEBUG, ERROR, EVENTS, INFO, WARNING
 from supervisor.journal.fields import safe_text
-from supervisor.journal.journal import emit, flush_journal, tell
+from supervisor.journal.journal import emit, flush_journal, log_event
 
 if TYPE_CHECKING:
     import asyncio
@@ -111,7 +111,7 @@ def _uncaught(kind: type[BaseException], exc: BaseException, trace: TracebackTyp
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, exc, trace)
         return
-    tell("daemon.failed", exc=exc)
+    log_event("daemon.failed", exc=exc)
     flush_journal(_FLUSH_S)
 
 

@@ -243,7 +243,7 @@ class Writer:
             next_due_s = self._dedup.next_due_s()
             self._wake_s = float("inf") if next_due_s is None else next_due_s
         for suppressed in due:
-            self._queue.put(repeated_entry(suppressed, self._clock.wall()))
+            self._queue.put(repeated_entry(suppressed, self._clock.wall_time()))
 
     def _write(self, entry: Entry) -> None:
         try:
@@ -286,7 +286,7 @@ class Writer:
         if overflowed := self._queue.take_dropped():
             self._count_dropped(overflowed, self._drop_reason or "more was logged than could be written")
         count, reason = self._unreported, self._drop_reason
-        if count and self._write_with_retry(render(dropped_entry(count, reason, self._clock.wall()))):
+        if count and self._write_with_retry(render(dropped_entry(count, reason, self._clock.wall_time()))):
             self._written += 1
         elif self._closing.is_set():
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from supervisor.config.model import Level
@@ -97,4 +97,4 @@ class Report:
         if self._shard is not None:
             # Two shards are different entries, two replicas are not.
             fields["shard"] = self._shard
-        tell(event, exc=exc, level=level, worker=self._worker, **fields)
+        log_event(event, exc=exc, level=level, worker=self._worker, **fields)

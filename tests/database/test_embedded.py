@@ -18,13 +18,13 @@ from support.store import REPOSITORY, StoreDaemon, ask, is_alive, kill_all_below
 
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore
-from supervisor.database import server_log
-from supervisor.database.embedded import EmbeddedServer, lock_folder
-from supervisor.database.ephemeral import EphemeralFolder
-from supervisor.database.orphan import processes_of
-from supervisor.database.revival import keep_running
-from supervisor.database.server_program import NOBODY, Identity, candidates, run_program
-from supervisor.errors import StoreFailed, StoreUnusable
+from supervisor.database.embedded import server_log
+from supervisor.database.embedded.data_directory import EphemeralFolder
+from supervisor.database.embedded.orphans import processes_of
+from supervisor.database.embedded.process import NOBODY, Identity, identity_candidates, run_program
+from supervisor.database.embedded.restart import supervise
+from supervisor.database.embedded.server import EmbeddedServer, lock_folder
+from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -139,10 +139,10 @@ async def test_root_keeps_the_owner_of_data(home: Path) -> None:
 def test_candidates() -> None:
     """A user's server is the user's; root's is the data's owner's, nobody's, or root's in a namespace."""
     mapped = Identity(f"map:{NOBODY}", 0, 0)
-    assert candidates(1000, 1001, None) == (Identity("self", 1000, 1001),)
-    assert candidates(0, 0, None) == (Identity(f"user:{NOBODY}:{NOBODY}", NOBODY, NOBODY), mapped)
-    assert candidates(0, 0, (0, 0)) == (mapped,)
-    assert candidates(0, 0, (7, 8)) == (Identity("user:7:8", 7, 8),)
+    assert identity_candidates(1000, 1001, None) == (Identity("self", 1000, 1001),)
+    assert identity_candidates(0, 0, None) == (Identity(f"user:{NOBODY}:{NOBODY}", NOBODY, NOBODY), mapped)
+    assert identity_candidates(0, 0, (0, 0)) == (mapped,)
+    assert identity_candidates(0, 0, (7, 8)) == (Identity("user:7:8", 7, 8),)
 
 
 async def test_launch_lets_no_signal_stay_blocked_or_ignored() -> None:
@@ -234,7 +234,7 @@ async def test_stop_is_bounded(home: Path) -> None:
 async def kept_running(state_dir: Path, clock: HastyClock) -> AsyncIterator[tuple[EmbeddedServer, Entries]]:
     """A server that is started again when it ends, and what is told of that."""
     async with running(state_dir, clock=clock) as server:
-        keeping = asyncio.ensure_future(keep_running(server, clock=clock))
+        keeping = asyncio.ensure_future(supervise(server, clock=clock))
         try:
             with Entries() as entries:
                 yield server, entries
@@ -302,7 +302,9 @@ async def test_another_major_version_is_refused(home: Path) -> None:
     data = home / "postgres" / "data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("16\n")
-    with pytest.raises(StoreUnusable, match="made by PostgreSQL 16 and this is 18: nothing was changed"):
+    with pytest.raises(
+        EmbeddedDatabaseMisconfigured, match="made by PostgreSQL 16 and this is 18: nothing was changed"
+    ):
         await EmbeddedServer(EmbeddedStore(), home, clock=SystemClock()).start()
     assert names_in(home / "postgres") == ["data"]
     assert names_in(data) == ["PG_VERSION"]
@@ -322,7 +324,7 @@ async def test_foreign_folder_is_refused(home: Path, file: str, complaint: str) 
     (home / "store" / file).touch()
     spec = EmbeddedStore(path=home / "store")
     before = (home / "store").stat()
-    with pytest.raises(StoreUnusable, match=complaint):
+    with pytest.raises(EmbeddedDatabaseMisconfigured, match=complaint):
         await EmbeddedServer(spec, home, clock=SystemClock()).start()
     assert (home / "store" / file).exists()
     assert (home / "store").stat() == before
@@ -331,7 +333,7 @@ async def test_foreign_folder_is_refused(home: Path, file: str, complaint: str) 
 async def test_state_directory_that_is_a_file(home: Path) -> None:
     """A path that leads through a file is said plainly."""
     (home / "file").touch()
-    with pytest.raises(StoreUnusable, match="Not a directory"):
+    with pytest.raises(EmbeddedDatabaseMisconfigured, match="Not a directory"):
         await EmbeddedServer(EmbeddedStore(), home / "file", clock=SystemClock()).start()
 
 
@@ -350,7 +352,7 @@ def mounted(where: Path, *options: str) -> Iterator[None]:
 @as_root
 async def test_read_only_disk(home: Path) -> None:
     """A state directory that cannot be written is said plainly."""
-    with mounted(home / "disk", "ro"), pytest.raises(StoreUnusable, match="Read-only file system"):
+    with mounted(home / "disk", "ro"), pytest.raises(EmbeddedDatabaseMisconfigured, match="Read-only file system"):
         await EmbeddedServer(EmbeddedStore(), home / "disk", clock=SystemClock()).start()
 
 
@@ -359,7 +361,7 @@ async def test_full_disk(home: Path) -> None:
     """A disk too small for a new store is said plainly; nothing half-made is left, and with room it starts."""
     with mounted(home / "disk", "size=12M", "mode=755"):
         server = EmbeddedServer(EmbeddedStore(), home / "disk", clock=SystemClock())
-        with pytest.raises(StoreFailed, match="No space left on device"):
+        with pytest.raises(EmbeddedDatabaseFailed, match="No space left on device"):
             await server.start()
         assert [path.name for path in (home / "disk" / "postgres").iterdir()] == []
         run_tool("mount", "-o", "remount,size=200M", home / "disk")
@@ -376,7 +378,7 @@ async def test_disk_that_is_full_later(home: Path) -> None:
         with contextlib.suppress(OSError), (home / "disk" / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(b"x" * 4096)
-        with pytest.raises(StoreFailed, match="No space left on device"):
+        with pytest.raises(EmbeddedDatabaseFailed, match="No space left on device"):
             await server.start()
         (home / "disk" / "filler").unlink()
         async with running(home / "disk") as server:
@@ -391,7 +393,7 @@ async def test_failed_start_shows_the_servers_words(home: Path) -> None:
         conf.write("no_such_parameter = 1\n")
     with (server.path / "server.log").open("a") as log:
         log.write("FATAL: an old complaint\n")
-    with pytest.raises(StoreFailed, match="no_such_parameter") as caught:
+    with pytest.raises(EmbeddedDatabaseFailed, match="no_such_parameter") as caught:
         await server.start()
     assert "old complaint" not in str(caught.value)
 
@@ -467,11 +469,11 @@ def test_ephemeral_folder_is_safe_before_its_server_runs(home: Path, monkeypatch
 def test_missing_extra() -> None:
     """Without the extra the message says how to install it."""
     hidden = "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p];"
-    script = f"{hidden} from supervisor.database.server_program import find_programs; find_programs()"
+    script = f"{hidden} from supervisor.database.embedded.process import find_programs; find_programs()"
     done = subprocess.run(
         [sys.executable, "-S", "-c", script], env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=False
     )
-    assert b"StoreUnusable: the embedded store needs PostgreSQL 18" in done.stderr
+    assert b"EmbeddedDatabaseMisconfigured: the embedded store needs PostgreSQL 18" in done.stderr
     assert b'pip install "pgsupervisor[embedded]"' in done.stderr
 
 

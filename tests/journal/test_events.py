@@ -131,7 +131,7 @@ def test_the_daemon_logs_declared_fields_alone() -> None:
     for path in Path(supervisor.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             match node:
-                case ast.Call(func=ast.Name(id="tell" | "log_event"), args=[ast.Constant(value=str(event))]):
+                case ast.Call(func=ast.Name(id="log_event" | "log_event"), args=[ast.Constant(value=str(event))]):
                     declared = {*EVENTS[event].fold_by, *EVENTS[event].varies, *of_exceptions}
                     names = {keyword.arg for keyword in node.keywords if keyword.arg}
                     undeclared += [f"{path.name}:{node.lineno} {event}: {name}" for name in names - declared]

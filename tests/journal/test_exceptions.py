@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from supervisor.clock import SystemClock
-from supervisor.journal import open_journal, tell
+from supervisor.journal import log_event, open_journal
 from supervisor.journal.exceptions import describe_exception, one_line
 from supervisor.threads import run_in_thread
 
@@ -78,7 +78,7 @@ async def test_the_second_bug_of_a_worker_is_shown(database: str, capfd: pytest.
     journal = open_journal(level="info", format="json", clock=SystemClock(), environ={})
     try:
         for bug in (first_bug, first_bug, second_bug, first_bug):
-            tell("worker.failed", worker="mail", exc=await raised_by(bug, connection))
+            log_event("worker.failed", worker="mail", exc=await raised_by(bug, connection))
     finally:
         await connection.close()
         assert journal.close(5)

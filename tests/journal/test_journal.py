@@ -1,4 +1,4 @@
-"""`tell` and the journal as a whole."""
+"""`log_event` and the journal as a whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from support.entries import Entries
 
 from supervisor.clock import SystemClock
-from supervisor.journal import Journal, open_journal, tell, worker_logger
+from supervisor.journal import Journal, log_event, open_journal, worker_logger
 from supervisor.journal.events import EVENTS, EventType
 from supervisor.journal.sinks import Sink, Stream, encode_json_line
 
@@ -53,23 +53,23 @@ def fail(message: str) -> None:
 def test_an_unknown_event_is_a_fault_of_ours() -> None:
     """An event that the table does not have raises, journal or not."""
     with pytest.raises(KeyError):
-        tell("no.such")
+        log_event("no.such")
 
 
 def test_telling_without_a_journal_is_heard_by_observers_alone() -> None:
     """Without an open journal nothing is written and nothing fails."""
     with Entries() as entries:
-        tell("database.lost", reason="gone")
-    tell("database.lost", reason="gone")
+        log_event("database.lost", reason="gone")
+    log_event("database.lost", reason="gone")
     assert entries.events == ["database.lost"]
 
 
 def test_levels(lines: Lines) -> None:
     """What is below the level is left out; `level` overrides the table, `set_level` changes it at run time."""
-    tell("worker.started", worker="a", level="debug")
-    tell("worker.started", worker="b")
+    log_event("worker.started", worker="a", level="debug")
+    log_event("worker.started", worker="b")
     lines.journal.set_level("debug")
-    tell("worker.started", worker="c", level="debug")
+    log_event("worker.started", worker="c", level="debug")
     assert [(line["worker"], line["level"]) for line in lines.read()] == [("b", "info"), ("c", "debug")]
 
 
@@ -77,7 +77,7 @@ def test_equal_warnings_are_folded_and_different_ones_are_not(lines: Lines) -> N
     """A flood of one error is one entry; another type, place or worker is shown beside it."""
     for _ in range(50):
         for worker, error in (("a", ValueError("x")), ("a", KeyError("x")), ("b", ValueError("x"))):
-            tell("worker.failed", worker=worker, exc=error)
+            log_event("worker.failed", worker=worker, exc=error)
     shown = [(line["worker"], line["error_type"]) for line in lines.read() if line["event"] == "worker.failed"]
     assert shown == [("a", "ValueError"), ("a", "KeyError"), ("b", "ValueError")]
 
@@ -88,7 +88,7 @@ def test_the_place_tells_errors_apart(lines: Lines) -> None:
         try:
             raiser("x")
         except ValueError as exc:
-            tell("worker.failed", worker="a", exc=exc)
+            log_event("worker.failed", worker="a", exc=exc)
     assert len(lines.read()) == 2
 
 
@@ -103,7 +103,7 @@ def test_entries_that_differ_in_a_declared_field_are_both_shown(lines: Lines, ev
     for name in event_type.fold_by:
         entries += [{**known, name: f"another {name}"}, {key: value for key, value in known.items() if key != name}]
     for fields in entries:
-        tell(event_type.name, level="error", **fields)
+        log_event(event_type.name, level="error", **fields)
     shown = [line for line in lines.read() if line["event"] == event_type.name]
     assert [{name: line[name] for name in known if name in line} for line in shown] == entries
 
@@ -117,7 +117,7 @@ def test_entries_that_differ_in_other_fields_are_folded(lines: Lines, event_type
         return dict.fromkeys(event_type.varies, number)
 
     for number in range(4):
-        tell(event_type.name, level="error", **same, **varying(number), undeclared=number)
+        log_event(event_type.name, level="error", **same, **varying(number), undeclared=number)
     assert lines.journal.flush(5)
     lines.journal.close(5)
     shown = [line for line in lines.read_closed() if line["event"] == event_type.name and "of_event" not in line]
@@ -140,8 +140,8 @@ def test_entries_that_differ_in_other_fields_are_folded(lines: Lines, event_type
 def test_a_worker_that_fails_quickly_logs_a_handful_of_lines(lines: Lines) -> None:
     """Ten restarts a second are folded, whatever their delay and count; the report tells the last ones."""
     for number in range(30):
-        tell("worker.restarting", worker="mail", delay_s=0.1 * number, restarts=number)
-    tell("worker.restarting", worker="other", delay_s=0.1, restarts=1)
+        log_event("worker.restarting", worker="mail", delay_s=0.1 * number, restarts=number)
+    log_event("worker.restarting", worker="other", delay_s=0.1, restarts=1)
     lines.journal.close(5)
     restarting, other, report = lines.read_closed()
     assert (restarting["worker"], other["worker"], report["event"]) == ("mail", "other", "log.repeated")
@@ -182,9 +182,9 @@ def test_a_librarys_messages_are_told_apart(lines: Lines) -> None:
 def test_two_shards_are_told_apart_and_two_replicas_are_not(lines: Lines) -> None:
     """The same failure of two shards is shown twice, that of two replicas once."""
     for shard in ("1of2", "2of2"):
-        tell("worker.failed", worker="view", instance=f"view/{shard}", shard=shard, error_type="E", place="p")
+        log_event("worker.failed", worker="view", instance=f"view/{shard}", shard=shard, error_type="E", place="p")
     for replica in ("mail/1", "mail/2"):
-        tell("worker.failed", worker="mail", instance=replica, error_type="E", place="p")
+        log_event("worker.failed", worker="mail", instance=replica, error_type="E", place="p")
     assert [line["instance"] for line in lines.read()] == ["view/1of2", "view/2of2", "mail/1"]
 
 
@@ -200,14 +200,14 @@ def test_objects_are_not_told_apart_by_their_address(lines: Lines) -> None:
 def test_long_texts_are_compared_in_full(lines: Lines) -> None:
     """Two long texts that differ at their end are two entries."""
     for end in "ab":
-        tell("lease.trouble", reason="x" * 5000 + end)
+        log_event("lease.trouble", reason="x" * 5000 + end)
     assert len(lines.read()) == 2
 
 
 def test_a_secret_in_a_report_of_repeats_is_replaced(lines: Lines) -> None:
     """What was repeated is named without secrets, long values too."""
     for _ in range(2):
-        tell("lease.trouble", reason="password=geheim " + "x" * 2000)
+        log_event("lease.trouble", reason="password=geheim " + "x" * 2000)
     lines.journal.close(5)
     assert "geheim" not in json.dumps(lines.read_closed())
 
@@ -225,7 +225,7 @@ def test_an_info_entry_with_other_values_is_another(lines: Lines, one: object, o
 def test_a_change_of_format_takes_effect_at_once(lines: Lines, capfd: pytest.CaptureFixture[str]) -> None:
     """After `set_format` entries take the new form and place."""
     lines.journal.set_format("json", environ={})
-    tell("daemon.ready", workers=2)
+    log_event("daemon.ready", workers=2)
     assert lines.journal.flush(5)
     assert json.loads(capfd.readouterr().err)["message"] == "Ready: 2 workers."
 
@@ -235,7 +235,7 @@ def test_a_failure_brings_its_fields(lines: Lines) -> None:
     try:
         fail("bad\nnews")
     except ValueError as exc:
-        tell("worker.failed", worker="a", exc=exc)
+        log_event("worker.failed", worker="a", exc=exc)
     line = lines.read()[0]
     assert (line["error_type"], line["error"]) == ("ValueError", "bad\nnews")
     assert line["place"].endswith(" fail")
@@ -249,7 +249,7 @@ def test_a_chain_of_thousands_is_bounded(lines: Lines) -> None:
     for number in range(5000):
         following = ValueError(number)
         following.__context__, error = error, following
-    tell("worker.failed", worker="a", exc=error)
+    log_event("worker.failed", worker="a", exc=error)
     assert len(lines.read()[0]["traceback"]) < 1000
 
 
@@ -262,5 +262,5 @@ def test_a_deep_recursion_is_bounded(lines: Lines) -> None:
     try:
         dig()
     except RecursionError as exc:
-        tell("worker.failed", worker="a", exc=exc)
+        log_event("worker.failed", worker="a", exc=exc)
     assert len(lines.read()[0]["traceback"]) < 20_000

@@ -60,7 +60,7 @@ def test_known_secrets_in_any_spelling(secret: str) -> None:
 
 
 def test_short_texts_are_no_secrets() -> None:
-    """A secret of three letters is not replaced: the holes would tell it."""
+    """A secret of three letters is not replaced: the holes would log_event it."""
     register_secret("the")
     assert redact("the database") == "the database"
 
@@ -84,7 +84,7 @@ def test_no_part_of_an_entry_shows_a_secret() -> None:
             "cut": "x" * (LIMIT + 1024 - 5) + secret,
             **describe_exception(exc),
         })  # fmt: skip
-        entry = Entry(f"sending {secret}", INFO, FakeClock().wall(), fields, None, capture_traceback(exc))
+        entry = Entry(f"sending {secret}", INFO, FakeClock().wall_time(), fields, None, capture_traceback(exc))
     written = encode_json_line(render(entry)).decode()
     assert "horse" not in written
     assert "corre" not in written

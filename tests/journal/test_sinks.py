@@ -16,14 +16,14 @@ SAY = """
 import sys
 from supervisor.clock import SystemClock
 from supervisor import journal
-from supervisor.journal import open_journal, tell
+from supervisor.journal import open_journal, log_event
 choose = journal.choose_sink
 journal.choose_sink = lambda form, environ: choose(form, environ, socket_path=sys.argv[2])
 journal = open_journal(level="info", format=sys.argv[1], clock=SystemClock())
 try:
     raise ValueError("no\\x1b[2J")
 except ValueError as exc:
-    tell("worker.failed", worker="mail", replica=1, odd="x", exc=exc)
+    log_event("worker.failed", worker="mail", replica=1, odd="x", exc=exc)
 journal.close(5)
 """
 

@@ -37,7 +37,7 @@ def submit(writer: Writer, key: object, event: str, level: int = ERROR, **fields
     event_type = EVENTS.get(event)
     writer.submit(
         key,
-        lambda: Entry(event, level, SystemClock().wall(), fields, event_type),
+        lambda: Entry(event, level, SystemClock().wall_time(), fields, event_type),
         lambda: Summary(event, level, event_type, fields),
     )
 
@@ -275,7 +275,7 @@ def test_telling_while_telling(pipe: tuple[int, int]) -> None:
 
     def build() -> Entry:
         say(writer, "inner")
-        return Entry("outer", INFO, SystemClock().wall(), {}, None)
+        return Entry("outer", INFO, SystemClock().wall_time(), {}, None)
 
     writer.submit("outer", build, lambda: Summary("outer", INFO, None, {}))
     reader = Reader(pipe[0])
