@@ -320,7 +320,8 @@ Code in this process has kept the event loop for @BLOCKED_S@ seconds without awa
 this daemon can run meanwhile; if it lasts, systemd's watchdog ends the process.
 
 The field STACK shows the code: journalctl -o verbose EVENT=loop.blocked. Move that work to a thread
-(asyncio.to_thread) or make it asynchronous.
+(asyncio.to_thread) or make it asynchronous. If REASON names the interpreter's lock, a C extension
+holds it: then a thread does not help, another process does.
 """,
     "control.failed": """
 The control socket failed

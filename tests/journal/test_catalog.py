@@ -38,7 +38,7 @@ def test_every_event_is_explained_once() -> None:
 
 @pytest.mark.parametrize("event_type", EVENTS.values(), ids=lambda event_type: event_type.name)
 def test_an_explanation_is_whole(event_type: EventType) -> None:
-    """It has a subject, says who defines it, and what happened and what to do."""
+    """It has a subject, says that pgsupervisor defines it, what happened and what to do."""
     text = paragraphs()[event_type.message_id]
     header, _, body = text.strip().partition("\n\n")
     assert re.search(r"^Subject: \S", header, re.MULTILINE)

@@ -19,13 +19,13 @@ def new(max_keys: int = 4096) -> Deduplicator[str]:
 
 
 def admit(dedup: Deduplicator[str], number: int, now_s: float, *, widens: bool = True) -> bool:
-    """Offer an entry; its description tells at what time it came."""
+    """Offer an entry; its description is the time at which it came."""
     return dedup.admit(number, now_s, lambda: f"at {now_s}", widens=widens)
 
 
 @given(said=SAID, widens=st.booleans(), max_keys=st.integers(1, 6))
 def test_every_entry_is_shown_or_counted_once(said: list[tuple[int, float]], widens: bool, max_keys: int) -> None:
-    """For each key, what is shown and what is told as repeated is exactly what was said, also when keys are short."""
+    """For each key, the entries shown and reported as repeated are exactly those offered, with few keys too."""
     dedup, now_s = new(max_keys), 100.0
     seen: Counter[object] = Counter()
     for number, gap_s in said:
@@ -61,7 +61,7 @@ def test_a_slow_stream_is_shown_in_full(gaps: list[float]) -> None:
 
 
 def test_a_flood_costs_a_logarithm_of_its_length() -> None:
-    """A thousand entries a second for an hour are told by few entries, at growing distances."""
+    """A thousand entries a second for an hour cost few entries, at growing distances."""
     dedup, lines = new(), 0
     for tick in range(3600 * 20):
         now_s = 100 + tick / 20
@@ -69,7 +69,7 @@ def test_a_flood_costs_a_logarithm_of_its_length() -> None:
     assert lines <= log2(600) + 3600 / 600 + 3
 
 
-def test_a_flood_that_ends_is_told_and_forgotten() -> None:
+def test_a_flood_that_ends_is_reported_and_forgotten() -> None:
     """After the last window the key is new again, and nothing is due any more."""
     dedup = new()
     assert admit(dedup, 0, 100.0)
@@ -100,14 +100,14 @@ def test_the_report_describes_the_latest_repeat() -> None:
 
 
 def test_a_single_entry_wakes_nobody() -> None:
-    """An entry without repeats leaves nothing to be told, so that an idle daemon stays asleep."""
+    """An entry without repeats leaves nothing to report, so that an idle daemon stays asleep."""
     dedup = new()
     admit(dedup, 0, 100.0)
     assert dedup.next_due_s() is None
 
 
-def test_the_oldest_key_goes_first_and_is_told() -> None:
-    """At the bound the oldest key is told at once and forgotten."""
+def test_the_oldest_key_goes_first_and_is_reported() -> None:
+    """At the bound the oldest key is reported at once and forgotten."""
     dedup = new(2)
     for number in (0, 0, 1, 2):
         admit(dedup, number, 100.0)

@@ -50,13 +50,13 @@ def fail(message: str) -> None:
     raise ValueError(message)
 
 
-def test_an_unknown_event_is_a_fault_of_ours() -> None:
+def test_an_unknown_event_raises() -> None:
     """An event that the table does not have raises, journal or not."""
     with pytest.raises(KeyError):
         log_event("no.such")
 
 
-def test_telling_without_a_journal_is_heard_by_observers_alone() -> None:
+def test_without_a_journal_only_observers_get_entries() -> None:
     """Without an open journal nothing is written and nothing fails."""
     with Entries() as entries:
         log_event("database.lost", reason="gone")
@@ -138,7 +138,7 @@ def test_entries_that_differ_in_other_fields_are_folded(lines: Lines, event_type
 
 
 def test_a_worker_that_fails_quickly_logs_a_handful_of_lines(lines: Lines) -> None:
-    """Ten restarts a second are folded, whatever their delay and count; the report tells the last ones."""
+    """Ten restarts a second are folded, whatever their delay and count; the report shows the last ones."""
     for number in range(30):
         log_event("worker.restarting", worker="mail", delay_s=0.1 * number, restarts=number)
     log_event("worker.restarting", worker="other", delay_s=0.1, restarts=1)
@@ -244,7 +244,7 @@ def test_a_failure_brings_its_fields(lines: Lines) -> None:
 
 
 def test_a_chain_of_thousands_is_bounded(lines: Lines) -> None:
-    """An error that drags thousands of others behind itself is told by its own traceback."""
+    """An error that drags thousands of others behind itself is shown with its own traceback."""
     error: BaseException | None = None
     for number in range(5000):
         following = ValueError(number)

@@ -1,4 +1,4 @@
-"""Which form and place are chosen, tried with processes whose stderr is what it is said to be."""
+"""Which form and target are chosen, tried with processes that have such a stderr."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class OddText(str):
 
 
 class OddError(Exception):
-    """An exception that cannot be told."""
+    """An exception whose message cannot be formatted."""
 
     def __str__(self) -> str:
         raise ValueError("no")
@@ -146,7 +146,7 @@ def test_names_of_any_type() -> None:
 
 
 def test_the_exception_being_handled() -> None:
-    """`exception` tells the one being handled; a broken one is told as such."""
+    """`exception` logs the one being handled; a broken one is named as such."""
     with Entries() as entries:
         try:
             fail(OddError("x"))
@@ -166,7 +166,7 @@ def test_the_only_error_of_a_group_is_named() -> None:
 
 
 async def test_the_forms_for_coroutines() -> None:
-    """`ainfo` and its kin say the same as those without an a."""
+    """`ainfo` and the other coroutines log the same as the functions without an a."""
     log = worker_logger("mail").bind(n=1)
     with Entries() as entries:
         await log.ainfo("a")
@@ -185,7 +185,7 @@ def test_what_is_bound_to_the_context_is_said_too() -> None:
 
 
 def test_a_logger_of_the_users_own_goes_the_same_way() -> None:
-    """`structlog.get_logger()` tells into the journal."""
+    """`structlog.get_logger()` logs into the journal."""
     configure_structlog()
     try:
         with Entries() as entries:

@@ -1,4 +1,4 @@
-"""The writer's thread against pipes, disks and descriptors that misbehave: the teller never waits, losses are told."""
+"""The writer against pipes, disks and descriptors that misbehave: callers never wait, losses are reported."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def started(descriptor: int, *, max_entries: int = 100) -> Writer:
 
 
 class Reader:
-    """Reads lines from a descriptor until told to stop."""
+    """Reads lines from a descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -79,8 +79,8 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("is_blocking", [True, False])
-def test_a_pipe_that_nobody_reads(pipe: tuple[int, int], is_blocking: bool) -> None:
-    """Telling returns at once while the pipe is full; when it is read again, the rest comes and the losses are told."""
+def test_a_pipe_that_is_not_read(pipe: tuple[int, int], is_blocking: bool) -> None:
+    """Logging returns at once while the pipe is full; once it is read, the rest comes and the losses are reported."""
     os.set_blocking(pipe[1], is_blocking)
     writer = started(pipe[1])
     for number in range(500):
@@ -109,7 +109,7 @@ def test_warnings_have_room_when_chatter_fills_the_buffer(pipe: tuple[int, int])
 
 
 def test_close_never_hangs_on_a_stuck_write(pipe: tuple[int, int]) -> None:
-    """With a pipe that nobody reads, closing gives up at its deadline and says that not all was written."""
+    """With a pipe that is not read, closing gives up at its deadline and returns that not all was written."""
     writer = started(pipe[1])
     for _ in range(50):
         say(writer, "filler", text="x" * 4000)
@@ -120,7 +120,7 @@ def test_close_never_hangs_on_a_stuck_write(pipe: tuple[int, int]) -> None:
 
 
 def test_a_closed_descriptor() -> None:
-    """Writing to a descriptor that was closed costs the entries, counted, and neither the thread nor the teller."""
+    """Writing to a closed descriptor loses the entries, counted, and harms neither the thread nor the caller."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     os.close(write_end)
@@ -134,7 +134,7 @@ def test_a_closed_descriptor() -> None:
 
 
 def test_a_reader_that_went_away_and_came_back(tmp_path: Any) -> None:
-    """While nobody holds the other end (EPIPE) entries wait; they are written to who comes next."""
+    """While the other end is closed (EPIPE) entries wait; they are written to the next reader."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
     first = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -151,7 +151,7 @@ def test_a_reader_that_went_away_and_came_back(tmp_path: Any) -> None:
 
 
 def test_a_full_disk_that_gets_room_again(pipe: tuple[int, int]) -> None:
-    """On ENOSPC entries wait, the overflow is told with its reason once there is room."""
+    """On ENOSPC entries wait, the overflow is reported with its reason once there is room."""
     full = os.open("/dev/full", os.O_WRONLY)
     writer = started(full)
     for number in range(300):
@@ -229,8 +229,8 @@ def test_a_line_longer_than_a_pipe(pipe: tuple[int, int]) -> None:
     assert writer.close(5)
 
 
-def test_repeats_are_told_at_the_end(pipe: tuple[int, int]) -> None:
-    """Closing tells the counts of folded entries: shown and counted add up to what was said."""
+def test_repeats_are_reported_at_the_end(pipe: tuple[int, int]) -> None:
+    """Closing reports the counts of folded entries: shown and counted add up to what was logged."""
     writer = started(pipe[1])
     for number in range(10):
         submit(writer, "failed", "worker.failed", worker="mail", number=number)
@@ -242,7 +242,7 @@ def test_repeats_are_told_at_the_end(pipe: tuple[int, int]) -> None:
     assert writer.counts == (2, 9, 0)
 
 
-def test_repeats_are_told_while_nothing_else_is_said(pipe: tuple[int, int]) -> None:
+def test_repeats_are_reported_while_nothing_else_is_logged(pipe: tuple[int, int]) -> None:
     """The thread wakes by itself when a window with repeats ends."""
     writer = started(pipe[1])
     for _ in range(3):
@@ -252,7 +252,7 @@ def test_repeats_are_told_while_nothing_else_is_said(pipe: tuple[int, int]) -> N
 
 
 def test_an_entry_that_cannot_be_rendered_costs_only_itself(pipe: tuple[int, int]) -> None:
-    """A fault in rendering is counted and told, and what follows is written."""
+    """A failed rendering is counted and reported, and what follows is written."""
 
     def encode(entry: Rendered) -> bytes:
         if entry.event == "odd":
@@ -269,8 +269,8 @@ def test_an_entry_that_cannot_be_rendered_costs_only_itself(pipe: tuple[int, int
     assert writer.close(5)
 
 
-def test_telling_while_telling(pipe: tuple[int, int]) -> None:
-    """An entry told from within another's making, as a collector may do at any moment, neither hangs nor gets lost."""
+def test_logging_while_logging(pipe: tuple[int, int]) -> None:
+    """An entry logged while another is made, as a destructor may do at any moment, neither hangs nor gets lost."""
     writer = started(pipe[1])
 
     def build() -> Entry:
@@ -321,15 +321,15 @@ def test_the_writer_folds_what_callers_could_not(pipe: tuple[int, int]) -> None:
     assert writer.counts == (2, 9, 0)
 
 
-def test_many_threads_tell_at_once(pipe: tuple[int, int]) -> None:
+def test_many_threads_log_at_once(pipe: tuple[int, int]) -> None:
     """Each entry of each thread is written once and whole."""
     writer = started(pipe[1], max_entries=10_000)
 
-    def tell_many() -> None:
+    def log_many() -> None:
         for _ in range(200):
             say(writer, "one")
 
-    threads = [threading.Thread(target=tell_many) for _ in range(8)]
+    threads = [threading.Thread(target=log_many) for _ in range(8)]
     for thread in threads:
         thread.start()
     reader = Reader(pipe[0])
