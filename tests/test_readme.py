@@ -30,7 +30,7 @@ from supervisor.workers.context import Context
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from supervisor.config.table import Key
+    from supervisor.config.table_reader import Key
 
 CHECKOUT = Path(__file__).parents[1]
 README = CHECKOUT / "README.md"

@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 
 import asyncpg
 
+from supervisor.cli.database_command import carry_out, configuration, connected
 from supervisor.cli.output import show
-from supervisor.cli.own_connection import carry_out, configuration, connected
 from supervisor.database.error_class import ErrorClass, classify, is_suspicious
 from supervisor.errors import DatabaseRefused, DatabaseUnavailable, InvalidEvent, SchemaUnusable
 from supervisor.events.append import append_text, check_name, encode

@@ -83,13 +83,13 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _reload(options: argparse.Namespace) -> int:
-    from supervisor.cli.order import reload  # noqa: PLC0415 - only what the command needs
+    from supervisor.cli.control_client import reload  # noqa: PLC0415 - only what the command needs
 
     return reload(options.control, options.config, dry_run=options.dry_run)
 
 
 def _order(options: argparse.Namespace) -> int:
-    from supervisor.cli.order import order  # noqa: PLC0415 - only what the command needs
+    from supervisor.cli.control_client import order  # noqa: PLC0415 - only what the command needs
 
     return order(options.control, options.config, options.command, options.worker)
 

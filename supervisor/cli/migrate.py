@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from supervisor.cli.database_command import carry_out, configuration, connected
 from supervisor.cli.output import complain, show
-from supervisor.cli.own_connection import carry_out, configuration, connected
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore, Server
 from supervisor.database.migration import bring_up_to_date

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import asyncpg
 
-from supervisor.cli.columns import align
-from supervisor.cli.nodes import lag
-from supervisor.cli.output import complain, show
-from supervisor.cli.own_connection import carry_out, configuration, connected
+from supervisor.cli.database_command import carry_out, configuration, connected
+from supervisor.cli.output import align, complain, show
+from supervisor.cli.status import lag
 from supervisor.config.model import Projection
-from supervisor.config.table import nearest
+from supervisor.config.table_reader import nearest
 from supervisor.daemon.cluster_rows import SHARDS, projection_rows
 from supervisor.database.error_class import ErrorClass, classify, is_suspicious
 from supervisor.errors import DatabaseRefused, DatabaseUnavailable, SchemaUnusable, SupervisorError

@@ -7,13 +7,12 @@ import tomllib
 from typing import TYPE_CHECKING
 
 from supervisor.cli.output import complain, show
-from supervisor.config.finding import find_config
-from supervisor.config.location import absolute
+from supervisor.config.loader import read_config
 from supervisor.config.model import EmbeddedStore
-from supervisor.config.reading import read_config
+from supervisor.config.paths import absolute, find_config
 from supervisor.errors import ConfigError
-from supervisor.systemd.reach import hindrances, shown_for, this_command, this_python
 from supervisor.systemd.unit import Installation, render_unit, unit_name
+from supervisor.systemd.unit_access import hindrances, shown_for, this_command, this_python
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote_plus, urlsplit
 
-from supervisor.config.value import quoted
+from supervisor.config.validators import quoted
 
 UNREADABLE = "postgresql://…"
 

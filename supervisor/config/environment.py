@@ -6,13 +6,13 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from supervisor.config.schema import TOP, WORKER, WORKER_NAME
-from supervisor.config.table import nearest
-from supervisor.config.value import printable
+from supervisor.config.table_reader import nearest
+from supervisor.config.validators import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from supervisor.config.table import Faults, Key
+    from supervisor.config.table_reader import Faults, Key
 
 PREFIX = "PGSUPERVISOR__"
 _WORKERS = "WORKERS"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from supervisor.config.model import Config, WorkerSpec
-    from supervisor.config.table import Key
+    from supervisor.config.table_reader import Key
 
 
 @dataclass(frozen=True, slots=True)

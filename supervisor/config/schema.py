@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from supervisor.config.table import Key
-from supervisor.config.value import (
+from supervisor.config.table_reader import Key
+from supervisor.config.validators import (
     choice,
     cron,
     duration,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from supervisor.config.difference import difference
+from supervisor.config.diff import difference
 from supervisor.config.model import Server
 from supervisor.daemon.aside import aside
 from supervisor.daemon.pruning import prune_if_asked
@@ -17,7 +17,7 @@ from supervisor.workers.loading import load
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from supervisor.config.difference import Difference
+    from supervisor.config.diff import Difference
     from supervisor.config.model import Config
     from supervisor.daemon.daemon import Daemon
     from supervisor.daemon.leasing import Leasing
@@ -133,7 +133,7 @@ class Reloader:
 
     async def preview(self) -> Outcome:
         """Return what a reload would change, without changing anything."""
-        from supervisor.config.description import describe  # noqa: PLC0415 - only for --dry-run
+        from supervisor.config.diff_text import describe  # noqa: PLC0415 - only for --dry-run
 
         try:
             config = await self._read()

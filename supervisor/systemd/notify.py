@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from supervisor.systemd.channel import Channel
+from sdnotify import SystemdNotifier
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -193,3 +194,67 @@ def _watchdog_limit_s(taken: dict[str, str]) -> float | None:
     if not taken["NOTIFY_SOCKET"] or not usec.isascii() or not usec.isdigit() or int(usec) == 0:
         return None
     return int(usec) / 1e6 if pid in {"", str(os.getpid())} else None
+
+
+class Channel:
+    """A datagram socket to one notify address, connected when needed and again after it broke.
+
+    systemd may be re-executed and a test or a container may take the socket away: a connection that
+    broke is opened anew at the next message.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Remember the address.
+
+        Args:
+            address: An absolute path, or the name of an abstract socket with its leading `@`.
+        """
+        self.address = address
+        self._notifier: Any = None
+
+    def send(self, state: str) -> OSError | None:
+        """Send one message and return None, or the error that kept it.
+
+        A `BlockingIOError` means that the reader's queue is full; the connection is kept then.
+        """
+        had_connection = self._notifier is not None
+        error = self._try(state)
+        if error is not None and not isinstance(error, BlockingIOError):
+            self.close()
+            if had_connection:  # the reader may have been replaced by a new one at the same address
+                return self._try(state)
+        return error
+
+    def close(self) -> None:
+        """Let go of the socket; the next message opens another."""
+        if self._notifier is not None:
+            self._notifier.socket.close()
+            self._notifier = None
+
+    def _try(self, state: str) -> OSError | None:
+        try:
+            if self._notifier is None:
+                self._notifier = _connect(self.address)
+            # sdnotify encodes latin-1, which gives these bytes of UTF-8 back unchanged.
+            self._notifier.notify(state.encode().decode("latin-1"))
+        except OSError as error:
+            return error
+        return None
+
+
+def _connect(address: str) -> Any:
+    """Return a `SystemdNotifier` that talks to `address`, does not block and does not swallow errors.
+
+    Its constructor is passed over: it reads the address from os.environ, where children would find it
+    too, and leaves an unclosed socket behind when it cannot connect.
+    """
+    notifier = SystemdNotifier.__new__(SystemdNotifier)
+    notifier.debug = True
+    notifier.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        notifier.socket.setblocking(False)
+        notifier.socket.connect("\0" + address[1:] if address.startswith("@") else address)
+    except OSError:
+        notifier.socket.close()
+        raise
+    return notifier

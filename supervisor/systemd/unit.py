@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.systemd.reach import hidden, in_homes, outermost, shown_for
+from supervisor.systemd.unit_access import hidden, in_homes, outermost, shown_for
 
 # What systemd accepts for User= with DynamicUser=; Linux allows 31 characters.
 _USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")

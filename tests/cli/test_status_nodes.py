@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.cli.nodes import holders, lag, node_lines
-from supervisor.cli.status import table
+from supervisor.cli.status import holders, lag, node_lines, table
 
 SINCE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SAID = SINCE.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.config_file import faults_of
 
+from supervisor.config.loader import read_config
 from supervisor.config.model import EmbeddedStore, Projection
-from supervisor.config.reading import read_config
 from supervisor.config.schema import TOP, WORKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from supervisor.config.table import Key
+    from supervisor.config.table_reader import Key
 
 FOLDER = Path(__file__).parents[2] / "config"
 COMMENTED = FOLDER / "pgsupervisor.toml"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.backoff import Backoff
-from supervisor.config.description import describe
-from supervisor.config.difference import Difference, difference
+from supervisor.config.diff import Difference, difference
+from supervisor.config.diff_text import describe
 from supervisor.config.dsn import redact
 from supervisor.config.model import (
     Config,

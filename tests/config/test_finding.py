@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config.finding import config_path, find_config
+from supervisor.config.paths import config_path, find_config
 from supervisor.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.config_file import DATABASE, WORKER, config_of, write_config
 
-from supervisor.config.location import control_candidates
+from supervisor.config.paths import control_candidates
 
 BASE = DATABASE + WORKER
 SYSTEM = Path("/run/pgsupervisor/app/control.sock")

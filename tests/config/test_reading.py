@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support.config_file import DATABASE, DSN, WORKER, config_of, faults_of
 
 from supervisor.backoff import Backoff
+from supervisor.config.loader import read_config
 from supervisor.config.model import Cron, EventsConfig, Every, Periodic, Projection, Server, Service
-from supervisor.config.reading import read_config
 from supervisor.errors import ConfigError
 
 

@@ -14,7 +14,7 @@ import pytest
 from support.launching import IDLE, config, request, status, worker_row
 from support.proxy import Proxy
 
-from supervisor.cli.client import NoDaemon, ask
+from supervisor.cli.control_client import NoDaemon, ask
 
 if TYPE_CHECKING:
     from pathlib import Path

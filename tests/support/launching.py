@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from support.daemon import Daemon
 
-from supervisor.cli.client import ask
+from supervisor.cli.control_client import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.systemd.reach import hindrances, outermost, this_command, this_python
 from supervisor.systemd.unit import Installation, render_unit
+from supervisor.systemd.unit_access import hindrances, outermost, this_command, this_python
 
 CHECKOUT = Path(__file__).parents[2]
 COMMAND = ("/opt/pgsupervisor/bin/pgsupervisor",)

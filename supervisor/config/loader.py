@@ -5,16 +5,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from supervisor.backoff import Backoff
-from supervisor.config.model import Cron, Every, Periodic, Projection, Service, WorkerSpec
-from supervisor.config.schema import COMMON, LATER_KINDS, PERIODIC, PROJECTION, SERVICE, WORKER, WORKER_NAME
-from supervisor.config.section import backoff
-from supervisor.config.table import Key, nearest, read_table
-from supervisor.config.value import found, quoted
+from supervisor.config.dsn_source import read_target
+from supervisor.config.environment import override
+from supervisor.config.model import (
+    Config,
+    ConnectPolicy,
+    Cron,
+    DaemonConfig,
+    DatabaseConfig,
+    EmbeddedStore,
+    EventsConfig,
+    Every,
+    LogConfig,
+    Periodic,
+    Projection,
+    Service,
+    WorkerSpec,
+)
+from supervisor.config.paths import absolute, default_control, default_state_dir, from_here
+from supervisor.config.schema import (
+    COMMON,
+    LATER_KINDS,
+    LATER_SECTIONS,
+    PERIODIC,
+    PROJECTION,
+    SERVICE,
+    TOP,
+    WORKER,
+    WORKER_NAME,
+)
+from supervisor.config.table_reader import Faults, Key, nearest, read_table, read_toml
+from supervisor.config.validators import found, quoted
+from supervisor.durations import format_duration
+from supervisor.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from supervisor.config.table import Faults
+    from pathlib import Path
 
 _KINDS: Mapping[str, Mapping[str, Key]] = {"service": SERVICE, "periodic": PERIODIC, "projection": PROJECTION}
 _KEYS: Mapping[str, Mapping[str, Key]] = {kind: {**COMMON, **keys} for kind, keys in _KINDS.items()}
@@ -136,3 +163,80 @@ def _periodic(given: dict[str, Any], table: dict[str, Any], where: tuple[str, ..
         return None
     # What is due at a time of day must not run at every restart of the daemon as well.
     return Periodic(schedule, isinstance(schedule, Every) if immediate is None else immediate)
+
+
+_BACKOFF_FIELDS = ("initial_s", "factor", "max_s", "jitter")
+
+
+def daemon_config(given: dict[str, Any], path: Path, environ: Mapping[str, str]) -> DaemonConfig:
+    """Return `[supervisor]`.
+
+    Args:
+        given: The fields that the file and the environment give.
+        path: The configuration file; relative paths start from its folder.
+        environ: The environment, for systemd's directories.
+    """
+    base = path.parent
+    given["python_path"] = tuple(absolute(folder, base) for folder in given.get("python_path", ()))
+    state_text, control_text = given.get("state_dir"), given.get("control")
+    state_dir = absolute(state_text, base) if state_text else default_state_dir(path, environ)
+    control = absolute(control_text, base) if control_text else default_control(state_dir, environ)
+    return DaemonConfig(**{**given, "state_dir": state_dir, "control": control})
+
+
+def database_config(given: dict[str, Any], path: Path, environ: Mapping[str, str], faults: Faults) -> DatabaseConfig:
+    """Return `[database]`; without a usable dsn with a stand-in, since then there is a fault anyway."""
+    target = read_target(given, path.parent, environ, faults) or EmbeddedStore()
+    defaults = DatabaseConfig(target)
+    given["startup"] = _connect_policy(given.get("startup", {}), defaults.startup, "startup", faults)
+    given["runtime"] = _connect_policy(given.get("runtime", {}), defaults.runtime, "runtime", faults)
+    database = defaults._replace(**given)
+    if database.pool_min > database.pool_max and not faults.concern("database", "pool_max"):
+        problem = f"{database.pool_min} is more than pool_max, which is {database.pool_max}"
+        faults.add(("database", "pool_min"), problem)
+    return database
+
+
+def backoff(given: dict[str, Any], default: Backoff, where: tuple[str, ...], faults: Faults) -> Backoff:
+    """Return a backoff: what is given, the rest from `default`; `where` is its key path."""
+    result = default._replace(**given) if given else default
+    if result.max_s < result.initial_s and not (faults.concern(*where, "max") or faults.concern(*where, "initial")):
+        low, high = format_duration(result.max_s), format_duration(result.initial_s)
+        if "max_s" in given:
+            faults.add((*where, "max"), f"{low} is less than initial, which is {high}")
+        else:
+            faults.add((*where, "initial"), f"{high} is more than max, which is {low}")
+    return result
+
+
+def _connect_policy(given: dict[str, Any], default: ConnectPolicy, name: str, faults: Faults) -> ConnectPolicy:
+    delays = {field: given.pop(field) for field in _BACKOFF_FIELDS if field in given}
+    return default._replace(backoff=backoff(delays, default.backoff, ("database", name), faults), **given)
+
+
+_LATER = {name: f"this version does not have [{name}] yet; leave the section out" for name in LATER_SECTIONS}
+
+
+def read_config(path: Path, environ: Mapping[str, str]) -> Config:
+    """Return the configuration that a file and the environment give together.
+
+    Args:
+        path: The file; relative paths in it start from its folder.
+        environ: The environment: overrides, systemd's directories, libpq's variables.
+
+    Raises:
+        ConfigError: Something is wrong with it, and here is everything that is.
+    """
+    path = from_here(path)
+    tables = read_toml(path)
+    faults = Faults(str(path))
+    override(tables, environ, faults)
+    given = read_table(tables, TOP, (), faults, _LATER)
+    daemon = daemon_config(given.get("supervisor", {}), path, environ)
+    log = LogConfig(**given.get("log", {}))
+    database = database_config(given.get("database", {}), path, environ, faults)
+    events = EventsConfig(**given.get("events", {}))
+    workers = read_workers(given.get("workers", {}), daemon.stop_timeout_s, faults)
+    if faults.found:
+        raise ConfigError(*faults.found)
+    return Config(path, path.stem, daemon, log, database, workers, events)

@@ -7,8 +7,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.finding import config_path
-from supervisor.config.location import control_candidates
+from supervisor.cli.output import complain, show
+from supervisor.config.paths import config_path, control_candidates
 from supervisor.errors import SupervisorError
 
 if TYPE_CHECKING:
@@ -66,3 +66,39 @@ def _ask_at(path: Path, request: dict[str, Any], limit_s: float) -> dict[str, An
         raise ConnectionError("the daemon closed the connection without an answer; it is probably stopping")
     answer: dict[str, Any] = json.loads(line)
     return answer
+
+
+# An import may take a minute, a changed worker its whole stop_timeout.
+_LONG_S = 600.0
+
+
+def reload(control: str | None, config: str | None, *, dry_run: bool) -> int:
+    """Ask for a reload, wait for its outcome and return 0 when it was applied, 1 when it was refused."""
+    try:
+        answer = ask(control, config, {"command": "dry-run" if dry_run else "reload"}, limit_s=_LONG_S)
+    except NoDaemon as error:
+        complain(str(error))
+        return UNAVAILABLE
+    if answer["ok"]:
+        show("\n".join(answer.get("lines", ())))
+        return 0
+    outcome = "Would be refused" if dry_run else "Refused, the old configuration runs on"
+    complain(f"{outcome}:\n{answer['error']}")
+    return 1
+
+
+def order(control: str | None, config: str | None, command: str, worker: str) -> int:
+    """Give an order for one worker and return 0 when it was carried out, 1 when it was refused."""
+    try:
+        answer = ask(control, config, {"command": command, "worker": worker}, limit_s=_LONG_S)
+    except NoDaemon as error:
+        complain(str(error))
+        return UNAVAILABLE
+    if answer["ok"]:
+        show(f"{worker}: {_DONE[command]}")
+        return 0
+    complain(answer["error"])
+    return 1
+
+
+_DONE = {"pause": "paused", "resume": "resumed", "restart": "restarted"}

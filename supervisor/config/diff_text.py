@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.difference import difference, is_same_target, name_of_target
+from supervisor.config.diff import difference, is_same_target, name_of_target
 from supervisor.config.model import Cron, EmbeddedStore, Periodic, Projection, Service
 from supervisor.config.schema import BACKOFF, COMMON, CONNECT, DATABASE, EVENTS, LOG, PROJECTION, SUPERVISOR
 from supervisor.durations import format_duration
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from supervisor.config.model import Config, Server, WorkerSpec
-    from supervisor.config.table import Key
+    from supervisor.config.table_reader import Key
 
 _NOT_COMPARED_SINGLY = ("dsn", "dsn_file", "startup", "runtime", "kind", "backoff", "singleton", "settings")
 

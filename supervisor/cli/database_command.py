@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import os
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from supervisor.cli.output import complain
-from supervisor.cli.own_configuration import read_as_its_unit
 from supervisor.clock import SystemClock
-from supervisor.config.finding import find_config
+from supervisor.config.loader import read_config
 from supervisor.config.model import Dsn, EmbeddedStore, Server
+from supervisor.config.paths import find_config
 from supervisor.database.error_class import ErrorClass
 from supervisor.database.gate import Gate
 from supervisor.errors import (
@@ -134,3 +135,22 @@ def _embedded(config: Config) -> str:
     target = config.database.target
     path = target.path if isinstance(target, EmbeddedStore) else None
     return f"{config.path}: the embedded store in {path or config.daemon.state_dir / 'postgres'}"
+
+
+# Where the shipped units' LoadCredential= finds the connection string.
+_CREDENTIALS = Path("/etc/credstore")
+
+
+def read_as_its_unit(path: Path) -> Config:
+    """Read the configuration as its unit does: a shell has no credential, but root can read its file.
+
+    Raises:
+        ConfigError: It is wrong.
+    """
+    try:
+        return read_config(path, os.environ)
+    except ConfigError:
+        credential = _CREDENTIALS / f"pgsupervisor.{path.stem}.dsn"
+        if "CREDENTIALS_DIRECTORY" in os.environ or not os.access(credential, os.R_OK):
+            raise
+        return read_config(path, {**os.environ, "PGSUPERVISOR__DATABASE__DSN_FILE": str(credential)})

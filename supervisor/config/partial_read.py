@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supervisor.config.environment import override
-from supervisor.config.location import absolute, from_here
 from supervisor.config.model import Projection, Service, WorkerSpec
-from supervisor.config.table import Faults
-from supervisor.config.toml_file import read_toml
-from supervisor.config.value import WrongValue, function, path_texts
+from supervisor.config.paths import absolute, from_here
+from supervisor.config.table_reader import Faults, read_toml
+from supervisor.config.validators import WrongValue, function, path_texts
 from supervisor.errors import ConfigError
 
 if TYPE_CHECKING:
