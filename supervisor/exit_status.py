@@ -1,4 +1,4 @@
-"""The exit statuses of `run`: those of BSD's sysexits.h, which systemd prints by name."""
+"""The exit statuses of `run` and of the commands: those of BSD's sysexits.h, which systemd prints by name."""
 
 from __future__ import annotations
 
