@@ -99,7 +99,7 @@ def node_lines(status: dict[str, Any]) -> list[str]:
     """Return the table of nodes, or nothing where the daemon is none."""
     if "nodes" not in status:
         return []
-    lines = ["", *align([_COLUMNS, *(_cells(node) for node in status["nodes"])])]
+    lines = ["", *align([_COLUMNS, *(_node_cells(node) for node in status["nodes"])])]
     problem, age_s = status["cluster"]["problem"], status["cluster"]["age_s"]
     if problem is not None:
         memory = "this is what this node remembers" if status["nodes"] else "nothing is known of the nodes"
@@ -144,7 +144,7 @@ def lag(row: dict[str, Any] | None) -> str:
     return f"{'' if row['lag_exact'] else '~'}{events} {noun}{age}"
 
 
-def _cells(node: dict[str, Any]) -> tuple[str, ...]:
+def _node_cells(node: dict[str, Any]) -> tuple[str, ...]:
     return (
         f"{_daemon(node)} (this)" if node["this"] else _daemon(node),
         node["host"],
