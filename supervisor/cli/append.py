@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 
 import asyncpg
 
-from supervisor.cli.database_command import carry_out, configuration, connected
-from supervisor.cli.output import show
+from supervisor.cli.database_command import connect_once, load_config, run_command
+from supervisor.cli.output import print_out
 from supervisor.database.error_class import ErrorClass, classify, is_suspicious
 from supervisor.errors import DatabaseRefused, DatabaseUnavailable, InvalidEvent, SchemaUnusable
 from supervisor.events.append import append_text, check_name, encode
@@ -23,7 +23,7 @@ def append(config_path: str | None, stream: str, type: str, text: str) -> int:  
         type: What happened.
         text: Its data, as JSON.
     """
-    return carry_out(_append(config_path, stream, type, text))
+    return run_command(_append(config_path, stream, type, text))
 
 
 async def _append(config_path: str | None, stream: str, type: str, text: str) -> int:  # noqa: A002 - as above
@@ -31,13 +31,13 @@ async def _append(config_path: str | None, stream: str, type: str, text: str) ->
     check_name("stream", stream)
     check_name("type", type)
     encode(data)  # what is wrong with it is told before anything is connected to
-    config = configuration(config_path)
-    async with connected(config) as connection:
+    config = load_config(config_path)
+    async with connect_once(config) as connection:
         try:
             position = await append_text(connection, stream, type, text)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             _explain(error)
-    show(str(position))
+    print_out(str(position))
     return 0
 
 

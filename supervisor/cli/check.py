@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.cli.database_command import read_as_its_unit
-from supervisor.cli.output import complain, show
+from supervisor.cli.database_command import read_with_unit_credentials
+from supervisor.cli.output import print_error, print_out
 from supervisor.clock import SystemClock
+from supervisor.config.kinds import needs_node, needs_schema
 from supervisor.config.model import EmbeddedStore, Projection, Server
 from supervisor.config.partial_read import readable_workers
 from supervisor.config.paths import find_config, from_here
@@ -37,24 +38,24 @@ def check(config_path: str | None, *, connect: bool) -> int:
     try:
         path = find_config(config_path, os.environ)
     except ConfigError as error:
-        complain(str(error))
+        print_error(str(error))
         return _CONFIG
     try:
-        config = read_as_its_unit(path)
+        config = read_with_unit_credentials(path)
     except ConfigError as error:
         unloadable = asyncio.run(_try_what_is_readable(path))
-        complain("\n".join(dict.fromkeys(map(str, (*error.faults, *unloadable)))))
+        print_error("\n".join(dict.fromkeys(map(str, (*error.faults, *unloadable)))))
         return _CONFIG
     faults, remark = asyncio.run(_try(config, connect=connect))
     if faults:
-        complain("\n".join(faults))
+        print_error("\n".join(faults))
         return _CONFIG
     count = len(config.workers)
-    show(f"{path} is right: {count} worker{'' if count == 1 else 's'}{remark}{_tightness(config)}")
+    print_out(f"{path} is right: {count} worker{'' if count == 1 else 's'}{remark}{_pool_warning(config)}")
     return 0
 
 
-def _tightness(config: Config) -> str:
+def _pool_warning(config: Config) -> str:
     """Return what to say of a pool that the projections alone can use up."""
     shards = sum(spec.kind.shards for spec in config.workers.values() if isinstance(spec.kind, Projection))
     pool_max = config.database.pool_max
@@ -110,7 +111,7 @@ _MAY_CREATE = """
         AND pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
 """
 # As far as `run` needs them of a role that does not own the schema.
-_WITHHELD = """
+_MISSING_PRIVILEGES_SQL = """
     SELECT pg_catalog.format('EXECUTE on %s', p.oid::pg_catalog.regprocedure) FROM pg_catalog.pg_proc p
     WHERE p.pronamespace = 'supervisor'::pg_catalog.regnamespace
         AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
@@ -137,7 +138,7 @@ async def try_database(server: Server, config: Config, clock: Clock) -> str:
         if failure is not None:
             raise ConfigError(Fault(str(config.path), "database.dsn", failure.reason))
         assert gate.link is not None  # noqa: S101 - it has connected
-        if config.needs_leases:
+        if needs_node(config):
             await refuse_transaction_pooling(Session(gate, gate.link, clock=clock), is_thorough=True)
         return ", the database answers" + await _look_at_schema(gate.link.connection, config)
     finally:
@@ -157,27 +158,27 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
     try:
         found = await version_of(connection)
         if is_outdated(found, known, config.database.migrate):
-            return await _foresee(connection, config, found, known)
-        withheld = [row[0] for row in await connection.fetch(_WITHHELD, timeout=_LIMIT_S)]
+            return await _predict_migration(connection, config, found, known)
+        withheld = [row[0] for row in await connection.fetch(_MISSING_PRIVILEGES_SQL, timeout=_LIMIT_S)]
     except _LOST as error:
         try:
             explain(error, found, known)
         except DatabaseRefused as refusal:
-            if config.needs_leases:
+            if needs_schema(config):
                 raise
             return f"; no worker needs the SQL schema, which this role cannot use ({refusal.__cause__})"
-    if withheld and config.needs_leases:
+    if withheld and needs_schema(config):
         more = f" and {len(withheld) - 1} more" if len(withheld) > 1 else ""
         raise DatabaseRefused(f"the role needs {withheld[0]}{more}, for its leases and events")
     return ""
 
 
-async def _foresee(connection: Any, config: Config, found: int, known: int) -> str:
+async def _predict_migration(connection: Any, config: Config, found: int, known: int) -> str:
     if found:
         return f"; `run` brings the SQL schema from version {found} to {known}"
     if await connection.fetchval(_MAY_CREATE, timeout=_LIMIT_S):
         return f"; `run` creates the SQL schema, version {known}"
-    if config.needs_leases:
+    if needs_schema(config):
         raise DatabaseRefused(
             "the SQL schema is not there, and this role cannot create it here: run `pgsupervisor migrate` with the"
             " login of a role that may (PGSUPERVISOR__DATABASE__DSN=…)"

@@ -7,7 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from supervisor.cli.output import complain, show
+from supervisor.cli.output import print_error, print_out
 from supervisor.config.paths import config_path, control_candidates
 from supervisor.errors import SupervisorError
 
@@ -21,7 +21,7 @@ class NoDaemon(SupervisorError):
     """No daemon answers."""
 
 
-def ask(control: str | None, config: str | None, request: dict[str, Any], *, limit_s: float) -> dict[str, Any]:
+def send_request(control: str | None, config: str | None, request: dict[str, Any], *, limit_s: float) -> dict[str, Any]:
     """Return the daemon's answer.
 
     Args:
@@ -75,29 +75,29 @@ _LONG_S = 600.0
 def reload(control: str | None, config: str | None, *, dry_run: bool) -> int:
     """Ask for a reload, wait for its outcome and return 0 when it was applied, 1 when it was refused."""
     try:
-        answer = ask(control, config, {"command": "dry-run" if dry_run else "reload"}, limit_s=_LONG_S)
+        answer = send_request(control, config, {"command": "dry-run" if dry_run else "reload"}, limit_s=_LONG_S)
     except NoDaemon as error:
-        complain(str(error))
+        print_error(str(error))
         return UNAVAILABLE
     if answer["ok"]:
-        show("\n".join(answer.get("lines", ())))
+        print_out("\n".join(answer.get("lines", ())))
         return 0
     outcome = "Would be refused" if dry_run else "Refused, the old configuration runs on"
-    complain(f"{outcome}:\n{answer['error']}")
+    print_error(f"{outcome}:\n{answer['error']}")
     return 1
 
 
 def order(control: str | None, config: str | None, command: str, worker: str) -> int:
     """Give an order for one worker and return 0 when it was carried out, 1 when it was refused."""
     try:
-        answer = ask(control, config, {"command": command, "worker": worker}, limit_s=_LONG_S)
+        answer = send_request(control, config, {"command": command, "worker": worker}, limit_s=_LONG_S)
     except NoDaemon as error:
-        complain(str(error))
+        print_error(str(error))
         return UNAVAILABLE
     if answer["ok"]:
-        show(f"{worker}: {_DONE[command]}")
+        print_out(f"{worker}: {_DONE[command]}")
         return 0
-    complain(answer["error"])
+    print_error(answer["error"])
     return 1
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.cli.output import complain
+from supervisor.cli.output import print_error
 from supervisor.clock import SystemClock
 from supervisor.config.loader import read_config
 from supervisor.config.model import Dsn, EmbeddedStore, Server
@@ -50,26 +50,26 @@ _FAREWELL_S = 1.0
 _ONLY_WHILE = "it runs only while its daemon does, and lets nobody in but their user"
 
 
-def carry_out(work: Coroutine[Any, Any, int]) -> int:
+def run_command(work: Coroutine[Any, Any, int]) -> int:
     """Run a command's work and return its exit status; an error becomes a sentence on stderr."""
     try:
         return asyncio.run(work)
     except SupervisorError as error:
-        complain(str(error))
+        print_error(str(error))
         return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), _SOFTWARE)
 
 
-def configuration(config_path: str | None) -> Config:
+def load_config(config_path: str | None) -> Config:
     """Return the configuration that a command line means.
 
     Raises:
         ConfigError: There is none, or it is wrong.
     """
-    return read_as_its_unit(find_config(config_path, os.environ))
+    return read_with_unit_credentials(find_config(config_path, os.environ))
 
 
 @contextlib.asynccontextmanager
-async def connected(config: Config) -> AsyncIterator[Any]:
+async def connect_once(config: Config) -> AsyncIterator[Any]:
     """Give a connection to the configured database, tried once at each of its hosts.
 
     Raises:
@@ -141,7 +141,7 @@ def _embedded(config: Config) -> str:
 _CREDENTIALS = Path("/etc/credstore")
 
 
-def read_as_its_unit(path: Path) -> Config:
+def read_with_unit_credentials(path: Path) -> Config:
     """Read the configuration as its unit does: a shell has no credential, but root can read its file.
 
     Raises:

@@ -18,7 +18,7 @@ _INTERRUPTED = 130
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out one command and return its exit status."""
-    if (plain := _plain_run(arguments)) is not None:
+    if (plain := _fast_run_arguments(arguments)) is not None:
         return _run(*plain)
     from supervisor.cli.parser import parser_of_commands  # noqa: PLC0415 - systemd's own command line needs none
 
@@ -48,7 +48,7 @@ def _carry_out(options: argparse.Namespace) -> int:
         return 0
 
 
-def _plain_run(arguments: Sequence[str]) -> tuple[str | None] | None:
+def _fast_run_arguments(arguments: Sequence[str]) -> tuple[str | None] | None:
     """Return what `-c` says of a command line that is `run` and no more, else None.
 
     The daemon's start need not wait for a parser of eight commands.

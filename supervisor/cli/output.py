@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def show(text: str) -> bool:
+def print_out(text: str) -> bool:
     """Print to standard output and return whether anybody can read it."""
     return _write(text, "stdout")
 
 
-def complain(text: str) -> bool:
+def print_error(text: str) -> bool:
     """Print to standard error and return whether anybody can read it."""
     return _write(text, "stderr")
 
@@ -28,7 +28,7 @@ def _write(text: str, name: str) -> bool:
     try:
         print(text, file=stream, flush=True)
     except OSError:
-        hush(name)
+        silence(name)
         return False
     return True
 
@@ -41,10 +41,10 @@ def flush() -> None:
         except AttributeError:
             continue
         except OSError:
-            hush(name)
+            silence(name)
 
 
-def hush(name: str) -> None:
+def silence(name: str) -> None:
     """Send a stream that cannot be written to nowhere: `pgsupervisor status | head`."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, getattr(sys, name).fileno())

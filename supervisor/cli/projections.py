@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import asyncpg
 
-from supervisor.cli.database_command import carry_out, configuration, connected
-from supervisor.cli.output import align, complain, show
+from supervisor.cli.database_command import connect_once, load_config, run_command
+from supervisor.cli.output import align, print_error, print_out
 from supervisor.cli.status import lag
 from supervisor.config.model import Projection
-from supervisor.config.table_reader import nearest
 from supervisor.daemon.cluster_rows import SHARDS, projection_rows
 from supervisor.database.error_class import ErrorClass, classify, is_suspicious
 from supervisor.errors import DatabaseRefused, DatabaseUnavailable, SchemaUnusable, SupervisorError
 from supervisor.events.glob import like_patterns
+from supervisor.suggestions import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -41,7 +41,7 @@ def list_projections(config_path: str | None, *, as_json: bool) -> int:
         rows = await _rows(connection, config)
         return json.dumps(rows, indent=2) if as_json else _table(rows)
 
-    return carry_out(_do(config_path, act))
+    return run_command(_do(config_path, act))
 
 
 def reset(config_path: str | None, name: str, *, to: int) -> int:
@@ -49,14 +49,14 @@ def reset(config_path: str | None, name: str, *, to: int) -> int:
 
     async def act(connection: Any, config: Config) -> str:
         if not await connection.fetchval("SELECT supervisor.reset_projection($1, $2)", name, to):
-            await _complain_of_name(connection, config, name)
+            await _unknown_projection(connection, config, name)
         whence = "from the start" if to == 0 else f"after position {to}"
         first = await connection.fetchval("SELECT min(position) FROM supervisor.event")
         # The sequence's first number was drawn when the schema was made.
         pruned = "" if first is None or first <= max(to + 1, 2) else f"; what is left of the log begins at {first}"
         return f"{name} begins again {whence}{pruned}"
 
-    return carry_out(_do(config_path, act))
+    return run_command(_do(config_path, act))
 
 
 def skip(config_path: str | None, name: str) -> int:
@@ -65,12 +65,12 @@ def skip(config_path: str | None, name: str) -> int:
     async def act(connection: Any, config: Config) -> str:
         rows = await connection.fetch("SELECT * FROM supervisor.skip_poison($1) AS position", name)
         if not rows:
-            await _complain_of_name(connection, config, name, otherwise=f"{name} has not stopped at any event")
+            await _unknown_projection(connection, config, name, otherwise=f"{name} has not stopped at any event")
         positions = [str(row["position"]) for row in rows]
         what = f"event {positions[0]}" if len(positions) == 1 else f"events {', '.join(positions)}"
         return f"{name}: skipped {what}, now among its dead letters (supervisor.dead_letter)"
 
-    return carry_out(_do(config_path, act))
+    return run_command(_do(config_path, act))
 
 
 def forget(config_path: str | None, name: str) -> int:
@@ -80,29 +80,29 @@ def forget(config_path: str | None, name: str) -> int:
         if name in _configured(config):
             raise _Refused(f"{name} is in this configuration: take it out, and reload, first")
         if not await connection.fetchval("SELECT supervisor.forget_projection($1)", name):
-            await _complain_of_name(connection, config, name)
+            await _unknown_projection(connection, config, name)
         return f"{name} is forgotten, with its checkpoint and its dead letters; it holds no events back any more"
 
-    return carry_out(_do(config_path, act))
+    return run_command(_do(config_path, act))
 
 
 async def _do(config_path: str | None, act: Callable[[Any, Config], Awaitable[str]]) -> int:
-    config = configuration(config_path)
-    async with connected(config) as connection:
+    config = load_config(config_path)
+    async with connect_once(config) as connection:
         try:
-            show(await act(connection, config))
+            print_out(await act(connection, config))
         except _Refused as error:
-            complain(str(error))
+            print_error(str(error))
             return _REFUSED
         except (asyncpg.InvalidParameterValueError, asyncpg.DataError, asyncpg.ObjectInUseError) as error:
-            complain(f"Nothing was changed: {error}")
+            print_error(f"Nothing was changed: {error}")
             return _REFUSED
         except _LOST as error:
             _explain(error)
     return 0
 
 
-async def _complain_of_name(
+async def _unknown_projection(
     connection: Any, config: Config, name: str, *, otherwise: str | None = None
 ) -> NoReturn:  # fmt: skip
     known = [row["name"] for row in await connection.fetch("SELECT name FROM supervisor.projection ORDER BY 1")]

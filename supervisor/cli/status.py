@@ -7,8 +7,8 @@ import time
 from datetime import datetime
 from typing import Any
 
-from supervisor.cli.control_client import UNAVAILABLE, NoDaemon, ask
-from supervisor.cli.output import align, complain, is_terminal, show
+from supervisor.cli.control_client import UNAVAILABLE, NoDaemon, send_request
+from supervisor.cli.output import align, is_terminal, print_error, print_out
 from supervisor.durations import format_duration
 
 _LIMIT_S = 5.0
@@ -20,16 +20,16 @@ def show_status(control: str | None, config: str | None, *, as_json: bool, watch
     was_there = False
     while True:
         try:
-            status = ask(control, config, {"command": "status"}, limit_s=_LIMIT_S)["status"]
+            status = send_request(control, config, {"command": "status"}, limit_s=_LIMIT_S)["status"]
         except NoDaemon as error:
-            complain(str(error))
+            print_error(str(error))
             if not was_there:
                 return UNAVAILABLE
             time.sleep(1.0)  # it may be restarting: that is what one watches for
             continue
         was_there = watch
         text = json.dumps(status, indent=None if watch else 2) if as_json else table(status)
-        is_read = show(f"{_CLEAR}{text}" if watch and not as_json and is_terminal() else text)
+        is_read = print_out(f"{_CLEAR}{text}" if watch and not as_json and is_terminal() else text)
         if not watch or not is_read:
             return 0
         time.sleep(1.0)
@@ -71,7 +71,7 @@ def _workers(status: dict[str, Any]) -> list[str]:
 
 def _held(worker: dict[str, Any], holder_of: dict[str, str], *, is_known: bool) -> str:
     """Return who holds a worker's leases: from the database, else from this node's memory, which is no older."""
-    asked, known = holder_of.get(worker["name"]), remembered(worker)
+    asked, known = holder_of.get(worker["name"]), locally_known_holder(worker)
     nobody = "by nobody" if worker["state"] == "standby" and is_known else ""
     return (asked or known or nobody) if is_known else (known or asked or nobody)
 
@@ -121,7 +121,7 @@ def holders(status: dict[str, Any]) -> dict[str, str]:
     return {worker: _holder(pairs) + doubt for worker, pairs in held.items()}
 
 
-def remembered(worker: dict[str, Any]) -> str | None:
+def locally_known_holder(worker: dict[str, Any]) -> str | None:
     """Return who holds a worker's leases as far as this node knows without asking, for people; None: it does not."""
     here = [lease for lease in worker.get("leases", ()) if lease["standing"] in _HELD]
     others = [lease["holder"] for lease in worker.get("leases", ()) if lease["holder"] is not None]

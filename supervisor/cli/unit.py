@@ -6,13 +6,13 @@ import os
 import tomllib
 from typing import TYPE_CHECKING
 
-from supervisor.cli.output import complain, show
+from supervisor.cli.output import print_error, print_out
 from supervisor.config.loader import read_config
 from supervisor.config.model import EmbeddedStore
 from supervisor.config.paths import absolute, find_config
 from supervisor.errors import ConfigError
 from supervisor.systemd.unit import Installation, render_unit, unit_name
-from supervisor.systemd.unit_access import hindrances, shown_for, this_command, this_python
+from supervisor.systemd.unit_access import access_problems, path_to_bind, this_command, this_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,14 +29,14 @@ def print_unit(config_path: str | None) -> int:
     try:
         config = _read(find_config(config_path, os.environ))
     except ConfigError as error:
-        complain(str(error))
+        print_error(str(error))
         return _CONFIG
     installation = _installation(config)
-    show(render_unit(installation).rstrip("\n"))
+    print_out(render_unit(installation).rstrip("\n"))
     name = unit_name(config.name)
-    complain(f"# Put this into /etc/systemd/system/{name}, then: systemctl daemon-reload")
-    for hindrance in hindrances(installation.everything_read):
-        complain(f"# It cannot work yet: {hindrance}")
+    print_error(f"# Put this into /etc/systemd/system/{name}, then: systemctl daemon-reload")
+    for hindrance in access_problems(installation.everything_read):
+        print_error(f"# It cannot work yet: {hindrance}")
     return 0
 
 
@@ -54,7 +54,7 @@ def _installation(config: Config) -> Installation:
         name=config.name,
         command=this_command(),
         config=config.path,
-        reads=(*this_python(), *config.daemon.python_path, shown_for(config.path)),
+        reads=(*this_python(), *config.daemon.python_path, path_to_bind(config.path)),
         writes=(store,) if store is not None else (),
         dsn_file=_dsn_file(config.path),
         stop_timeout_s=max(

@@ -10,13 +10,14 @@ from urllib.parse import quote
 from supervisor.config.dsn import problems_of, redact, service_of
 from supervisor.config.model import Dsn, EmbeddedStore, Server
 from supervisor.config.paths import absolute
-from supervisor.config.table_reader import cannot_be_read, read_text
-from supervisor.config.validators import printable, quoted
+from supervisor.config.table_reader import read_error_text, read_text
+from supervisor.config.validators import quoted
+from supervisor.escaping import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from supervisor.config.table_reader import Faults
+    from supervisor.config.table_reader import FaultCollector
 
 _DSN = ("database", "dsn")
 _DSN_FILE = ("database", "dsn_file")
@@ -30,7 +31,7 @@ _NO_DSN = (
 
 
 def read_target(
-    given: dict[str, Any], base: Path, environ: Mapping[str, str], faults: Faults
+    given: dict[str, Any], base: Path, environ: Mapping[str, str], faults: FaultCollector
 ) -> Server | EmbeddedStore | None:
     """Return the database that is meant, or None with a fault.
 
@@ -41,7 +42,7 @@ def read_target(
         faults: Takes what is wrong.
     """
     dsn, dsn_file = given.pop("dsn", None), given.pop("dsn_file", None)
-    if faults.concern(*_DSN) or faults.concern(*_DSN_FILE):
+    if faults.has_fault_at(*_DSN) or faults.has_fault_at(*_DSN_FILE):
         return None
     if dsn is not None and dsn_file is not None:
         if bool(faults.variable_of(_DSN)) == bool(faults.variable_of(_DSN_FILE)):
@@ -50,7 +51,7 @@ def read_target(
         # The environment comes before the file, whichever of the two keys it uses.
         dsn, dsn_file = (dsn, None) if faults.variable_of(_DSN) else (None, dsn_file)
     if dsn is not None:
-        target = _judge(dsn, faults.source_of(_DSN), base, _DSN, faults)
+        target = _parse_target(dsn, faults.source_of(_DSN), base, _DSN, faults)
         return _with_service(target, _DSN, environ, faults)
     if dsn_file is not None:
         target = _from_file(absolute(dsn_file, base), base, _DSN_FILE, faults)
@@ -59,7 +60,10 @@ def read_target(
 
 
 def _with_service(
-    target: Server | EmbeddedStore | None, where: tuple[str, ...] | None, environ: Mapping[str, str], faults: Faults
+    target: Server | EmbeddedStore | None,
+    where: tuple[str, ...] | None,
+    environ: Mapping[str, str],
+    faults: FaultCollector,
 ) -> Server | EmbeddedStore | None:
     """Return the target unless it names a service that is not defined: the driver would connect elsewhere."""
     service = service_of(target.dsn.reveal()) if isinstance(target, Server) else None
@@ -72,7 +76,7 @@ def _with_service(
     return None
 
 
-def _from_surroundings(base: Path, environ: Mapping[str, str], faults: Faults) -> Server | EmbeddedStore | None:
+def _from_surroundings(base: Path, environ: Mapping[str, str], faults: FaultCollector) -> Server | EmbeddedStore | None:
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         credential = Path(directory, "dsn")
         try:
@@ -80,21 +84,21 @@ def _from_surroundings(base: Path, environ: Mapping[str, str], faults: Faults) -
         except FileNotFoundError:
             pass  # credentials for something else
         except OSError as error:
-            faults.add_from(str(credential), cannot_be_read(error))
+            faults.add_source_fault(str(credential), read_error_text(error))
             return None
         else:
             return _from_file(credential, base, None, faults)
     return _from_libpq(environ, faults)
 
 
-def _from_libpq(environ: Mapping[str, str], faults: Faults) -> Server | None:
+def _from_libpq(environ: Mapping[str, str], faults: FaultCollector) -> Server | None:
     names = [name for name in _OF_LIBPQ if environ.get(name)]
     if not names:
         faults.add(("database",), _NO_DSN)
         return None
     port = environ.get("PGPORT", "")
     if port and not all(re.fullmatch(r"[0-9]{1,5}", one) and 0 < int(one) < 65536 for one in port.split(",")):
-        faults.add_from("PGPORT", "expected a port, a number from 1 to 65535")
+        faults.add_source_fault("PGPORT", "expected a port, a number from 1 to 65535")
         return None
     # asyncpg reads PGSERVICE too late to heed it; in the connection string it does.
     service = environ.get("PGSERVICE")
@@ -103,20 +107,22 @@ def _from_libpq(environ: Mapping[str, str], faults: Faults) -> Server | None:
     return Server(Dsn(text, redacted=shown), came_from=", ".join(names))
 
 
-def _from_file(path: Path, base: Path, where: tuple[str, ...] | None, faults: Faults) -> Server | EmbeddedStore | None:
+def _from_file(
+    path: Path, base: Path, where: tuple[str, ...] | None, faults: FaultCollector
+) -> Server | EmbeddedStore | None:
     try:
         text = read_text(path, _LARGEST_BYTES)
     except OSError as error:
-        _report(where, path, cannot_be_read(error), faults)
+        _report(where, path, read_error_text(error), faults)
         return None
     except UnicodeDecodeError:
         _report(where, path, "is not UTF-8 text", faults)
         return None
-    return _judge(text, str(path), base, where, faults)
+    return _parse_target(text, str(path), base, where, faults)
 
 
-def _judge(
-    text: str, came_from: str, base: Path, where: tuple[str, ...] | None, faults: Faults
+def _parse_target(
+    text: str, came_from: str, base: Path, where: tuple[str, ...] | None, faults: FaultCollector
 ) -> Server | EmbeddedStore | None:
     # A line break at the end is what files and secrets are delivered with.
     text = text.rstrip("\r\n")
@@ -144,9 +150,9 @@ def _problem_of_store(scheme: str, rest: str) -> str | None:
     return None if "\0" not in rest and rest.isprintable() else "has a control character in its path"
 
 
-def _report(where: tuple[str, ...] | None, path: Path | str | None, problem: str, faults: Faults) -> None:
+def _report(where: tuple[str, ...] | None, path: Path | str | None, problem: str, faults: FaultCollector) -> None:
     if where is None:
-        faults.add_from(str(path), problem)
+        faults.add_source_fault(str(path), problem)
     else:
         faults.add(where, problem if path is None else f"{path} {problem}")
 
@@ -164,7 +170,7 @@ def problem_of_service(service: str, environ: Mapping[str, str]) -> str | None:
     path = _service_file(environ)
     if path is None:
         return f"names the service {quoted(service)}, but there is no home folder to look in; set PGSERVICEFILE"
-    said = f"names the service {quoted(service)}, but the service file {printable(str(path))}"
+    said = f"names the service {quoted(service)}, but the service file {printable_line(str(path))}"
     parser = ConfigParser()
     try:
         with path.open() as file:
@@ -173,14 +179,14 @@ def problem_of_service(service: str, environ: Mapping[str, str]) -> str | None:
             parser.items(service)
             return None
     except FileNotFoundError:
-        section = printable(service)
+        section = printable_line(service)
         return f"{said} does not exist; write it, or set PGSERVICEFILE to the file that has a section [{section}]"
     except OSError as error:
-        return f"{said} {cannot_be_read(error)}"
+        return f"{said} {read_error_text(error)}"
     except (Error, UnicodeDecodeError):
         # What the parser says repeats the line, and a password may stand there.
         return f"{said} cannot be understood: it has sections and lines such as host=name, and % is written %%"
-    section = printable(service)
+    section = printable_line(service)
     return f"{said} has no section [{section}]; add it, or set PGSERVICEFILE to the file that has it"
 
 

@@ -6,13 +6,13 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from supervisor.config.schema import TOP, WORKER, WORKER_NAME
-from supervisor.config.table_reader import nearest
-from supervisor.config.validators import printable
+from supervisor.escaping import printable_line
+from supervisor.suggestions import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from supervisor.config.table_reader import Faults, Key
+    from supervisor.config.table_reader import FaultCollector, Key
 
 PREFIX = "PGSUPERVISOR__"
 _WORKERS = "WORKERS"
@@ -20,7 +20,7 @@ _WORKERS = "WORKERS"
 Path = tuple[str, ...]
 
 
-def override(tables: dict[str, Any], environ: Mapping[str, str], faults: Faults) -> None:
+def override(tables: dict[str, Any], environ: Mapping[str, str], faults: FaultCollector) -> None:
     """Lay the variables of the environment over the tables of the file.
 
     Args:
@@ -37,7 +37,7 @@ def override(tables: dict[str, Any], environ: Mapping[str, str], faults: Faults)
     for variable in variables:
         resolved = _resolve(variable.removeprefix(PREFIX), tables, workers)
         if isinstance(resolved, str):
-            faults.add_from(printable(variable), resolved)
+            faults.add_source_fault(printable_line(variable), resolved)
         else:
             found.append((resolved, variable))
     # A whole table first, then the keys in it.

@@ -210,11 +210,6 @@ class WorkerSpec(NamedTuple):
     singleton: bool = False
     settings: Mapping[str, Any] = MappingProxyType({})
 
-    @property
-    def needs_lease(self) -> bool:
-        """Whether it runs only where its lease is held."""
-        return self.singleton or isinstance(self.kind, Projection)
-
 
 class Config(NamedTuple):
     """One whole configuration.
@@ -233,8 +228,3 @@ class Config(NamedTuple):
     database: DatabaseConfig
     workers: Mapping[str, WorkerSpec]
     events: EventsConfig = EventsConfig()
-
-    @property
-    def needs_leases(self) -> bool:
-        """Whether any worker runs only where its lease is held."""
-        return any(spec.needs_lease for spec in self.workers.values())

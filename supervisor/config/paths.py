@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.config.environment import value_of
-from supervisor.config.table_reader import cannot_be_read
+from supervisor.config.table_reader import read_error_text
 from supervisor.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def control_candidates(explicit: str | None, config_path: Path | None, environ: 
     if explicit is not None:
         return [from_here(explicit)]
     path = from_here(config_path or f"{DEFAULT_NAME}.toml")
-    told = _told(path)
+    told = _read_leniently(path)
     control = _overridden(environ, _CONTROL) or told.get("control")
     if control:
         return [absolute(control, path.parent)]
@@ -89,7 +89,7 @@ def _overridden(environ: Mapping[str, str], variable: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _told(path: Path) -> dict[str, str]:
+def _read_leniently(path: Path) -> dict[str, str]:
     """Return `control` and `state_dir` as far as the file says them; nothing that is wrong matters here."""
     try:
         text = path.read_bytes().decode(errors="replace")
@@ -98,13 +98,13 @@ def _told(path: Path) -> dict[str, str]:
     try:
         section = tomllib.loads(text).get("supervisor", {})
     except (ValueError, RecursionError):
-        section = _scan(text)
+        section = _scan_lines(text)
     if not isinstance(section, dict):
         return {}
     return {key: value for key, value in section.items() if key in ("control", "state_dir") and isinstance(value, str)}
 
 
-def _scan(text: str) -> dict[str, object]:
+def _scan_lines(text: str) -> dict[str, object]:
     """Find the two keys in a file that is no TOML any more, line by line."""
     section: dict[str, object] = {}
     inside = top = None
@@ -147,7 +147,7 @@ def find_config(explicit: str | None, environ: Mapping[str, str]) -> Path:
     except OSError as error:
         asked = "-c" if explicit is not None else f"${VARIABLE}" if environ.get(VARIABLE) else None
         why = f" (named by {asked})" if asked else ""
-        raise ConfigError(Fault(str(path), "", f"{cannot_be_read(error)}{why}")) from None
+        raise ConfigError(Fault(str(path), "", f"{read_error_text(error)}{why}")) from None
     return path
 
 

@@ -1,19 +1,31 @@
-"""Reading a table by the list of its keys, collecting every fault on the way."""
+"""Read a TOML file, and a table by the list of its keys; collect every fault on the way."""
 
 from __future__ import annotations
 
 import stat
 import tomllib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from supervisor.config.validators import WrongValue, key_path, quoted
+from supervisor.config.validators import InvalidValue, key_path, quoted
 from supervisor.errors import ConfigError, Fault
+from supervisor.suggestions import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from supervisor.config.validators import Reader
+    from supervisor.config.validators import Validator
+
+
+# What a reload does with a key whose value has changed.
+OnReload = Literal[
+    "live",  # applied at once; nothing is interrupted
+    "reconnect",  # applied, with new connections to the database
+    "replace",  # applied; the worker is stopped and started anew
+    "start",  # read at a start only, so it takes effect at the next one
+    "restart",  # the reload is refused, because only a restart can apply it
+    "parent",  # as the table that the key stands in
+]
 
 
 class Key(NamedTuple):
@@ -22,44 +34,50 @@ class Key(NamedTuple):
     Attributes:
         field: The field of the model that takes the value.
         read: Checks and converts the value.
+        on_reload: What a reload does when the value has changed.
+        doc: What it means, in one sentence.
         inner: The keys below it, when the value is a table with keys of ours.
+        default: For people, where the model has no constant for it.
     """
 
     field: str
-    read: Reader
+    read: Validator
+    on_reload: OnReload
+    doc: str
     inner: Mapping[str, Key] | None = None
+    default: str = ""
 
 
-class Faults:
+class FaultCollector:
     """What is wrong so far, and which variable of the environment said which value.
 
     Attributes:
-        found: The faults, in the order of the file.
+        faults: The faults, in the order of the file.
         variables: The variable that gave the value at a key path.
     """
 
     def __init__(self, file: str) -> None:
-        self.found: list[Fault] = []
+        self.faults: list[Fault] = []
         self.variables: dict[tuple[str, ...], str] = {}
         self._file = file
         self._places: set[tuple[str, ...]] = set()
 
     def add(self, where: tuple[str, ...], problem: str) -> None:
-        """Add what is wrong at a key path; the source is whoever said the value."""
+        """Add what is wrong at a key path; the source is the file, or the variable that gave the value."""
         source = self.variable_of(where) or self._file
-        self.found.append(Fault(source, key_path(*where), problem))
+        self.faults.append(Fault(source, key_path(*where), problem))
         self._places.add(where)
 
-    def add_from(self, source: str, problem: str) -> None:
+    def add_source_fault(self, source: str, problem: str) -> None:
         """Add what is wrong with a source that is no key."""
-        self.found.append(Fault(source, "", problem))
+        self.faults.append(Fault(source, "", problem))
 
-    def concern(self, *where: str) -> bool:
+    def has_fault_at(self, *where: str) -> bool:
         """Whether something is wrong at exactly this key path, so that its value is not the one to judge by."""
         return where in self._places
 
     def source_of(self, where: tuple[str, ...]) -> str:
-        """Return who said the value at a key path, for people: a variable, or the file and the key."""
+        """Return where the value at a key path stands, for people: in a variable, or in the file under its key."""
         return self.variable_of(where) or f"{self._file}: {key_path(*where)}"
 
     def variable_of(self, where: tuple[str, ...]) -> str | None:
@@ -74,7 +92,7 @@ def read_table(
     values: Mapping[str, object],
     keys: Mapping[str, Key],
     where: tuple[str, ...],
-    faults: Faults,
+    faults: FaultCollector,
     refused: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the fields that a table gives.
@@ -96,7 +114,7 @@ def read_table(
             continue
         try:
             read = key.read(value)
-        except WrongValue as problem:
+        except InvalidValue as problem:
             faults.add((*where, name), str(problem))
             continue
         given[key.field] = read if key.inner is None else read_table(read, key.inner, (*where, name), faults)
@@ -111,18 +129,8 @@ def unknown_key(name: str, known: Iterable[str]) -> str:
     return f"there is no such key here; the keys are {', '.join(names)}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name most like `name`, if one is."""
-    # Only when something is wrong: a correct configuration does not pay for it.
-    from difflib import get_close_matches  # noqa: PLC0415
-
-    # Nobody's typo is longer, and the comparison grows with the square of the length.
-    near = get_close_matches(name[:100].lower().replace("-", "_"), list(known), n=1, cutoff=0.6)
-    return near[0] if near else None
-
-
 # A hundred thousand workers fit; a device or a data file given by mistake does not fill the memory.
-_LARGEST_BYTES = 64 * 1024 * 1024
+_MAX_BYTES = 64 * 1024 * 1024
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -132,9 +140,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: It cannot be read or is no TOML; the fault says where and why.
     """
     try:
-        return tomllib.loads(read_text(path, _LARGEST_BYTES))
+        return tomllib.loads(read_text(path, _MAX_BYTES))
     except OSError as error:
-        raise ConfigError(Fault(str(path), "", cannot_be_read(error))) from None
+        raise ConfigError(Fault(str(path), "", read_error_text(error))) from None
     except UnicodeDecodeError as error:
         raise ConfigError(Fault(str(path), "", f"is not UTF-8 text (byte {error.start + 1})")) from None
     except tomllib.TOMLDecodeError as error:
@@ -144,28 +152,28 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(Fault(str(path), "", "is not valid TOML: a number or a nesting is too large")) from None
 
 
-def read_text(path: Path, most_bytes: int) -> str:
+def read_text(path: Path, limit_bytes: int) -> str:
     """Return a regular file's text.
 
     Raises:
-        OSError: It cannot be read, is no regular file or is larger than `most_bytes`.
+        OSError: It cannot be read, is no regular file or is larger than `limit_bytes`.
         UnicodeDecodeError: It is not UTF-8.
     """
-    # Looked at before it is opened: opening a pipe nobody writes to would wait for ever.
+    # Checked before it is opened: opening a pipe without a writer would wait for ever.
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise OSError("is a directory, not a file")
     if not stat.S_ISREG(status.st_mode):
         raise OSError("is not a regular file")
     with path.open("rb") as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(f"is larger than {most_bytes} bytes")
+        content = file.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise OSError(f"is larger than {limit_bytes} bytes")
     return content.decode("utf-8-sig")
 
 
-def cannot_be_read(error: OSError) -> str:
-    """Return the sentence about a file that cannot be read, and who would have to be able to."""
+def read_error_text(error: OSError) -> str:
+    """Return the sentence about a file that cannot be read; it names the user that has to be able to."""
     if error.errno is None:
         return str(error)
     if isinstance(error, PermissionError):

@@ -41,12 +41,12 @@ class Notifier:
         """
         self.problem: str | None = None
         self.watchdog_limit_s = watchdog_limit_s
-        self._channel: Channel | None = None
-        self._kept: list[str] = []
-        self._kept_status: str | None = None
+        self._socket: NotifySocket | None = None
+        self._pending: list[str] = []
+        self._pending_status: str | None = None
         self._is_failing = False
         if address and address[0] in "/@":
-            self._channel = Channel(address)
+            self._socket = NotifySocket(address)
         elif address:
             self.problem = f"NOTIFY_SOCKET={_one_line(address)} is neither a path nor @name: systemd hears nothing"
 
@@ -59,7 +59,7 @@ class Notifier:
     @property
     def has_pending(self) -> bool:
         """Whether something is kept for `retry()`."""
-        return bool(self._kept) or self._kept_status is not None
+        return bool(self._pending) or self._pending_status is not None
 
     @property
     def watchdog_interval_s(self) -> float | None:
@@ -73,7 +73,7 @@ class Notifier:
 
     def ready(self, status: str | None = None) -> None:
         """Say that the start, or a reload, is over."""
-        self._tell_surely("READY=1", status)
+        self._send_reliably("READY=1", status)
 
     def reloading(self, monotonic_usec: int | None = None) -> None:
         """Say that a reload has begun; `ready()` has to follow, whatever its outcome.
@@ -84,24 +84,24 @@ class Notifier:
         if monotonic_usec is None:
             # systemd compares this with its own reading, so it cannot come from a Clock with its offset.
             monotonic_usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._tell_surely(f"RELOADING=1\nMONOTONIC_USEC={monotonic_usec}")
+        self._send_reliably(f"RELOADING=1\nMONOTONIC_USEC={monotonic_usec}")
 
     def stopping(self, status: str | None = None) -> None:
         """Say that the stop has begun; systemd takes it as final."""
-        self._tell_surely("STOPPING=1", status)
+        self._send_reliably("STOPPING=1", status)
 
     def status(self, text: str) -> None:
         """Show `text` in `systemctl status`."""
-        self._kept_status = _status(text)
+        self._pending_status = _status(text)
         self.retry()
 
     def watchdog(self) -> None:
         """Say that the daemon is alive."""
-        self._tell_now("WATCHDOG=1")
+        self._send_best_effort("WATCHDOG=1")
 
     def extend(self, seconds: float) -> None:
         """Ask for at least `seconds` more until the next message; repeat it within that time."""
-        self._tell_now(f"EXTEND_TIMEOUT_USEC={max(1, round(seconds * 1e6))}")
+        self._send_best_effort(f"EXTEND_TIMEOUT_USEC={max(1, round(seconds * 1e6))}")
 
     def failed(self, exit_status: int, *, errno: int | None = None, status: str | None = None) -> None:
         """Say why the daemon is about to end.
@@ -114,43 +114,43 @@ class Notifier:
         lines = [f"EXIT_STATUS={exit_status}"]
         lines += [] if errno is None else [f"ERRNO={errno}"]
         lines += [] if status is None else [_status(status)]
-        self._tell_now("\n".join(lines))
+        self._send_best_effort("\n".join(lines))
 
     def retry(self) -> None:
         """Try to send what is kept."""
-        while self._kept and self._send(self._kept[0]):
-            del self._kept[0]
-        if not self._kept and self._kept_status is not None and self._send(self._kept_status):
-            self._kept_status = None
+        while self._pending and self._send(self._pending[0]):
+            del self._pending[0]
+        if not self._pending and self._pending_status is not None and self._send(self._pending_status):
+            self._pending_status = None
 
     def close(self) -> None:
         """Let go of the socket and of what was kept."""
-        self._kept.clear()
-        self._kept_status = None
-        if self._channel is not None:
-            self._channel.close()
+        self._pending.clear()
+        self._pending_status = None
+        if self._socket is not None:
+            self._socket.close()
 
-    def _tell_surely(self, message: str, status: str | None = None) -> None:
+    def _send_reliably(self, message: str, status: str | None = None) -> None:
         self.retry()
         if status is not None:
-            self._kept_status = None  # the new one replaces it
+            self._pending_status = None  # the new one replaces it
         whole = message if status is None else f"{message}\n{_status(status)}"
         if self.has_pending or not self._send(whole):
-            self._kept = _merge(self._kept, message)
-            self._kept_status = self._kept_status if status is None else _status(status)
+            self._pending = _merge(self._pending, message)
+            self._pending_status = self._pending_status if status is None else _status(status)
 
-    def _tell_now(self, message: str) -> None:
+    def _send_best_effort(self, message: str) -> None:
         self.retry()
-        if not self._kept:
+        if not self._pending:
             self._send(message)
 
     def _send(self, message: str) -> bool:
         """Send one datagram and say whether it is dealt with."""
-        if self._channel is None:
+        if self._socket is None:
             return True
-        error = self._channel.send(message)
+        error = self._socket.send(message)
         if error is not None and not self._is_failing:
-            self.problem = _sentence(self._channel.address, error)
+            self.problem = _sentence(self._socket.address, error)
         self._is_failing = error is not None
         return error is None
 
@@ -196,7 +196,7 @@ def _watchdog_limit_s(taken: dict[str, str]) -> float | None:
     return int(usec) / 1e6 if pid in {"", str(os.getpid())} else None
 
 
-class Channel:
+class NotifySocket:
     """A datagram socket to one notify address, connected when needed and again after it broke.
 
     systemd may be re-executed and a test or a container may take the socket away: a connection that

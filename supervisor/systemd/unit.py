@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.systemd.unit_access import hidden, in_homes, outermost, shown_for
+from supervisor.systemd.unit_access import hidden, outermost, path_to_bind, under_homes
 
 # What systemd accepts for User= with DynamicUser=; Linux allows 31 characters.
 _USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
@@ -39,7 +39,7 @@ class Installation:
     @property
     def everything_read(self) -> tuple[Path, ...]:
         """Every path that the daemon's user has to reach; dsn_file is read by systemd, as root."""
-        return outermost((*self.reads, Path(self.command[0]), shown_for(self.config)))
+        return outermost((*self.reads, Path(self.command[0]), path_to_bind(self.config)))
 
 
 def render_unit(installation: Installation) -> str:
@@ -85,7 +85,7 @@ def _credential(installation: Installation) -> str:
 
 def _paths(installation: Installation) -> str:
     shown, lines = hidden(installation.everything_read), []
-    if in_homes(installation.everything_read):
+    if under_homes(installation.everything_read):
         lines += ["# The homes stay hidden but for what follows.", "ProtectHome=tmpfs"]
     else:
         lines += ["ProtectHome=yes"]

@@ -40,7 +40,7 @@ def outermost(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(kept)
 
 
-def in_homes(paths: Iterable[Path]) -> tuple[Path, ...]:
+def under_homes(paths: Iterable[Path]) -> tuple[Path, ...]:
     """Return those that `ProtectHome=` hides."""
     return tuple(path for path in paths if _is_inside(path, _HOMES))
 
@@ -50,7 +50,7 @@ def hidden(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(path for path in paths if _is_inside(path, _HOMES + _TEMPORARY))
 
 
-def shown_for(config: Path) -> Path:
+def path_to_bind(config: Path) -> Path:
     """Return what to show of a configuration: its folder, so that a reload finds the file an editor put in its place.
 
     A folder that is somebody's whole home is not shown for one file.
@@ -60,17 +60,17 @@ def shown_for(config: Path) -> Path:
     return config if is_home else folder
 
 
-def hindrances(paths: Iterable[Path]) -> tuple[str, ...]:
+def access_problems(paths: Iterable[Path]) -> tuple[str, ...]:
     """Look at the file system and say, a sentence each, what keeps a user without privileges from `paths`."""
     found: dict[str, None] = {}  # a set that keeps its order: many paths share a parent
     for path in paths:
         if _is_inside(path, (*_TEMPORARY, Path("/run/user"))):
             found[f"{path} lies where files are cleared away: install under /opt instead"] = None
-        found |= dict.fromkeys(_closed_doors(path))
+        found |= dict.fromkeys(_unreadable(path))
     return tuple(found)
 
 
-def _closed_doors(path: Path) -> Iterable[str]:
+def _unreadable(path: Path) -> Iterable[str]:
     # A hidden path is mounted by root under folders of systemd's own making, so only its own mode counts.
     parents = () if _is_inside(path, _HOMES + _TEMPORARY) else path.parents
     for folder in (path, *parents):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.config_file import DATABASE, DSN, WORKER, config_of, faults_of
 
 from supervisor.backoff import Backoff
+from supervisor.config.kinds import needs_lease
 from supervisor.config.loader import read_config
 from supervisor.config.model import Cron, EventsConfig, Every, Periodic, Projection, Server, Service
 from supervisor.errors import ConfigError
@@ -97,7 +98,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert worker.singleton
     view = config.workers["view"]
     assert view.kind == Projection(("orders-*", "stock-?"), 7, 3, "dead-letter", 0)
-    assert (view.stall_timeout_s, view.needs_lease) == (60, True)
+    assert (view.stall_timeout_s, needs_lease(view)) == (60, True)
     assert config.events == EventsConfig(keep_s=90 * 86400.0)
 
 
@@ -226,7 +227,7 @@ WORKER_FAULTS = [
         "stall_timeout = '3s'",
         (
             "stall_timeout: a service has no single call whose length could be limited;"
-            " this is for periodic workers and projections"
+            ' this is for workers of kind "periodic" and "projection"'
         ),
     ),
     ("singleton = 1", "singleton: expected true or false, without quotes, found the number 1"),

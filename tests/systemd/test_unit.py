@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.systemd.unit import Installation, render_unit
-from supervisor.systemd.unit_access import hindrances, outermost, this_command, this_python
+from supervisor.systemd.unit_access import access_problems, outermost, this_command, this_python
 
 CHECKOUT = Path(__file__).parents[2]
 COMMAND = ("/opt/pgsupervisor/bin/pgsupervisor",)
@@ -112,7 +112,7 @@ def test_says_what_keeps_the_daemon_out(tmp_path: Path) -> None:
     """A closed or missing file and one that will be cleared away are each named with what to do."""
     closed = tmp_path / "closed.toml"
     closed.touch(mode=0o600)
-    found = "\n".join(hindrances([closed, tmp_path / "missing"]))
+    found = "\n".join(access_problems([closed, tmp_path / "missing"]))
     assert f"{closed} is closed to the unit's user (mode 0600): chmod o+rX" in found
     assert f"{tmp_path}/missing cannot be looked at" in found
     assert "install under /opt" in found
@@ -120,4 +120,4 @@ def test_says_what_keeps_the_daemon_out(tmp_path: Path) -> None:
 
 def test_finds_nothing_wrong_with_what_everybody_reads() -> None:
     """Nothing keeps anybody from the system's own folders."""
-    assert hindrances([Path("/usr/bin"), Path("/usr/bin/env")]) == ()
+    assert access_problems([Path("/usr/bin"), Path("/usr/bin/env")]) == ()
