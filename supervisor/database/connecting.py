@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
-from supervisor.database.endpoint import Endpoint, Route, route_of, secrets_of
+from supervisor.config.dsn import ConnectTargets, Endpoint, parse_targets, secrets_of
 from supervisor.database.error_class import ErrorClass, Failure, failure_of
 from supervisor.journal import register_secret
 
@@ -40,7 +40,7 @@ class Dialer(NamedTuple):
 
     Attributes:
         dsn: The connection string with its secrets.
-        route: The same, taken apart.
+        targets: The same, taken apart.
         connect_timeout_s: The deadline of one host.
         command_timeout_s: The deadline of one statement, 0: none.
         application_name: What the server shows in `pg_stat_activity`.
@@ -49,7 +49,7 @@ class Dialer(NamedTuple):
     """
 
     dsn: str
-    route: Route
+    targets: ConnectTargets
     connect_timeout_s: float
     command_timeout_s: float
     application_name: str
@@ -57,7 +57,7 @@ class Dialer(NamedTuple):
 
     async def dial(self, endpoint: Endpoint, **options: Any) -> asyncpg.Connection:
         """Open a connection to one host, or raise what the driver raises."""
-        settings = {} if self.route.application_name else {"application_name": self.application_name}
+        settings = {} if self.targets.application_name else {"application_name": self.application_name}
         if self.cached_statements is not None:
             options["statement_cache_size"] = self.cached_statements
         try:
@@ -87,7 +87,7 @@ def dialer_for(server: Server, config: DatabaseConfig, *, name: str) -> Dialer:
     for secret in secrets_of(dsn, os.environ):
         register_secret(secret)
     return Dialer(
-        dsn, route_of(dsn, os.environ), config.connect_timeout_s, config.command_timeout_s, f"pgsupervisor {name}"
+        dsn, parse_targets(dsn, os.environ), config.connect_timeout_s, config.command_timeout_s, f"pgsupervisor {name}"
     )
 
 
@@ -109,11 +109,11 @@ async def attempt(dialer: Dialer) -> Link | list[Failure]:
     Returns:
         The first connection that answers a statement, or the failures, at least one.
     """
-    endpoints = dialer.route.endpoints
-    if dialer.route.wanted == "prefer-standby" and len(endpoints) > 1:
+    endpoints = dialer.targets.endpoints
+    if dialer.targets.target_session_attrs == "prefer-standby" and len(endpoints) > 1:
         outcome = await _race(dialer, endpoints, wanted="standby")
         return outcome if isinstance(outcome, Link) else await _race(dialer, endpoints, wanted="any")
-    return await _race(dialer, endpoints, wanted=dialer.route.wanted)
+    return await _race(dialer, endpoints, wanted=dialer.targets.target_session_attrs)
 
 
 async def _race(dialer: Dialer, endpoints: Sequence[Endpoint], *, wanted: str) -> Link | list[Failure]:
@@ -182,8 +182,9 @@ async def check(connection: asyncpg.Connection, endpoint: Endpoint, dialer: Dial
         in_recovery, read_only = await connection.fetchrow(HEARTBEAT, timeout=limit_s)  # type: ignore[misc]
     except Exception as error:  # noqa: BLE001 - whatever it is, this connection did not answer
         return failure_of(error, address=endpoint.address, limit_s=limit_s)
-    unfit = in_recovery or (read_only and dialer.route.wanted == "read-write")
-    if dialer.route.wants_primary and unfit:
-        reason = f"{endpoint.address} is read-only, and the connection string asks for a {dialer.route.wanted} server"
+    unfit = in_recovery or (read_only and dialer.targets.target_session_attrs == "read-write")
+    if dialer.targets.wants_primary and unfit:
+        wanted = dialer.targets.target_session_attrs
+        reason = f"{endpoint.address} is read-only, and the connection string asks for a {wanted} server"
         return Failure(ErrorClass.READ_ONLY, reason, endpoint.address, None, ConnectionError(reason))
     return None

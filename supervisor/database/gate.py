@@ -75,7 +75,7 @@ class Gate:
         self._is_suspected = False
         self._up = asyncio.Event()
         self._linked = asyncio.Event()
-        self._lookout = Lookout(self.dialer.route.endpoints)
+        self._lookout = Lookout(self.dialer.targets.endpoints)
 
     # What others ask
 
@@ -99,7 +99,7 @@ class Gate:
 
     def is_overdue(self, now_s: float) -> bool:
         """Whether the gate's loop has not turned for longer than any of its deadlines explains."""
-        hosts = len(self.dialer.route.endpoints)
+        hosts = len(self.dialer.targets.endpoints)
         slack_s = 3 * HEARTBEAT_S + 3 * self.config.connect_timeout_s * (hosts + 1)
         due_s = max(self.turned_at_s, self.next_try_at_s or 0.0)
         return self.state is not GateState.CLOSED and now_s > due_s + slack_s
@@ -330,4 +330,4 @@ class Gate:
         """Where the database is: the host in use, or all that are tried."""
         if self.link is not None:
             return self.link.endpoint.address
-        return ", ".join(endpoint.address for endpoint in self.dialer.route.endpoints)
+        return ", ".join(endpoint.address for endpoint in self.dialer.targets.endpoints)
