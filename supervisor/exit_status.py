@@ -9,6 +9,7 @@ class ExitStatus(IntEnum):
     """Why the process ends."""
 
     OK = 0
+    REFUSED = 1  # of commands, never of `run`: what was asked for was not done
     USAGE = 64
     UNAVAILABLE = 69
     SOFTWARE = 70

@@ -7,8 +7,6 @@ import os
 import random
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
 from supervisor.cli.database_command import read_with_unit_credentials
 from supervisor.cli.output import print_error, print_out
 from supervisor.clock import SystemClock
@@ -16,11 +14,13 @@ from supervisor.config.kinds import needs_node, needs_schema
 from supervisor.config.model import EmbeddedStore, Projection, Server
 from supervisor.config.partial_read import readable_workers
 from supervisor.config.paths import find_config, from_here
+from supervisor.database.error_class import CONNECTION_ERRORS
 from supervisor.database.gate import Gate
 from supervisor.database.migration import is_outdated, known_files, version_of
 from supervisor.database.schema_error import explain
 from supervisor.database.session import Session
 from supervisor.errors import ConfigError, DatabaseRefused, Fault, SupervisorError
+from supervisor.exit_status import ExitStatus
 from supervisor.leases.pooling import refuse_transaction_pooling
 from supervisor.workers.loading import load
 
@@ -30,29 +30,23 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import Config
 
-_CONFIG = 78
-
 
 def check(config_path: str | None, *, connect: bool) -> int:
     """Print every fault, or what was found to be right, and return 78 or 0."""
-    try:
-        path = find_config(config_path, os.environ)
-    except ConfigError as error:
-        print_error(str(error))
-        return _CONFIG
+    path = find_config(config_path, os.environ)
     try:
         config = read_with_unit_credentials(path)
     except ConfigError as error:
         unloadable = asyncio.run(_try_what_is_readable(path))
         print_error("\n".join(dict.fromkeys(map(str, (*error.faults, *unloadable)))))
-        return _CONFIG
+        return ExitStatus.CONFIG
     faults, remark = asyncio.run(_try(config, connect=connect))
     if faults:
         print_error("\n".join(faults))
-        return _CONFIG
+        return ExitStatus.CONFIG
     count = len(config.workers)
     print_out(f"{path} is right: {count} worker{'' if count == 1 else 's'}{remark}{_pool_warning(config)}")
-    return 0
+    return ExitStatus.OK
 
 
 def _pool_warning(config: Config) -> str:
@@ -104,7 +98,6 @@ async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:
     return faults, remark
 
 
-_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _LIMIT_S = 5.0
 _MAY_CREATE = """
     SELECT NOT pg_catalog.pg_is_in_recovery()
@@ -160,7 +153,7 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
         if is_outdated(found, known, config.database.migrate):
             return await _predict_migration(connection, config, found, known)
         withheld = [row[0] for row in await connection.fetch(_MISSING_PRIVILEGES_SQL, timeout=_LIMIT_S)]
-    except _LOST as error:
+    except CONNECTION_ERRORS as error:
         try:
             explain(error, found, known)
         except DatabaseRefused as refusal:

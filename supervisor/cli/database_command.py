@@ -1,62 +1,35 @@
-"""A connection of a command's own to the configured database, and what its failures mean for the exit status."""
+"""What the commands that use the database have in common: the configuration, and one connection."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
-from supervisor.cli.output import print_error
 from supervisor.clock import SystemClock
 from supervisor.config.loader import read_config
 from supervisor.config.model import Dsn, EmbeddedStore, Server
 from supervisor.config.paths import find_config
-from supervisor.database.error_class import ErrorClass
+from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass
 from supervisor.database.gate import Gate
 from supervisor.errors import (
     ConfigError,
-    DatabaseGaveUp,
     DatabaseRefused,
     DatabaseUnavailable,
     Fault,
-    InvalidEvent,
-    SchemaUnusable,
     SupervisorError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from supervisor.config.model import Config
     from supervisor.database.error_class import Failure
 
-USAGE = 64
-_SOFTWARE = 70
-# As `run` does it, where they can happen there.
-_STATUS: dict[type[SupervisorError], int] = {
-    InvalidEvent: USAGE,
-    DatabaseUnavailable: 69,
-    DatabaseGaveUp: 69,
-    DatabaseRefused: 77,
-    SchemaUnusable: 78,
-    ConfigError: 78,
-}
-_FAREWELL_S = 1.0
-_ONLY_WHILE = "it runs only while its daemon does, and lets nobody in but their user"
-
-
-def run_command(work: Coroutine[Any, Any, int]) -> int:
-    """Run a command's work and return its exit status; an error becomes a sentence on stderr."""
-    try:
-        return asyncio.run(work)
-    except SupervisorError as error:
-        print_error(str(error))
-        return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), _SOFTWARE)
+_CLOSE_TIMEOUT_S = 1.0
+_ONLY_WHILE = "it runs only while its daemon does, and accepts only that daemon's user"
 
 
 def load_config(config_path: str | None) -> Config:
@@ -78,9 +51,9 @@ async def connect_once(config: Config) -> AsyncIterator[Any]:
         DatabaseUnavailable: It cannot be reached, or the connection was lost.
     """
     with _server_of(config) as server:
-        # The gate of a command makes one attempt; nothing of it is random.
+        # A command makes one attempt; nothing of it is random.
         gate = Gate(server, config.database, name=config.name, clock=SystemClock(), rng=random.Random(0))  # noqa: S311
-        # What others have prepared behind a proxy that pools transactions would be in the way.
+        # Behind a proxy that pools transactions, prepared statements of other clients would be in the way.
         gate.dialer = gate.dialer._replace(cached_statements=0)
         failure = await gate.connect_once()
         if failure is not None:
@@ -89,9 +62,9 @@ async def connect_once(config: Config) -> AsyncIterator[Any]:
         connection = gate.link.connection
         try:
             yield connection
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await connection.close(timeout=_FAREWELL_S)
         finally:
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                await connection.close(timeout=_CLOSE_TIMEOUT_S)
             gate.close()
 
 
@@ -124,7 +97,7 @@ def _server_of(config: Config) -> Iterator[Server]:
 
 def _open_folder(store: EmbeddedStore, config: Config) -> int:
     if store.ephemeral:
-        raise DatabaseUnavailable(f"{config.path}: an ephemeral store is reached by its daemon's workers alone")
+        raise DatabaseUnavailable(f"{config.path}: only its daemon's workers can reach an ephemeral database")
     try:
         return os.open(store.path or config.daemon.state_dir / "postgres", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -134,7 +107,7 @@ def _open_folder(store: EmbeddedStore, config: Config) -> int:
 def _embedded(config: Config) -> str:
     target = config.database.target
     path = target.path if isinstance(target, EmbeddedStore) else None
-    return f"{config.path}: the embedded store in {path or config.daemon.state_dir / 'postgres'}"
+    return f"{config.path}: the embedded database in {path or config.daemon.state_dir / 'postgres'}"
 
 
 # Where the shipped units' LoadCredential= finds the connection string.

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import TYPE_CHECKING
 
-from supervisor.cli.database_command import connect_once, load_config, run_command
+from supervisor.cli.database_command import connect_once, load_config
 from supervisor.cli.output import print_error, print_out
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore, Server
 from supervisor.database.migration import bring_up_to_date
+from supervisor.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from supervisor.config.model import Config
     from supervisor.database.migration import Change
 
-_CONFIG = 78
-
 
 def migrate(config_path: str | None) -> int:
     """Bring the schema up to date, say what was done and return the exit status."""
-    return run_command(_migrate(config_path))
+    return asyncio.run(_migrate(config_path))
 
 
 async def _migrate(config_path: str | None) -> int:
@@ -32,16 +32,16 @@ async def _migrate(config_path: str | None) -> int:
             async with connect_once(config) as connection:
                 change = await bring_up_to_date(connection, mode="auto", clock=SystemClock(), rng=random.SystemRandom())
             print_out(_sentence(change))
-            return 0
+            return ExitStatus.OK
 
 
 def _leave_it_to_the_daemon(config: Config) -> int:
     what = f"{config.path}: the embedded store runs only while its daemon does"
     if config.database.migrate == "check":
         print_error(f'{what}, which has to migrate it: set database.migrate = "auto"')
-        return _CONFIG
+        return ExitStatus.CONFIG
     print_out(f"{what}, which migrates it at its start; there is nothing to do.")
-    return 0
+    return ExitStatus.OK
 
 
 def _sentence(change: Change) -> str:

@@ -1,9 +1,8 @@
-"""What a command prints; that nobody reads it changes neither what was done nor the exit status."""
+"""Printing, tables, and streams that cannot be written to: they change neither what was done nor the exit status."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def print_out(text: str) -> bool:
-    """Print to standard output and return whether anybody can read it."""
+    """Print to standard output and return whether that worked."""
     return _write(text, "stdout")
 
 
 def print_error(text: str) -> bool:
-    """Print to standard error and return whether anybody can read it."""
+    """Print to standard error and return whether that worked."""
     return _write(text, "stderr")
 
 
@@ -53,6 +52,8 @@ def silence(name: str) -> None:
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of cells as lines."""
+    import shutil  # noqa: PLC0415 - every start loads this module, and only tables need it
+
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     edge = shutil.get_terminal_size((120, 24)).columns if is_terminal() else None
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

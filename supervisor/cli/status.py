@@ -7,31 +7,36 @@ import time
 from datetime import datetime
 from typing import Any
 
-from supervisor.cli.control_client import UNAVAILABLE, NoDaemon, send_request
+from supervisor.cli.control_client import NoDaemon, send_request
 from supervisor.cli.output import align, is_terminal, print_error, print_out
 from supervisor.durations import format_duration
+from supervisor.exit_status import ExitStatus
 
 _LIMIT_S = 5.0
 _CLEAR = "\x1b[H\x1b[2J"
 
 
 def show_status(control: str | None, config: str | None, *, as_json: bool, watch: bool) -> int:
-    """Print the status and return 0, or 69 when no daemon answers; or watch it until Ctrl-C."""
-    was_there = False
+    """Print the status and return 0; or print it again and again until Ctrl-C.
+
+    Raises:
+        NoDaemon: No daemon answers; later, while watching, it is waited for.
+    """
+    has_answered = False
     while True:
         try:
             status = send_request(control, config, {"command": "status"}, limit_s=_LIMIT_S)["status"]
         except NoDaemon as error:
+            if not has_answered:
+                raise
             print_error(str(error))
-            if not was_there:
-                return UNAVAILABLE
-            time.sleep(1.0)  # it may be restarting: that is what one watches for
+            time.sleep(1.0)  # it may be restarting, which is worth watching
             continue
-        was_there = watch
+        has_answered = watch
         text = json.dumps(status, indent=None if watch else 2) if as_json else table(status)
         is_read = print_out(f"{_CLEAR}{text}" if watch and not as_json and is_terminal() else text)
         if not watch or not is_read:
-            return 0
+            return ExitStatus.OK
         time.sleep(1.0)
 
 

@@ -11,6 +11,7 @@ from supervisor.config.loader import read_config
 from supervisor.config.model import EmbeddedStore
 from supervisor.config.paths import absolute, find_config
 from supervisor.errors import ConfigError
+from supervisor.exit_status import ExitStatus
 from supervisor.systemd.unit import Installation, render_unit, unit_name
 from supervisor.systemd.unit_access import access_problems, path_to_bind, this_command, this_python
 
@@ -19,25 +20,24 @@ if TYPE_CHECKING:
 
     from supervisor.config.model import Config
 
-_CONFIG = 78
 # Under systemd the connection string may come from a credential, which an administrator's shell does not have.
 _ANY_DSN = {"PGSUPERVISOR__DATABASE__DSN": "postgresql:///"}
 
 
 def print_unit(config_path: str | None) -> int:
-    """Print the unit, say on stderr where it belongs and what keeps it from working; return 0 or 78."""
-    try:
-        config = _read(find_config(config_path, os.environ))
-    except ConfigError as error:
-        print_error(str(error))
-        return _CONFIG
+    """Print the unit; say on stderr where it belongs and what keeps it from working.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+    """
+    config = _read(find_config(config_path, os.environ))
     installation = _installation(config)
     print_out(render_unit(installation).rstrip("\n"))
     name = unit_name(config.name)
     print_error(f"# Put this into /etc/systemd/system/{name}, then: systemctl daemon-reload")
     for hindrance in access_problems(installation.everything_read):
         print_error(f"# It cannot work yet: {hindrance}")
-    return 0
+    return ExitStatus.OK
 
 
 def _read(path: Path) -> Config:

@@ -73,7 +73,7 @@ def test_append_keeps_numbers_as_they_are(command: Any, database: str, shared_po
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("a", "b", '{"x":'), "no JSON: Expecting value"),
+        (("a", "b", '{"x":'), "not JSON: Expecting value"),
         (("a", "b", "[1]"), "data is a dict, this is of type list"),
         (("a", "b", "null"), "data is a dict, this is None"),
         (("a", "b", '{"x": NaN}'), "NaN"),
@@ -103,13 +103,13 @@ def test_a_proxy_that_pools_transactions_is_fine(command: Any, postgres: Postgre
         for position in (2, 3):
             assert outcome(daemon.run_command("append", "orders-1", "placed")) == (0, str(position))
         for _ in range(2):
-            assert outcome(daemon.run_command("projections", "list")) == (0, "There is no projection.")
+            assert outcome(daemon.run_command("projections", "list")) == (0, "There are no projections.")
 
 
 def test_append_without_the_schema_says_what_to_run(command: Any, database: str) -> None:
     """A database without the schema, or with an older one, ends with 78 and the remedy."""
     status, text = outcome(command(database).run_command("append", "a", "b"))
-    assert (status, text) == (78, "The SQL schema is not there, or too old: run `pgsupervisor migrate`.")
+    assert (status, text) == (78, "The SQL schema is missing or too old: run `pgsupervisor migrate`.")
 
 
 def test_a_role_without_privileges_ends_with_77(command: Any, postgres: Postgres) -> None:
@@ -168,7 +168,7 @@ def test_a_read_only_server_is_told(command: Any, postgres: Postgres) -> None:
     ("dsn", "arguments", "status", "said"),
     [
         ("embedded:", ("migrate",), 0, "which migrates it at its start; there is nothing to do"),
-        ("ephemeral:", ("append", "a", "b"), 69, "reached by its daemon's workers alone"),
+        ("ephemeral:", ("append", "a", "b"), 69, "only its daemon's workers can reach an ephemeral database"),
         ("embedded:", ("append", "a", "b"), 69, "it runs only while its daemon does"),
     ],
 )
