@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 import asyncpg
 
-from supervisor.cli.database_command import connect_once, load_config
+from supervisor.cli.configuration import load_config
+from supervisor.cli.database_command import connect_once
 from supervisor.cli.output import print_out
 from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, is_suspicious
 from supervisor.errors import DatabaseRefused, DatabaseUnavailable, InvalidEvent, SchemaUnusable

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from supervisor.cli.database_command import read_with_unit_credentials
+from supervisor.cli.configuration import read_with_unit_credentials
 from supervisor.cli.output import print_error, print_out
 from supervisor.clock import SystemClock
-from supervisor.config.kinds import needs_node, needs_schema
 from supervisor.config.model import EmbeddedStore, Projection, Server
 from supervisor.config.partial_read import readable_workers
 from supervisor.config.paths import find_config, from_here
-from supervisor.database.error_class import CONNECTION_ERRORS
-from supervisor.database.gate import Gate
-from supervisor.database.migration import is_outdated, known_files, version_of
-from supervisor.database.schema_error import explain
-from supervisor.database.session import Session
-from supervisor.errors import ConfigError, DatabaseRefused, Fault, SupervisorError
+from supervisor.errors import ConfigError, Fault, SupervisorError
 from supervisor.exit_status import ExitStatus
-from supervisor.leases.pooling import refuse_transaction_pooling
 from supervisor.workers.loading import load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from supervisor.clock import Clock
     from supervisor.config.model import Config
 
 
@@ -88,6 +79,8 @@ async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:
                 find_programs()
                 remark = ", the embedded PostgreSQL is installed"
             case Server() as server if connect:
+                from supervisor.cli.database_check import try_database  # noqa: PLC0415 - loads the driver
+
                 remark = await try_database(server, config, clock)
             case Server():
                 pass
@@ -96,84 +89,3 @@ async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:
     except SupervisorError as error:
         faults.append(f"{config.path}: database.dsn: {error}")
     return faults, remark
-
-
-_LIMIT_S = 5.0
-_MAY_CREATE = """
-    SELECT NOT pg_catalog.pg_is_in_recovery()
-        AND pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
-"""
-# As far as `run` needs them of a role that does not own the schema.
-_MISSING_PRIVILEGES_SQL = """
-    SELECT pg_catalog.format('EXECUTE on %s', p.oid::pg_catalog.regprocedure) FROM pg_catalog.pg_proc p
-    WHERE p.pronamespace = 'supervisor'::pg_catalog.regnamespace
-        AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
-    UNION ALL
-    SELECT pg_catalog.format('SELECT on %s', c.oid::pg_catalog.regclass) FROM pg_catalog.pg_class c
-    WHERE c.relnamespace = 'supervisor'::pg_catalog.regnamespace AND c.relkind IN ('r', 'v')
-        AND NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')
-    ORDER BY 1
-"""
-
-
-async def try_database(server: Server, config: Config, clock: Clock) -> str:
-    """Return a remark about a database that `run` would be content with.
-
-    Raises:
-        ConfigError: It cannot be connected to, or leases cannot work there.
-        SupervisorError: The SQL schema keeps `run` from starting.
-    """
-    gate = Gate(server, config.database, name=config.name, clock=clock, rng=random.Random())  # noqa: S311 - jitter
-    # What others have prepared behind a proxy that pools transactions would be in the way.
-    gate.dialer = gate.dialer._replace(cached_statements=0)
-    try:
-        failure = await gate.connect_once()
-        if failure is not None:
-            raise ConfigError(Fault(str(config.path), "database.dsn", failure.reason))
-        assert gate.link is not None  # noqa: S101 - it has connected
-        if needs_node(config):
-            await refuse_transaction_pooling(Session(gate, gate.link, clock=clock), is_thorough=True)
-        return ", the database answers" + await _look_at_schema(gate.link.connection, config)
-    finally:
-        gate.close()
-
-
-async def _look_at_schema(connection: Any, config: Config) -> str:
-    """Return what there is to say of the schema.
-
-    Raises:
-        SchemaUnusable: It is newer, or older and `run` is only to look at it.
-        DatabaseRefused: A privilege is missing that a worker needs.
-        DatabaseUnavailable: The connection was lost.
-    """
-    known = len(known_files())
-    found = 0
-    try:
-        found = await version_of(connection)
-        if is_outdated(found, known, config.database.migrate):
-            return await _predict_migration(connection, config, found, known)
-        withheld = [row[0] for row in await connection.fetch(_MISSING_PRIVILEGES_SQL, timeout=_LIMIT_S)]
-    except CONNECTION_ERRORS as error:
-        try:
-            explain(error, found, known)
-        except DatabaseRefused as refusal:
-            if needs_schema(config):
-                raise
-            return f"; no worker needs the SQL schema, which this role cannot use ({refusal.__cause__})"
-    if withheld and needs_schema(config):
-        more = f" and {len(withheld) - 1} more" if len(withheld) > 1 else ""
-        raise DatabaseRefused(f"the role needs {withheld[0]}{more}, for its leases and events")
-    return ""
-
-
-async def _predict_migration(connection: Any, config: Config, found: int, known: int) -> str:
-    if found:
-        return f"; `run` brings the SQL schema from version {found} to {known}"
-    if await connection.fetchval(_MAY_CREATE, timeout=_LIMIT_S):
-        return f"; `run` creates the SQL schema, version {known}"
-    if needs_schema(config):
-        raise DatabaseRefused(
-            "the SQL schema is not there, and this role cannot create it here: run `pgsupervisor migrate` with the"
-            " login of a role that may (PGSUPERVISOR__DATABASE__DSN=…)"
-        )
-    return "; there is no SQL schema and this role cannot create it, but no worker needs it"

@@ -1,17 +1,14 @@
-"""What the commands that use the database have in common: the configuration, and one connection."""
+"""A command's one connection to the configured database."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import SystemClock
-from supervisor.config.loader import read_config
 from supervisor.config.model import Dsn, EmbeddedStore, Server
-from supervisor.config.paths import find_config
 from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass
 from supervisor.database.gate import Gate
 from supervisor.errors import (
@@ -30,15 +27,6 @@ if TYPE_CHECKING:
 
 _CLOSE_TIMEOUT_S = 1.0
 _ONLY_WHILE = "it runs only while its daemon does, and accepts only that daemon's user"
-
-
-def load_config(config_path: str | None) -> Config:
-    """Return the configuration that a command line means.
-
-    Raises:
-        ConfigError: There is none, or it is wrong.
-    """
-    return read_with_unit_credentials(find_config(config_path, os.environ))
 
 
 @contextlib.asynccontextmanager
@@ -97,7 +85,7 @@ def _server_of(config: Config) -> Iterator[Server]:
 
 def _open_folder(store: EmbeddedStore, config: Config) -> int:
     if store.ephemeral:
-        raise DatabaseUnavailable(f"{config.path}: only its daemon's workers can reach an ephemeral database")
+        raise DatabaseUnavailable(f"{config.path}: only its daemon's workers can reach an ephemeral store")
     try:
         return os.open(store.path or config.daemon.state_dir / "postgres", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -107,23 +95,4 @@ def _open_folder(store: EmbeddedStore, config: Config) -> int:
 def _embedded(config: Config) -> str:
     target = config.database.target
     path = target.path if isinstance(target, EmbeddedStore) else None
-    return f"{config.path}: the embedded database in {path or config.daemon.state_dir / 'postgres'}"
-
-
-# Where the shipped units' LoadCredential= finds the connection string.
-_CREDENTIALS = Path("/etc/credstore")
-
-
-def read_with_unit_credentials(path: Path) -> Config:
-    """Read the configuration as its unit does: a shell has no credential, but root can read its file.
-
-    Raises:
-        ConfigError: It is wrong.
-    """
-    try:
-        return read_config(path, os.environ)
-    except ConfigError:
-        credential = _CREDENTIALS / f"pgsupervisor.{path.stem}.dsn"
-        if "CREDENTIALS_DIRECTORY" in os.environ or not os.access(credential, os.R_OK):
-            raise
-        return read_config(path, {**os.environ, "PGSUPERVISOR__DATABASE__DSN_FILE": str(credential)})
+    return f"{config.path}: the embedded store in {path or config.daemon.state_dir / 'postgres'}"

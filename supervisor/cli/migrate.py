@@ -6,7 +6,8 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
-from supervisor.cli.database_command import connect_once, load_config
+from supervisor.cli.configuration import load_config
+from supervisor.cli.database_command import connect_once
 from supervisor.cli.output import print_error, print_out
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore, Server

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import asyncpg
 
-from supervisor.cli.database_command import connect_once, load_config
+from supervisor.cli.configuration import load_config
+from supervisor.cli.database_command import connect_once
 from supervisor.cli.output import align, print_out
 from supervisor.cli.status import lag
 from supervisor.config.model import Projection

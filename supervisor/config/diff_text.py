@@ -16,23 +16,24 @@ if TYPE_CHECKING:
     from supervisor.config.model import Config, Server, WorkerSpec
     from supervisor.config.table_reader import Key
 
+_CONNECT_ONLY = {name: key for name, key in CONNECT.items() if name not in BACKOFF}
 _COMPARED_APART = ("dsn", "dsn_file", "startup", "runtime", "kind", "backoff", "singleton", "settings")
 
 
 def describe(old: Config, new: Config) -> list[str]:
     """Return a line for each thing that a reload from `old` to `new` changes; never with a secret in it."""
-    found = difference(old, new)
-    lines = [f"! {fault.key}: {fault.problem}" for fault in found.needs_restart]
+    diff = difference(old, new)
+    lines = [f"! {fault.key}: {fault.problem}" for fault in diff.needs_restart]
     lines += [f"~ {change}" for change in _changes_of_daemon(old, new)]
-    lines += [f"+ worker {name}: {_summary(new.workers[name])}, {new.workers[name].run}" for name in found.added]
-    lines += [f"- worker {name}" for name in found.removed]
-    for name in found.changed:
+    lines += [f"+ worker {name}: {_summary(new.workers[name])}, {new.workers[name].run}" for name in diff.added]
+    lines += [f"- worker {name}" for name in diff.removed]
+    for name in diff.changed:
         changes = "; ".join(_changes_of_worker(old.workers[name], new.workers[name]))
-        continues = " (runs on)" if name in found.retuned else ""
+        continues = " (runs on)" if name in diff.retuned else ""
         lines.append(f"~ worker {name}{continues}: {changes}")
-    if found.untouched:
-        lines.append(f"= {len(found.untouched)} worker{'s' if len(found.untouched) > 1 else ''} untouched")
-    return lines if not found.is_empty() else ["nothing changes"]
+    if diff.untouched:
+        lines.append(f"= {len(diff.untouched)} worker{'s' if len(diff.untouched) > 1 else ''} untouched")
+    return lines if not diff.is_empty() else ["nothing changes"]
 
 
 def _changes_of_daemon(old: Config, new: Config) -> Iterator[str]:
@@ -46,9 +47,7 @@ def _changes_of_daemon(old: Config, new: Config) -> Iterator[str]:
     yield from _changes("database.", DATABASE, old.database, new.database)
     for policy in ("startup", "runtime"):
         before, after = getattr(old.database, policy), getattr(new.database, policy)
-        yield from _changes(
-            f"database.{policy}.", {k: v for k, v in CONNECT.items() if k not in BACKOFF}, before, after
-        )
+        yield from _changes(f"database.{policy}.", _CONNECT_ONLY, before, after)
         yield from _changes(f"database.{policy}.", BACKOFF, before.backoff, after.backoff)
 
 

@@ -1,4 +1,8 @@
-"""Where the connection string comes from: environment, file, credential, libpq's own variables."""
+"""Where the connection string comes from: environment, file, credential, libpq's own variables.
+
+libpq's service file is checked here, before the driver reads it: the driver takes no notice of a service that is not
+defined, and connects to whatever is left: the local socket, or the database of somebody else's variables.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,8 @@ if TYPE_CHECKING:
 
 _DSN = ("database", "dsn")
 _DSN_FILE = ("database", "dsn_file")
-_LARGEST_BYTES = 64 * 1024
-_OF_LIBPQ = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGPASSFILE", "PGSERVICE")
+_MAX_BYTES = 64 * 1024
+_LIBPQ_VARIABLES = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGPASSFILE", "PGSERVICE")
 _NO_DSN = (
     'there is no dsn; write dsn = "postgresql://…" or dsn_file = "…" in [database], set'
     " PGSUPERVISOR__DATABASE__DSN, hand over a systemd credential named dsn, or set libpq's PGHOST, PGUSER, PGDATABASE;"
@@ -52,14 +56,14 @@ def read_target(
         dsn, dsn_file = (dsn, None) if faults.variable_of(_DSN) else (None, dsn_file)
     if dsn is not None:
         target = _parse_target(dsn, faults.source_of(_DSN), base, _DSN, faults)
-        return _with_service(target, _DSN, environ, faults)
+        return _check_service(target, _DSN, environ, faults)
     if dsn_file is not None:
         target = _from_file(absolute(dsn_file, base), base, _DSN_FILE, faults)
-        return _with_service(target, _DSN_FILE, environ, faults)
-    return _with_service(_from_surroundings(base, environ, faults), None, environ, faults)
+        return _check_service(target, _DSN_FILE, environ, faults)
+    return _check_service(_from_environment(base, environ, faults), None, environ, faults)
 
 
-def _with_service(
+def _check_service(
     target: Server | EmbeddedStore | None,
     where: tuple[str, ...] | None,
     environ: Mapping[str, str],
@@ -67,16 +71,16 @@ def _with_service(
 ) -> Server | EmbeddedStore | None:
     """Return the target unless it names a service that is not defined: the driver would connect elsewhere."""
     service = service_of(target.dsn.reveal()) if isinstance(target, Server) else None
-    problem = problem_of_service(service, environ) if service else None
+    problem = _service_problem(service, environ) if service else None
     if not isinstance(target, Server) or problem is None:
         return target
-    # What libpq's variables give comes from several; the one to blame is this.
+    # Of the several libpq variables, this one is wrong.
     source = "PGSERVICE" if target.came_from.startswith("PG") and where is None else target.came_from
     _report(where, None if where == _DSN else source, problem, faults)
     return None
 
 
-def _from_surroundings(base: Path, environ: Mapping[str, str], faults: FaultCollector) -> Server | EmbeddedStore | None:
+def _from_environment(base: Path, environ: Mapping[str, str], faults: FaultCollector) -> Server | EmbeddedStore | None:
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         credential = Path(directory, "dsn")
         try:
@@ -88,11 +92,11 @@ def _from_surroundings(base: Path, environ: Mapping[str, str], faults: FaultColl
             return None
         else:
             return _from_file(credential, base, None, faults)
-    return _from_libpq(environ, faults)
+    return _from_libpq_variables(environ, faults)
 
 
-def _from_libpq(environ: Mapping[str, str], faults: FaultCollector) -> Server | None:
-    names = [name for name in _OF_LIBPQ if environ.get(name)]
+def _from_libpq_variables(environ: Mapping[str, str], faults: FaultCollector) -> Server | None:
+    names = [name for name in _LIBPQ_VARIABLES if environ.get(name)]
     if not names:
         faults.add(("database",), _NO_DSN)
         return None
@@ -100,7 +104,7 @@ def _from_libpq(environ: Mapping[str, str], faults: FaultCollector) -> Server | 
     if port and not all(re.fullmatch(r"[0-9]{1,5}", one) and 0 < int(one) < 65536 for one in port.split(",")):
         faults.add_source_fault("PGPORT", "expected a port, a number from 1 to 65535")
         return None
-    # asyncpg reads PGSERVICE too late to heed it; in the connection string it does.
+    # asyncpg reads PGSERVICE too late to apply it; in the connection string it applies.
     service = environ.get("PGSERVICE")
     text = f"postgresql://?service={quote(service, safe='')}" if service else ""
     shown = text or "libpq's variables"
@@ -111,7 +115,7 @@ def _from_file(
     path: Path, base: Path, where: tuple[str, ...] | None, faults: FaultCollector
 ) -> Server | EmbeddedStore | None:
     try:
-        text = read_text(path, _LARGEST_BYTES)
+        text = read_text(path, _MAX_BYTES)
     except OSError as error:
         _report(where, path, read_error_text(error), faults)
         return None
@@ -124,11 +128,11 @@ def _from_file(
 def _parse_target(
     text: str, came_from: str, base: Path, where: tuple[str, ...] | None, faults: FaultCollector
 ) -> Server | EmbeddedStore | None:
-    # A line break at the end is what files and secrets are delivered with.
+    # Files and secrets usually end with a line break.
     text = text.rstrip("\r\n")
     scheme, colon, rest = text.partition(":")
     if colon and scheme in ("embedded", "ephemeral"):
-        problem = _problem_of_store(scheme, rest)
+        problem = _store_problem(scheme, rest)
         if problem is None:
             return EmbeddedStore(absolute(rest, base) if rest else None, ephemeral=scheme == "ephemeral")
         problems = [problem]
@@ -140,9 +144,9 @@ def _parse_target(
     return None if problems else Server(Dsn(text, redacted=redact(text)), came_from)
 
 
-def _problem_of_store(scheme: str, rest: str) -> str | None:
+def _store_problem(scheme: str, rest: str) -> str | None:
     if scheme == "ephemeral" and rest:
-        return 'expected "ephemeral:" with nothing behind it; a store with a place of its own is "embedded:/path"'
+        return 'expected "ephemeral:" with nothing after it; a store at a place of its own is "embedded:/path"'
     if rest.startswith("//"):
         return 'expected "embedded:", "embedded:/path" or "embedded:path"; leave out the "//"'
     if rest.startswith("~"):
@@ -157,20 +161,20 @@ def _report(where: tuple[str, ...] | None, path: Path | str | None, problem: str
         faults.add(where, problem if path is None else f"{path} {problem}")
 
 
-def problem_of_service(service: str, environ: Mapping[str, str]) -> str | None:
+def _service_problem(service: str, environ: Mapping[str, str]) -> str | None:
     """Return what is wrong with a service that is to be connected to, without anything of its file; None: nothing.
 
     Args:
         service: Its name.
         environ: The environment, for PGSERVICEFILE and HOME.
     """
-    # Only here: hardly any configuration has a service, and the import is not free at every start.
+    # Hardly any configuration has a service, and the import would cost every start.
     from configparser import ConfigParser, Error  # noqa: PLC0415
 
     path = _service_file(environ)
     if path is None:
         return f"names the service {quoted(service)}, but there is no home folder to look in; set PGSERVICEFILE"
-    said = f"names the service {quoted(service)}, but the service file {printable_line(str(path))}"
+    start = f"names the service {quoted(service)}, but the service file {printable_line(str(path))}"
     parser = ConfigParser()
     try:
         with path.open() as file:
@@ -180,20 +184,20 @@ def problem_of_service(service: str, environ: Mapping[str, str]) -> str | None:
             return None
     except FileNotFoundError:
         section = printable_line(service)
-        return f"{said} does not exist; write it, or set PGSERVICEFILE to the file that has a section [{section}]"
+        return f"{start} does not exist; write it, or set PGSERVICEFILE to the file that has a section [{section}]"
     except OSError as error:
-        return f"{said} {read_error_text(error)}"
+        return f"{start} {read_error_text(error)}"
     except (Error, UnicodeDecodeError):
         # What the parser says repeats the line, and a password may stand there.
-        return f"{said} cannot be understood: it has sections and lines such as host=name, and % is written %%"
+        return f"{start} cannot be understood: it has sections and lines such as host=name, and % is written %%"
     section = printable_line(service)
-    return f"{said} has no section [{section}]; add it, or set PGSERVICEFILE to the file that has it"
+    return f"{start} has no section [{section}]; add it, or set PGSERVICEFILE to the file that has it"
 
 
 def _service_file(environ: Mapping[str, str]) -> Path | None:
     """Return the file that the driver will read."""
-    if (told := environ.get("PGSERVICEFILE")) is not None:
-        return Path(told)
+    if (named := environ.get("PGSERVICEFILE")) is not None:
+        return Path(named)
     try:
         return Path(environ.get("HOME") or Path.home(), ".pg_service.conf")
     except RuntimeError:

@@ -152,6 +152,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(Fault(str(path), "", "is not valid TOML: a number or a nesting is too large")) from None
 
 
+def toml_value(text: str) -> object:
+    """Return the value of a variable: TOML where it parses as such, else the text itself."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    # More than the one key: the text has a line break and goes on with keys of its own.
+    return parsed["value"] if len(parsed) == 1 else text
+
+
 def read_text(path: Path, limit_bytes: int) -> str:
     """Return a regular file's text.
 

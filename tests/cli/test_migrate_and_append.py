@@ -168,7 +168,7 @@ def test_a_read_only_server_is_told(command: Any, postgres: Postgres) -> None:
     ("dsn", "arguments", "status", "said"),
     [
         ("embedded:", ("migrate",), 0, "which migrates it at its start; there is nothing to do"),
-        ("ephemeral:", ("append", "a", "b"), 69, "only its daemon's workers can reach an ephemeral database"),
+        ("ephemeral:", ("append", "a", "b"), 69, "only its daemon's workers can reach an ephemeral store"),
         ("embedded:", ("append", "a", "b"), 69, "it runs only while its daemon does"),
     ],
 )

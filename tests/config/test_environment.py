@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.config_file import DATABASE, WORKER, config_of, faults_of
 
-from supervisor.config.environment import value_of
 from supervisor.config.model import EmbeddedStore, Every, Periodic, Server, Service
+from supervisor.config.table_reader import toml_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ P = "PGSUPERVISOR__"
 )
 def test_a_value_is_toml_where_it_parses_as_such(text: str, value: object) -> None:
     """A variable's text is TOML if it is one value of it, else the text itself; more keys cannot be smuggled in."""
-    assert value_of(text) == value
+    assert toml_value(text) == value
 
 
 def test_a_variable_wins_over_the_file(tmp_path: Path) -> None:
@@ -199,5 +199,5 @@ def test_a_value_survives_the_environment(value: bool | int | str) -> None:
     """What is written as TOML into a variable is read back as it was."""
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     text = f'"{escaped}"' if isinstance(value, str) else str(value).lower()
-    assert value_of(text) == value
-    assert type(value_of(text)) is type(value)
+    assert toml_value(text) == value
+    assert type(toml_value(text)) is type(value)
