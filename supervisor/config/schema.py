@@ -87,7 +87,7 @@ SUPERVISOR: Mapping[str, Key] = {
         path_text,
         "restart",
         "The socket through which the commands reach the daemon.",
-        default="`control.sock` in `$RUNTIME_DIRECTORY`, else in the state directory",
+        default="in `$RUNTIME_DIRECTORY`, else in the state directory",
     ),
     "python_path": Key(
         "python_path",
@@ -151,7 +151,7 @@ DATABASE: Mapping[str, Key] = {
 
 COMMON: Mapping[str, Key] = {
     "kind": Key(
-        "kind", Choice(*KINDS), "replace", "What the function is and when it runs.", default=f"`{DEFAULT_KIND.name}`"
+        "kind", Choice(*KINDS), "replace", "What the function is and when it runs.", default=f'`"{DEFAULT_KIND.name}"`'
     ),
     "run": Key("run", function, "replace", "The async function, as `package.module:function`.", default="required"),
     "restart": Key(

@@ -143,8 +143,8 @@ FAULTS = [
     (
         'dsn = "ephemeral:x"',
         (
-            'database.dsn: expected "ephemeral:" with nothing behind it;'
-            ' a store with a place of its own is "embedded:/path"'
+            'database.dsn: expected "ephemeral:" with nothing after it;'
+            ' a store at a place of its own is "embedded:/path"'
         ),
     ),
     (
