@@ -14,6 +14,10 @@ from supervisor.exit_status import ExitStatus
 
 _LIMIT_S = 5.0
 _CLEAR = "\x1b[H\x1b[2J"
+_NODE_COLUMNS = ("NODE", "HOST", "PID", "SINCE", "LEASES", "LAG")
+# With a thousand leases, too, a row is one line.
+_MAX_NAMES = 4
+_HELD = ("held", "recalled")
 
 
 def show_status(control: str | None, config: str | None, *, as_json: bool, watch: bool) -> int:
@@ -41,7 +45,7 @@ def show_status(control: str | None, config: str | None, *, as_json: bool, watch
 
 
 def table(status: dict[str, Any]) -> str:
-    """Return the status as people read it."""
+    """Return the status as tables for people."""
     database = status["database"]
     since = f" for {format_duration(database['since_s'])}" if "since_s" in database else ""
     dsn = f", {database['dsn']}" if "dsn" in database else ""
@@ -59,7 +63,7 @@ def table(status: dict[str, Any]) -> str:
 
 
 def _workers(status: dict[str, Any]) -> list[str]:
-    """Return the table of workers; who holds a lease, and the lag, only where there are any."""
+    """Return the table of workers, with columns for lease holders and lag where there are any."""
     titles = ["WORKER", "KIND", "STATE", "RUNNING", "RESTARTS", "FAILURES", "NEXT"]
     projections = {row["name"]: row for row in status.get("projections", [])}
     holder_of = holders(status) if "nodes" in status else None
@@ -75,7 +79,7 @@ def _workers(status: dict[str, Any]) -> list[str]:
 
 
 def _held(worker: dict[str, Any], holder_of: dict[str, str], *, is_known: bool) -> str:
-    """Return who holds a worker's leases: from the database, else from this node's memory, which is no older."""
+    """Return the holder of a worker's leases: from the database, else as this node last knew, which is no older."""
     asked, known = holder_of.get(worker["name"]), locally_known_holder(worker)
     nobody = "by nobody" if worker["state"] == "standby" and is_known else ""
     return (asked or known or nobody) if is_known else (known or asked or nobody)
@@ -94,21 +98,15 @@ def _cells(worker: dict[str, Any]) -> list[str]:
     ]
 
 
-_COLUMNS = ("NODE", "HOST", "PID", "SINCE", "LEASES", "LAG")
-# With a thousand leases a row still is one line.
-_MOST_NAMES = 4
-_HELD = ("held", "recalled")
-
-
 def node_lines(status: dict[str, Any]) -> list[str]:
-    """Return the table of nodes, or nothing where the daemon is none."""
+    """Return the table of nodes, or nothing where the daemon is not a node."""
     if "nodes" not in status:
         return []
-    lines = ["", *align([_COLUMNS, *(_node_cells(node) for node in status["nodes"])])]
+    lines = ["", *align([_NODE_COLUMNS, *(_node_cells(node) for node in status["nodes"])])]
     problem, age_s = status["cluster"]["problem"], status["cluster"]["age_s"]
     if problem is not None:
-        memory = "this is what this node remembers" if status["nodes"] else "nothing is known of the nodes"
-        known = memory if age_s is None else f"this was so {format_duration(age_s)} ago"
+        memory = "shown as this node last knew" if status["nodes"] else "the nodes are not known"
+        known = memory if age_s is None else f"shown as of {format_duration(age_s)} ago"
         lines.append(f"  {problem}; {known}")
     if status["cluster"]["trouble"] is not None:
         lines.append(f"  this node: {status['cluster']['trouble']}")
@@ -116,7 +114,7 @@ def node_lines(status: dict[str, Any]) -> list[str]:
 
 
 def holders(status: dict[str, Any]) -> dict[str, str]:
-    """Return for each worker whose leases are held who holds them, for people."""
+    """Return the holder of each worker's leases, for people; workers without a holder are left out."""
     held: dict[str, list[tuple[dict[str, Any], str]]] = {}
     for node in status["nodes"]:
         for lease in node["leases"]:
@@ -127,7 +125,7 @@ def holders(status: dict[str, Any]) -> dict[str, str]:
 
 
 def locally_known_holder(worker: dict[str, Any]) -> str | None:
-    """Return who holds a worker's leases as far as this node knows without asking, for people; None: it does not."""
+    """Return the holder of a worker's leases as far as this node knows without the database; None: unknown."""
     here = [lease for lease in worker.get("leases", ()) if lease["standing"] in _HELD]
     others = [lease["holder"] for lease in worker.get("leases", ()) if lease["holder"] is not None]
     if not here and not others:
@@ -163,8 +161,8 @@ def _node_cells(node: dict[str, Any]) -> tuple[str, ...]:
 def _leases(names: list[str], *, is_all: bool) -> str:
     if not names:
         return "0" if is_all else "?"
-    more = ", …" if len(names) > _MOST_NAMES or not is_all else ""
-    return f"{f'{len(names)}: ' if is_all else ''}{', '.join(names[:_MOST_NAMES])}{more}"
+    more = ", …" if len(names) > _MAX_NAMES or not is_all else ""
+    return f"{f'{len(names)}: ' if is_all else ''}{', '.join(names[:_MAX_NAMES])}{more}"
 
 
 def _holder(held: list[tuple[dict[str, Any], str]]) -> str:
@@ -187,13 +185,13 @@ def _since(since: str | None) -> str:
 
 
 def _daemon(node: dict[str, Any]) -> str:
-    """Return a node's name without what stands beside it."""
+    """Return a node's name without the host and pid, which have columns of their own."""
     name: str = node["name"]
     return name.removesuffix(f"@{node['host']}:{node['pid']}")
 
 
 def _clock_time(text: str | None) -> str:
-    """Return a time of today by the clock, an earlier one with its date, both in this machine's zone."""
+    """Return a time of today without its date, an earlier one with it, both in this machine's time zone."""
     if text is None:
         return ""
     time = datetime.fromisoformat(text).astimezone()

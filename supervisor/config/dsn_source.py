@@ -1,7 +1,7 @@
 """Where the connection string comes from: environment, file, credential, libpq's own variables.
 
 libpq's service file is checked here, before the driver reads it: the driver takes no notice of a service that is not
-defined, and connects to whatever is left: the local socket, or the database of somebody else's variables.
+defined, and connects elsewhere: to the local socket, or to the database that other variables name.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _store_problem(scheme: str, rest: str) -> str | None:
     if rest.startswith("//"):
         return 'expected "embedded:", "embedded:/path" or "embedded:path"; leave out the "//"'
     if rest.startswith("~"):
-        return '"~" stands for nothing in a connection string; write the path in full'
+        return '"~" has no meaning in a connection string; write the path in full'
     return None if "\0" not in rest and rest.isprintable() else "has a control character in its path"
 
 

@@ -125,7 +125,7 @@ def _periodic_summary(kind: Periodic) -> str:
 
 _PERIODIC = WorkerKind(
     name="periodic",
-    doc="Is called again and again: at an interval, or when a cron expression says so.",
+    doc="Is called again and again, at an interval or by a cron expression.",
     settings_type=Periodic,
     keys={
         "every": Key(
@@ -181,7 +181,7 @@ _PROJECTION = WorkerKind(
             "streams",
             globs,
             "replace",
-            "The streams whose events it gets: `*` stands for any letters, `?` for one.",
+            "The streams whose events it gets: `*` matches any letters, `?` one.",
             default='`["*"]`',
         ),
         "batch": Key("batch", Integer(1, 100_000), "replace", "The most events of one call."),

@@ -46,7 +46,7 @@ def read_config(path: Path, environ: Mapping[str, str]) -> Config:
         environ: The environment: overrides, systemd's directories, libpq's variables.
 
     Raises:
-        ConfigError: Something is wrong with it, and here is everything that is.
+        ConfigError: Something is wrong with it; the error has every fault.
     """
     path = from_here(path)
     tables = read_toml(path)
@@ -182,7 +182,7 @@ def _refuse_kind(kind: object, table: dict[str, Any], where: tuple[str, ...], fa
 
 
 def _foreign_keys(kind: WorkerKind, table: dict[str, Any]) -> dict[str, str]:
-    """Return the keys of other kinds, each with the sentence that says so."""
+    """Return the keys of other kinds, each with its fault."""
     this = f'this worker\'s kind is "{kind.name}"' + ("" if "kind" in table else ", the default")
     refused = {}
     for other_name, keys in LATER_KINDS.items():

@@ -50,7 +50,7 @@ def path_text(value: object) -> str:
     if "\0" in path:
         raise InvalidValue("expected a path, found one with a zero byte in it")
     if path.startswith("~"):
-        raise InvalidValue('"~" stands for nothing in a configuration file; write the path in full')
+        raise InvalidValue('"~" has no meaning in a configuration file; write the path in full')
     if _SECRET.search(path):
         raise InvalidValue("expected a path, found what looks like a connection string")
     return path

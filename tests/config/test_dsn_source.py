@@ -153,7 +153,7 @@ FAULTS = [
     ),
     (
         'dsn = "embedded:~/x"',
-        'database.dsn: "~" stands for nothing in a connection string; write the path in full',
+        'database.dsn: "~" has no meaning in a connection string; write the path in full',
     ),
     ('dsn_file = "none"', "database.dsn_file: DIR/none does not exist"),
     ('dsn_file = "."', "database.dsn_file: DIR is a directory, not a file"),

@@ -113,8 +113,8 @@ def test_says_what_keeps_the_daemon_out(tmp_path: Path) -> None:
     closed = tmp_path / "closed.toml"
     closed.touch(mode=0o600)
     found = "\n".join(access_problems([closed, tmp_path / "missing"]))
-    assert f"{closed} is closed to the unit's user (mode 0600): chmod o+rX" in found
-    assert f"{tmp_path}/missing cannot be looked at" in found
+    assert f"{closed} is not readable for the unit's user (mode 0600): chmod o+rX" in found
+    assert f"{tmp_path}/missing cannot be read" in found
     assert "install under /opt" in found
 
 
