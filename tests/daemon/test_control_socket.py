@@ -56,7 +56,7 @@ def test_a_socket_left_behind_by_a_crash_is_replaced(launch: Launcher, database:
     daemon.signal(signal.SIGKILL)
     daemon.wait()
     assert _path(daemon).exists()
-    with pytest.raises(NoDaemon, match="nobody listens"):
+    with pytest.raises(NoDaemon, match="no daemon listens"):
         status(daemon)
     again = launch.ready(config(database))
     assert status(again)["pid"] == again.pid
