@@ -136,7 +136,7 @@ async def nobody_holds(database: str) -> None:
 
 
 async def test_forget_frees_what_it_held_back(command: Daemon, sql: Any, database: str) -> None:
-    """One that nobody runs any more is gone with its dead letters; one that a living node runs stays."""
+    """A projection that no node runs is deleted with its dead letters; one that a live node runs stays."""
     _lay_out(sql)
     _lay_out(sql, "former", shards=2)
     sql("insert into supervisor.dead_letter values ('former', 3, 's', 't', '{}', now(), 'e')")
@@ -176,7 +176,7 @@ async def test_forget_frees_what_it_held_back(command: Daemon, sql: Any, databas
     ],
 )
 def test_what_cannot_be_done(command: Daemon, sql: Any, arguments: tuple[str, ...], code: int, said: str) -> None:
-    """A clear sentence, and nothing has changed."""
+    """A refused command is one clear sentence, and nothing has changed."""
     _lay_out(sql)
     before = sql("select * from supervisor.checkpoint")
     done = command.run_command("projections", *arguments)

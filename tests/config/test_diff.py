@@ -79,7 +79,7 @@ _WORKERS = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), _SPECS)
 
 @given(old=_WORKERS, new=_WORKERS)
 def test_applying_the_difference_gives_the_new_workers(old: dict[str, WorkerSpec], new: dict[str, WorkerSpec]) -> None:
-    """Taking the removed away and the added and changed from the new one turns the old set into the new."""
+    """Removing, adding and changing workers as the difference says turns the old set into the new one."""
     found = difference(BASE._replace(workers=old), BASE._replace(workers=new))
     applied = {name: spec for name, spec in old.items() if name not in found.removed}
     applied |= {name: new[name] for name in (*found.added, *found.changed)}

@@ -69,7 +69,7 @@ def test_no_password_changes_what_is_shown(password: str) -> None:
 @example("1/x")
 @example("&application_name=x")
 def test_no_raw_password_is_shown(password: str) -> None:
-    """A password that nobody encoded is left out as a whole, or nothing is shown at all."""
+    """A password that is not encoded is left out as a whole, or nothing is shown at all."""
     assert redact(f"postgresql://u:{password}@h/app") in ("postgresql://u@h/app", UNREADABLE)
     assert redact(f"postgresql://u@h/app?password={password}") in ("postgresql://u@h/app", UNREADABLE)
 
@@ -265,14 +265,14 @@ def test_a_host_in_the_string_is_stronger_than_the_environment() -> None:
 
 
 def test_without_any_host_the_driver_looks_in_its_usual_places() -> None:
-    """They are what the cheap check looks at, and people are told the last of them."""
+    """The port check probes all of them, and the address for people is the last one."""
     (endpoint,) = parse_targets("postgresql:///app", {"PGPORT": "7"}).endpoints
     assert (endpoint.host, endpoint.address) == (None, "localhost:7")
     assert ("/run/postgresql", 7) in endpoint.probes
 
 
 def test_a_service_is_left_to_the_driver() -> None:
-    """Nothing is known of its host, so nothing is looked at and none is named."""
+    """Its host is unknown, so no address is probed and none is named."""
     for dsn, environ in (("postgresql:///app?service=shop", {}), ("", {"PGSERVICE": "shop", "PGHOST": "db"})):
         (endpoint,) = parse_targets(dsn, environ).endpoints
         assert (endpoint.host, endpoint.probes, endpoint.address) == (None, (), "service shop")
@@ -307,7 +307,7 @@ def test_an_address_as_people_write_it(endpoint: Endpoint, address: str) -> None
 
 
 def test_the_secrets_of_a_connection_string() -> None:
-    """Passwords, also those of the environment, but no word that stands in every entry anyway."""
+    """Passwords, also those of the environment, but no name of a user or database."""
     dsn = "postgresql://app:p%40ss@db/shop?sslpassword=key"
     assert secrets_of(dsn, {"PGPASSWORD": "other"}) == {"p@ss", "key", "other"}
     assert secrets_of("postgresql://app:app@db/shop", {"PGPASSWORD": "shop"}) == set()

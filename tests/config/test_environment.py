@@ -39,7 +39,7 @@ P = "PGSUPERVISOR__"
     ],
 )
 def test_a_value_is_toml_where_it_parses_as_such(text: str, value: object) -> None:
-    """A variable's text is TOML if it is one value of it, else the text itself; more keys cannot be smuggled in."""
+    """A variable's text is TOML if it is one TOML value, else the text itself; it cannot add other keys."""
     assert toml_value(text) == value
 
 
@@ -168,7 +168,7 @@ def test_a_wrong_value_names_the_variable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", ["workers = 3", "workers = []", "workers = { mail = 3 }"])
 def test_a_file_of_the_wrong_shape_stays_a_fault(tmp_path: Path, workers: str) -> None:
-    """Variables for a table that the file has as something else do not hide that."""
+    """Variables for a key that the file wrongly has as another type do not hide that fault."""
     faults = faults_of(tmp_path, f"{workers}\n{DATABASE}", {f"{P}WORKERS__MAIL__REPLICAS": "2"})
     assert any("expected a table" in fault for fault in faults)
 

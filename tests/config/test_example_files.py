@@ -49,7 +49,7 @@ def _uncommented(text: str) -> str:
 
 
 def test_the_file_has_every_key_and_no_other() -> None:
-    """Every key that the reader knows stands in the file, and none that it does not know."""
+    """The file has every key of the schema, and no other."""
     text = _uncommented(COMMENTED.read_text())
     shown = set(_shown(tomllib.loads(text)))
     shown |= set(_shown(tomllib.loads(_ALTERNATIVE.sub(r"\g<other>\n", text))))

@@ -41,7 +41,7 @@ def test_a_path_of_any_length_serves(tmp_path: Path) -> None:
 
 
 def test_a_client_tries_the_usual_places(tmp_path: Path) -> None:
-    """Without a word in the file: runtime directory, /run/pgsupervisor/NAME, state directory, in this order."""
+    """Without a key in the file: runtime directory, /run/pgsupervisor/NAME, state directory, in this order."""
     path = write_config(tmp_path, BASE)
     state = tmp_path / ".pgsupervisor/control.sock"
     assert control_candidates(None, path, {}) == [SYSTEM, state]
@@ -53,7 +53,7 @@ def test_a_client_tries_the_usual_places(tmp_path: Path) -> None:
     assert control_candidates(None, path, {"STATE_DIRECTORY": "/s"}) == [SYSTEM, Path("/s/control.sock")]
 
 
-def test_a_client_believes_who_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_comes_before_environment_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--control comes before the environment, the environment before the file; then nothing else is tried."""
     path = write_config(tmp_path, f'[supervisor]\ncontrol = "c.sock"\n{BASE}')
     environ = {"PGSUPERVISOR__SUPERVISOR__CONTROL": "e.sock", "RUNTIME_DIRECTORY": "/run/x"}

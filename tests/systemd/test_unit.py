@@ -36,7 +36,7 @@ def test_both_drop_ins_are_the_same() -> None:
 
 
 def test_names_what_belongs_to_the_instance() -> None:
-    """User, folders and credential carry the daemon's name, so that instances do not meet."""
+    """User, folders and credential carry the daemon's name, so that instances do not share them."""
     unit = render_unit(Installation("mail", COMMAND, Path("/etc/pgsupervisor/mail.toml"), stop_timeout_s=60.0))
     assert lines(unit, "User") == ["pgsupervisor-mail"]
     assert lines(unit, "RuntimeDirectory") == ["pgsupervisor/mail"]
@@ -48,7 +48,7 @@ def test_names_what_belongs_to_the_instance() -> None:
 
 @pytest.mark.parametrize("name", ["Überwacher", "with space", "9" * 30, "dot.ted"])
 def test_leaves_the_user_to_systemd_when_the_name_makes_none(name: str) -> None:
-    """A daemon's name that Linux takes for no user's is not offered as one."""
+    """A daemon's name that is no valid user name is not used as one."""
     assert lines(render_unit(Installation(name, COMMAND, Path("/etc/x.toml"))), "User") == []
 
 
@@ -101,7 +101,7 @@ def test_keeps_only_the_outermost_folders() -> None:
 
 
 def test_finds_its_own_python_and_command() -> None:
-    """What runs now is found with absolute paths, wherever it was started from."""
+    """The running program is found with absolute paths, whatever folder it was started from."""
     assert Path(this_command()[0]).is_absolute()
     folders = this_python()
     assert any(Path(os.__file__).resolve().is_relative_to(folder) for folder in folders)
@@ -119,5 +119,5 @@ def test_says_what_keeps_the_daemon_out(tmp_path: Path) -> None:
 
 
 def test_finds_nothing_wrong_with_what_everybody_reads() -> None:
-    """Nothing keeps anybody from the system's own folders."""
+    """The system's own folders have no access problem."""
     assert access_problems([Path("/usr/bin"), Path("/usr/bin/env")]) == ()
