@@ -11,8 +11,8 @@ import asyncpg
 from supervisor.cli.configuration import load_config
 from supervisor.cli.database_command import connect_once
 from supervisor.cli.output import print_out
-from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, is_suspicious
-from supervisor.errors import DatabaseRefused, DatabaseUnavailable, InvalidEvent, SchemaUnusable
+from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, may_be_connection_loss
+from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, InvalidEvent, SchemaIncompatible
 from supervisor.escaping import message_of
 from supervisor.events.append import append_text, check_name, encode
 from supervisor.exit_status import ExitStatus
@@ -62,16 +62,16 @@ def _refuse_constant(name: str) -> NoReturn:
 def _raise_append_error(error: Exception) -> NoReturn:
     says = message_of(error)
     match classify(error):
-        case ErrorClass.REFUSED:
-            raise DatabaseRefused(
+        case ErrorClass.ACCESS_DENIED:
+            raise DatabaseAccessDenied(
                 f"The event was not appended: {says}. The role needs GRANT USAGE ON SCHEMA supervisor and"
                 " GRANT EXECUTE ON FUNCTION supervisor.append."
             ) from error
         case ErrorClass.READ_ONLY:
             raise DatabaseUnavailable(f"The event was not appended: {says}.") from error
-        case _ if is_suspicious(error):
+        case _ if may_be_connection_loss(error):
             raise DatabaseUnavailable(f"It is not known whether the event was appended: {says}.") from error
         case _ if isinstance(error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError)):
-            raise SchemaUnusable("The SQL schema is missing or too old: run `pgsupervisor migrate`.") from error
+            raise SchemaIncompatible("The SQL schema is missing or too old: run `pgsupervisor migrate`.") from error
         case _:
             raise InvalidEvent(f"The event was not appended: {says}") from error

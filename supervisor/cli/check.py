@@ -12,7 +12,7 @@ from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore, Projection, Server
 from supervisor.config.partial_read import readable_workers
 from supervisor.config.paths import find_config, from_here
-from supervisor.errors import ConfigError, Fault, SupervisorError
+from supervisor.errors import ConfigError, ConfigFault, SupervisorError
 from supervisor.exit_status import ExitStatus
 from supervisor.workers.loading import load
 
@@ -52,7 +52,7 @@ def _pool_warning(config: Config) -> str:
     )
 
 
-async def _try_what_is_readable(path: Path) -> tuple[Fault, ...]:
+async def _try_what_is_readable(path: Path) -> tuple[ConfigFault, ...]:
     """Return the faults of the imports, as far as a wrong configuration says what to import."""
     specs, python_path = readable_workers(path, os.environ)
     try:

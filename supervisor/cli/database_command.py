@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from supervisor.clock import SystemClock
 from supervisor.config.model import Dsn, EmbeddedStore, Server
 from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass
-from supervisor.database.gate import Gate
+from supervisor.database.gate import ConnectionMonitor
 from supervisor.errors import (
     ConfigError,
-    DatabaseRefused,
+    ConfigFault,
+    DatabaseAccessDenied,
     DatabaseUnavailable,
-    Fault,
     SupervisorError,
 )
 
@@ -40,14 +40,14 @@ async def connect_once(config: Config) -> AsyncIterator[Any]:
     """
     with _server_of(config) as server:
         # A command makes one attempt; nothing of it is random.
-        gate = Gate(server, config.database, name=config.name, clock=SystemClock(), rng=random.Random(0))  # noqa: S311
+        gate = ConnectionMonitor(server, config.database, name=config.name, clock=SystemClock(), rng=random.Random(0))  # noqa: S311
         # Behind a proxy that pools transactions, prepared statements of other clients would be in the way.
-        gate.dialer = gate.dialer._replace(cached_statements=0)
+        gate.connector = gate.connector._replace(cached_statements=0)
         failure = await gate.connect_once()
         if failure is not None:
             raise _error_for(failure, config) from failure.error
-        assert gate.link is not None  # noqa: S101 - it has connected
-        connection = gate.link.connection
+        assert gate.connected is not None  # noqa: S101 - it has connected
+        connection = gate.connected.connection
         try:
             yield connection
         finally:
@@ -61,9 +61,9 @@ def _error_for(failure: Failure, config: Config) -> SupervisorError:
         return DatabaseUnavailable(f"{_embedded(config)} cannot be reached ({failure.reason}); {_ONLY_WHILE}")
     match failure.error_class:
         case ErrorClass.MISCONFIGURED:
-            return ConfigError(Fault(str(config.path), "database.dsn", failure.reason))
-        case ErrorClass.REFUSED:
-            return DatabaseRefused(f"{config.path}: database.dsn: {failure.reason}")
+            return ConfigError(ConfigFault(str(config.path), "database.dsn", failure.reason))
+        case ErrorClass.ACCESS_DENIED:
+            return DatabaseAccessDenied(f"{config.path}: database.dsn: {failure.reason}")
         case _:
             return DatabaseUnavailable(f"{config.path}: database.dsn: {failure.reason}")
 
@@ -78,7 +78,7 @@ def _server_of(config: Config) -> Iterator[Server]:
             try:
                 # Short enough for a socket's path, wherever the store is.
                 text = f"postgresql://postgres@/postgres?port=5432&host=/proc/self/fd/{folder}"
-                yield Server(Dsn(text, redacted=text), came_from=_embedded(config))
+                yield Server(Dsn(text, redacted=text), source=_embedded(config))
             finally:
                 os.close(folder)
 

@@ -13,9 +13,9 @@ from supervisor.cli.database_command import connect_once
 from supervisor.cli.output import align, print_out
 from supervisor.cli.status import lag
 from supervisor.config.model import Projection
-from supervisor.daemon.cluster_rows import SHARDS, projection_rows
-from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, is_suspicious
-from supervisor.errors import DatabaseRefused, DatabaseUnavailable, SchemaUnusable, SupervisorError
+from supervisor.daemon.cluster_rows import SHARD_LAG_SQL, projection_rows
+from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, may_be_connection_loss
+from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible, SupervisorError
 from supervisor.escaping import message_of
 from supervisor.events.glob import like_patterns
 from supervisor.exit_status import ExitStatus
@@ -122,7 +122,7 @@ async def _rows(connection: Any, config: Config) -> list[dict[str, Any]]:
     known = [row["name"] for row in await connection.fetch("SELECT name FROM supervisor.projection")]
     # The streams of a projection of another daemon are not known here.
     patterns = {name: like_patterns(configured[name].streams if name in configured else ()) for name in known}
-    laid_out = projection_rows(await connection.fetch(SHARDS, json.dumps(patterns), _MAX_COUNTED))
+    laid_out = projection_rows(await connection.fetch(SHARD_LAG_SQL, json.dumps(patterns), _MAX_COUNTED))
     letters = {row["projection"]: row["letters"] for row in await connection.fetch(_DEAD)}
     rows = [row | {"dead_letters": letters.get(row["name"], 0)} for row in laid_out]
     rows += [{"name": name, "shards": [], "dead_letters": 0} for name in configured if name not in known]
@@ -161,16 +161,16 @@ def _cells(row: dict[str, Any]) -> list[tuple[str, ...]]:
 def _raise_database_error(error: Exception) -> NoReturn:
     says = message_of(error)
     match classify(error):
-        case ErrorClass.REFUSED:
-            raise DatabaseRefused(
+        case ErrorClass.ACCESS_DENIED:
+            raise DatabaseAccessDenied(
                 f"The database denied access: {says}. The role needs GRANT USAGE ON SCHEMA supervisor, SELECT on its"
                 " tables and EXECUTE on its functions."
             ) from error
-        case _ if is_suspicious(error):
+        case _ if may_be_connection_loss(error):
             raise DatabaseUnavailable(f"The connection was lost: {says}. Check with `projections list`.") from error
         case _ if isinstance(
             error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError)
         ):
-            raise SchemaUnusable("The SQL schema is missing or too old: run `pgsupervisor migrate`.") from error
+            raise SchemaIncompatible("The SQL schema is missing or too old: run `pgsupervisor migrate`.") from error
         case _:
             raise DatabaseUnavailable(f"The database reported an error: {says}") from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.config.model import EmbeddedStore
 from supervisor.config.schema import COMMON, DATABASE, EVENTS, LOG, SUPERVISOR
-from supervisor.errors import Fault
+from supervisor.errors import ConfigFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _TARGET_KEYS = ("dsn", "dsn_file")
 
 
-class Difference(NamedTuple):
+class ConfigDiff(NamedTuple):
     """What differs between two configurations.
 
     Attributes:
@@ -47,14 +47,14 @@ class Difference(NamedTuple):
     added: tuple[str, ...]
     removed: tuple[str, ...]
     changed: tuple[str, ...]
-    retuned: tuple[str, ...]
+    policy_only: tuple[str, ...]
     untouched: tuple[str, ...]
     database_changed: bool
     policy_changed: bool
     log_changed: bool
     events_changed: bool
     daemon_changed: bool
-    needs_restart: tuple[Fault, ...]
+    needs_restart: tuple[ConfigFault, ...]
 
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
@@ -63,17 +63,17 @@ class Difference(NamedTuple):
         return not (workers or values or self.events_changed or self.daemon_changed or self.needs_restart)
 
 
-def difference(old: Config, new: Config) -> Difference:
+def diff_configs(old: Config, new: Config) -> ConfigDiff:
     """Return what a reload from `old` to `new` has to do."""
     both = [name for name in new.workers if name in old.workers]
     changed = tuple(name for name in both if not is_same_worker(old.workers[name], new.workers[name]))
     differing = frozenset(changed)
     reconnects = _differs(DATABASE, "reconnect", old.database, new.database)
-    return Difference(
+    return ConfigDiff(
         added=tuple(name for name in new.workers if name not in old.workers),
         removed=tuple(name for name in old.workers if name not in new.workers),
         changed=changed,
-        retuned=tuple(name for name in changed if _is_retuned(old.workers[name], new.workers[name])),
+        policy_only=tuple(name for name in changed if _is_retuned(old.workers[name], new.workers[name])),
         untouched=tuple(name for name in both if name not in differing),
         database_changed=reconnects or not is_same_target(old.database.target, new.database.target),
         policy_changed=_differs(DATABASE, "live", old.database, new.database),
@@ -127,11 +127,11 @@ def _is_retuned(old: WorkerSpec, new: WorkerSpec) -> bool:
     return is_same_worker(old._replace(**live), new)
 
 
-def _needs_restart(old: Config, new: Config) -> Iterator[Fault]:
+def _needs_restart(old: Config, new: Config) -> Iterator[ConfigFault]:
     for name, key in _differing(SUPERVISOR, "restart", old.daemon, new.daemon):
         before, after = getattr(old.daemon, key.field), getattr(new.daemon, key.field)
-        yield Fault(str(new.path), f"supervisor.{name}", f"moving from {before} to {after} needs a restart")
+        yield ConfigFault(str(new.path), f"supervisor.{name}", f"moving from {before} to {after} needs a restart")
     stores = isinstance(old.database.target, EmbeddedStore) or isinstance(new.database.target, EmbeddedStore)
     if stores and not is_same_target(old.database.target, new.database.target):
         before, after = target_name(old.database.target), target_name(new.database.target)
-        yield Fault(str(new.path), "database.dsn", f"moving from {before} to {after} needs a restart")
+        yield ConfigFault(str(new.path), "database.dsn", f"moving from {before} to {after} needs a restart")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.diff import difference, is_same_target, target_name
+from supervisor.config.diff import diff_configs, is_same_target, target_name
 from supervisor.config.kinds import kind_of
 from supervisor.config.model import EmbeddedStore
 from supervisor.config.schema import BACKOFF, COMMON, CONNECT, DATABASE, EVENTS, LOG, SUPERVISOR
@@ -20,16 +20,16 @@ _CONNECT_ONLY = {name: key for name, key in CONNECT.items() if name not in BACKO
 _COMPARED_APART = ("dsn", "dsn_file", "startup", "runtime", "kind", "backoff", "singleton", "settings")
 
 
-def describe(old: Config, new: Config) -> list[str]:
+def diff_text(old: Config, new: Config) -> list[str]:
     """Return a line for each thing that a reload from `old` to `new` changes; never with a secret in it."""
-    diff = difference(old, new)
+    diff = diff_configs(old, new)
     lines = [f"! {fault.key}: {fault.problem}" for fault in diff.needs_restart]
     lines += [f"~ {change}" for change in _changes_of_daemon(old, new)]
     lines += [f"+ worker {name}: {_summary(new.workers[name])}, {new.workers[name].run}" for name in diff.added]
     lines += [f"- worker {name}" for name in diff.removed]
     for name in diff.changed:
         changes = "; ".join(_changes_of_worker(old.workers[name], new.workers[name]))
-        continues = " (runs on)" if name in diff.retuned else ""
+        continues = " (runs on)" if name in diff.policy_only else ""
         lines.append(f"~ worker {name}{continues}: {changes}")
     if diff.untouched:
         lines.append(f"= {len(diff.untouched)} worker{'s' if len(diff.untouched) > 1 else ''} untouched")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.config.table_reader import read_error_text, toml_value
-from supervisor.errors import ConfigError, Fault
+from supervisor.errors import ConfigError, ConfigFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,13 +45,13 @@ def find_config(explicit: str | None, environ: Mapping[str, str]) -> Path:
         problem = (
             f"there is no configuration: looked for {looked}; write one, or name it with -c FILE or ${CONFIG_VARIABLE}"
         )
-        raise ConfigError(Fault(_HERE, "", problem))
+        raise ConfigError(ConfigFault(_HERE, "", problem))
     try:
         path.stat()
     except OSError as error:
         asked = "-c" if explicit is not None else f"${CONFIG_VARIABLE}" if environ.get(CONFIG_VARIABLE) else None
         why = f" (named by {asked})" if asked else ""
-        raise ConfigError(Fault(str(path), "", f"{read_error_text(error)}{why}")) from None
+        raise ConfigError(ConfigFault(str(path), "", f"{read_error_text(error)}{why}")) from None
     return path
 
 

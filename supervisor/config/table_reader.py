@@ -7,7 +7,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from supervisor.config.validators import InvalidValue, key_path, quoted
-from supervisor.errors import ConfigError, Fault
+from supervisor.errors import ConfigError, ConfigFault
 from supervisor.suggestions import nearest
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class FaultCollector:
     """
 
     def __init__(self, file: str) -> None:
-        self.faults: list[Fault] = []
+        self.faults: list[ConfigFault] = []
         self.variables: dict[tuple[str, ...], str] = {}
         self._file = file
         self._places: set[tuple[str, ...]] = set()
@@ -65,12 +65,12 @@ class FaultCollector:
     def add(self, where: tuple[str, ...], problem: str) -> None:
         """Add what is wrong at a key path; the source is the file, or the variable that gave the value."""
         source = self.variable_of(where) or self._file
-        self.faults.append(Fault(source, key_path(*where), problem))
+        self.faults.append(ConfigFault(source, key_path(*where), problem))
         self._places.add(where)
 
     def add_source_fault(self, source: str, problem: str) -> None:
         """Add what is wrong with a source that is no key."""
-        self.faults.append(Fault(source, "", problem))
+        self.faults.append(ConfigFault(source, "", problem))
 
     def has_fault_at(self, *where: str) -> bool:
         """Whether something is wrong at exactly this key path, so that its value is not the one to judge by."""
@@ -142,14 +142,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_text(path, _MAX_BYTES))
     except OSError as error:
-        raise ConfigError(Fault(str(path), "", read_error_text(error))) from None
+        raise ConfigError(ConfigFault(str(path), "", read_error_text(error))) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(Fault(str(path), "", f"is not UTF-8 text (byte {error.start + 1})")) from None
+        raise ConfigError(ConfigFault(str(path), "", f"is not UTF-8 text (byte {error.start + 1})")) from None
     except tomllib.TOMLDecodeError as error:
         reason = str(error)
-        raise ConfigError(Fault(str(path), "", f"is not valid TOML: {reason[:1].lower()}{reason[1:]}")) from None
+        raise ConfigError(ConfigFault(str(path), "", f"is not valid TOML: {reason[:1].lower()}{reason[1:]}")) from None
     except (ValueError, RecursionError):
-        raise ConfigError(Fault(str(path), "", "is not valid TOML: a number or a nesting is too large")) from None
+        raise ConfigError(ConfigFault(str(path), "", "is not valid TOML: a number or a nesting is too large")) from None
 
 
 def toml_value(text: str) -> object:

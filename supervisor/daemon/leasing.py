@@ -91,17 +91,17 @@ class Leasing:
         joining = daemon.tasks.start(_outcome(self), name=JOINING)
         if not await done_within(joining, _JOIN_LIMIT_S, clock=daemon.clock):
             joining.cancel()
-            self._database.gate.resident = None
+            self._database.monitor.session_owner = None
             raise TimeoutError(f"joining the other nodes has not ended after {_JOIN_LIMIT_S:g}s")
         if (error := joining.result()) is not None:
-            self._database.gate.resident = None
+            self._database.monitor.session_owner = None
             raise error
 
     def is_overdue(self, now_s: float) -> bool:
         """Whether the node's loop has not turned for longer than any of its deadlines explains."""
         if not self._has_begun or not self._database.is_up or self.node.trouble is not None:
             return False
-        return now_s > max(self._looked_s, self._database.gate.since_s) + _OVERDUE_S
+        return now_s > max(self._looked_s, self._database.monitor.state_since_s) + _OVERDUE_S
 
     async def let_go(self) -> None:
         """Wait until everything that nothing runs under any more has been given back, before the connection changes."""

@@ -13,7 +13,7 @@ from supervisor.daemon.pruning import prune_if_asked
 from supervisor.daemon.status import status_line
 from supervisor.database.database import Database
 from supervisor.database.migration import ensure_schema
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.supervision.supervisor import Supervisor
 from supervisor.workers.hire import hiring
 from supervisor.workers.loading import load
@@ -75,7 +75,7 @@ class Start:
             tasks=daemon.tasks,
         )  # fmt: skip
         daemon.database = database
-        daemon.run_gate(database.gate)
+        daemon.run_gate(database.monitor)
         if daemon.config.daemon.ready == "started":
             daemon.reloader.begin()  # a wrong dsn can be mended without a restart
         await database.wait_until_up()
@@ -132,7 +132,7 @@ class Start:
         if daemon.notifier.has_pending:
             daemon.pulse.rouse()
         took_s = round(daemon.clock.now_s() - daemon.started_s, 3)
-        tell("daemon.ready", took_s=took_s, **daemon.counts())
+        log_event("daemon.ready", took_s=took_s, **daemon.counts())
 
     def _enter(self, phase: str) -> None:
         self._daemon.phase = phase

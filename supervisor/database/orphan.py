@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supervisor.errors import StoreFailed
+from supervisor.errors import EmbeddedDatabaseFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ async def end_orphans(data: Path, *, clock: Clock, limit_s: float = 30.0) -> int
         if await _end(data, number, limit_s * share, clock=clock):
             return count
     survivors = ", ".join(map(str, processes_of(data)))
-    raise StoreFailed(f"processes {survivors} of an earlier embedded server in {data} cannot be ended")
+    raise EmbeddedDatabaseFailed(f"processes {survivors} of an earlier embedded server in {data} cannot be ended")
 
 
 def remove_pid_files(data: Path) -> None:

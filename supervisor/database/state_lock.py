@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.clock import done_within
-from supervisor.errors import StoreFailed, StoreLocked, StoreUnusable
+from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseLocked, EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,7 +145,7 @@ class StateLock:
         while not handed_over.done():
             waited_s = clock.now_s() - began_s
             if waited_s >= give_up_s:
-                raise StoreLocked(f"{self.directory} is in use by {holder}: gave up after {waited_s:.0f} s")
+                raise EmbeddedDatabaseLocked(f"{self.directory} is in use by {holder}: gave up after {waited_s:.0f} s")
             on_waiting(holder, waited_s)
             await done_within(handed_over, min(next_notice_s(waited_s), give_up_s - waited_s), clock=clock)
         with self._explained():
@@ -203,7 +203,7 @@ class StateLock:
         try:
             yield
         except OSError as error:
-            kind = StoreFailed if error.errno in _PASSING else StoreUnusable
+            kind = EmbeddedDatabaseFailed if error.errno in _PASSING else EmbeddedDatabaseMisconfigured
             raise kind(f"the state directory {self.directory} cannot be locked: {error.strerror}") from error
 
 

@@ -92,11 +92,11 @@ class Custody:
         for stand in leaving:
             if stand.session is not joined.session:
                 stand.happens(Event.RELEASED)  # it went with its session
-                if stand.session is None or stand.session.gate is not joined.session.gate:
+                if stand.session is None or stand.session.monitor is not joined.session.monitor:
                     self._doubted.add(stand.id or 0)  # of another database
         ours = [stand for stand in leaving if stand.session is joined.session]
         if ids := {stand.id for stand in ours if stand.id is not None} | set(strays):
-            await joined.session.ask(_RELEASE, sorted(ids), joined.id)
+            await joined.session.fetch(_RELEASE, sorted(ids), joined.id)
         for stand in ours:
             if stand.happens(Event.RELEASED) and stand.given_epoch is not None:
                 self.entries.note("lease.released", stand.name, epoch=stand.given_epoch)
@@ -110,7 +110,7 @@ class Custody:
         for stand in trying:
             stand.session = joined.session
         try:
-            [(got,)] = await joined.session.ask(_TRY, [stand.id for stand in trying])
+            [(got,)] = await joined.session.fetch(_TRY, [stand.id for stand in trying])
         except SessionEnded:
             raise
         except asyncpg.PostgresError:

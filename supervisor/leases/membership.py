@@ -65,7 +65,7 @@ class Membership:
         Returns:
             The node's session; None: the former one lives on, and something still runs under its locks.
         """
-        if self._former is not None and self._former.session.gate is not session.gate:
+        if self._former is not None and self._former.session.monitor is not session.monitor:
             self._former = None  # it is another database, perhaps
         # Even on the same one, after a restore, a failover or in a schema made anew, a row's id may be another lease's.
         self._stands.forget_rows()
@@ -93,7 +93,7 @@ class Membership:
         wants = self.wants
         if wants == self._published:
             return
-        [(is_registered,)] = await joined.session.ask(_WANT, joined.id, sorted(wants))
+        [(is_registered,)] = await joined.session.fetch(_WANT, joined.id, sorted(wants))
         if is_registered:
             self._published = wants
         else:
@@ -101,17 +101,17 @@ class Membership:
 
     async def leave(self, joined: Joined) -> None:
         """Leave; every lease goes. Raises as `Session.do` does."""
-        await joined.session.ask(_LEAVE, joined.id)
+        await joined.session.fetch(_LEAVE, joined.id)
 
     async def _learn(self, session: Session) -> None:
         if names := self._stands.nameless():
-            rows = await session.ask(_IDS, names)
+            rows = await session.fetch(_IDS, names)
             self._stands.learn({row["name"]: row["id"] for row in rows})
 
     async def read_familiar(self, joined: Joined) -> None:
         """Find out which leases may be taken already; raises as `Session.do` does."""
         if self.familiar is None:
             return
-        rows = await joined.session.ask(_FAMILIAR, sorted(self.wants), joined.id)
+        rows = await joined.session.fetch(_FAMILIAR, sorted(self.wants), joined.id)
         own = frozenset(row["id"] for row in rows if row["node_id"] is not None)
         self._familiar = Familiar(own, frozenset(row["id"] for row in rows) - own)

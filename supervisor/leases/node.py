@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from supervisor.clock import done_within
-from supervisor.database.session import Residence
+from supervisor.database.session import SessionHolder
 from supervisor.leases.beginning import begin
 from supervisor.leases.custody import Custody
 from supervisor.leases.joining import identify
@@ -87,7 +87,7 @@ class Node:
             on_look=self._looked, clock=clock, rng=rng,
         )  # fmt: skip
         self._told_trouble = Trouble(clock=clock)
-        self._residence: Residence | None = None
+        self._residence: SessionHolder | None = None
 
     # For the daemon
 
@@ -100,7 +100,7 @@ class Node:
             SchemaUnusable: The SQL schema is not what it should be.
             DatabaseGaveUp: It did not work, again and again.
         """
-        self._residence = Residence(
+        self._residence = SessionHolder(
             self._database, clock=self._clock, on_begin=self._waker.call, on_end=self._session_ended
         )
         await begin(self._database, self._residence, self._routine.join, clock=self._clock)
@@ -142,7 +142,7 @@ class Node:
         if self._membership.joined is not None:
             await done_within(leaving, _LEAVE_LIMIT_S, clock=self._clock)
         if self._residence is not None and not self._stands.occupied():
-            self._database.unhouse(self._residence)
+            self._database.detach_session(self._residence)
         self._custody.entries.flush()
 
     def _take_no_more(self) -> None:

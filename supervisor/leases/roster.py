@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.leases.look import LEASES, NODES, Holder, Peer
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Roster:
         seen = (look.nodes, look.roster)
         if seen == self._seen:
             return
-        rows = await joined.session.ask(NODES, look.nodes)
+        rows = await joined.session.fetch(NODES, look.nodes)
         former, self.peers = self.peers, {row["id"]: _peer(row) for row in rows}
         is_first = self._seen[0] is None
         self._seen = seen
@@ -75,7 +75,7 @@ class Roster:
         ]
         if unknown and now_s >= self._read_s + _BETWEEN_READS_S:
             self._read_s = now_s
-            for row in await session.ask(LEASES, unknown):
+            for row in await session.fetch(LEASES, unknown):
                 self._since[row["id"]] = (row["node_id"], row["acquired_at"])
         for stand in waiting:
             stand.holder = self._holder(stand.id, holder_of)
@@ -113,14 +113,14 @@ def _peer(row: Any) -> Peer:
 def _tell_joined(me: int, peers: Mapping[int, Peer]) -> None:
     others = _names([peer.name for node, peer in peers.items() if node != me])
     this = peers.get(me)
-    tell("node.joined", node=this.name if this else me, nodes=len(peers.keys() - {me}), others=others)
+    log_event("node.joined", node=this.name if this else me, nodes=len(peers.keys() - {me}), others=others)
 
 
 def _tell_change(former: Mapping[int, Peer], peers: Mapping[int, Peer]) -> None:
     came = _names([peer.name for node, peer in peers.items() if node not in former])
     went = _names([peer.name for node, peer in former.items() if node not in peers])
     fields: dict[str, Any] = {**({"came": came} if came else {}), **({"went": went} if went else {})}
-    tell("node.roster", nodes=len(peers), **fields)
+    log_event("node.roster", nodes=len(peers), **fields)
 
 
 def _tell_waiting(stands: list[Stand]) -> None:
@@ -136,7 +136,7 @@ def _tell_waiting(stands: list[Stand]) -> None:
             fields |= {"holder_host": holder.host, "holder_pid": holder.pid}
         if len(stands) == 1 and holder.since is not None:
             fields["since"] = holder.since
-    tell("lease.waiting", **fields)
+    log_event("lease.waiting", **fields)
 
 
 def _names(names: list[str]) -> str:

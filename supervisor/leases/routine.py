@@ -161,12 +161,12 @@ class Routine:
     async def _see(self, joined: Joined) -> Look | None:
         """Look; None: what is seen is not this node's session."""
         sent_s = self._clock.now_s()
-        [row] = await joined.session.ask(LOOK, joined.id)
+        [row] = await joined.session.fetch(LOOK, joined.id)
         look = look_of(row, sent_s)
         if look.is_standby:
-            joined.session.gate.suspect()  # it knows whether that is what the connection string asks for
+            joined.session.monitor.request_check()  # it knows whether that is what the connection string asks for
         if look.backend != joined.backend.pid:
-            joined.session.give_up("another server process answers than the one that this session began with")
+            joined.session.invalidate("another server process answers than the one that this session began with")
             self._custody.end_session(joined.session, "another server process answers on its session")
             return None
         self._looked_s = sent_s
@@ -194,7 +194,7 @@ class Routine:
         if plan.tries:
             await custody.acquire(joined, plan.tries)
         if self._asking.is_due(plan.asks):
-            await joined.session.ask(_NOTIFY, list(requests_for(plan.asks, joined.id)))
+            await joined.session.fetch(_NOTIFY, list(requests_for(plan.asks, joined.id)))
         waiting = [] if membership.is_withdrawn else stands.waiting()
         await self._roster.find_holders(joined.session, look, waiting)
         self._roster.tell_waiting(waiting)

@@ -83,7 +83,7 @@ class Trustee:
             await self._watch()
         finally:
             for session in self._ended:
-                session.hang_up()
+                session.terminate()
 
     async def _watch(self) -> NoReturn:
         while True:
@@ -105,7 +105,7 @@ class Trustee:
         for session in tuple(self._ended):
             if session not in occupied:
                 self._ended.remove(session)
-                session.hang_up()
+                session.terminate()
 
     def _set_deadline(self) -> None:
         """Say when the process is to end if nothing happens any more."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
     from supervisor.leases.tenure import Tenure
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import Outages
-    from supervisor.supervision.work import Timetable
+    from supervisor.supervision.outage import DatabaseStatus
+    from supervisor.supervision.work import Schedule
 
 
 class CallWork:
@@ -34,10 +34,10 @@ class CallWork:
         self,
         spec: WorkerSpec,
         function: Callable[[Context], Any],
-        timetable: Timetable | None,
+        timetable: Schedule | None,
         *,
         clock: Clock,
-        outages: Outages,
+        outages: DatabaseStatus,
         tenure: Tenure | None = None,
     ) -> None:
         self.timetable = timetable

@@ -65,7 +65,7 @@ class CronTimetable:
         self._seen_s = wall_s
 
     def _wall_s(self) -> float:
-        return self._clock.wall().timestamp()
+        return self._clock.wall_time().timestamp()
 
 
 def next_instant_s(expression: str, zone: tzinfo, *, after_s: float) -> float:

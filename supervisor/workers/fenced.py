@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from supervisor.database.last_words import LastWords, listen_to
-from supervisor.database.manual_transaction import connection_of
+from supervisor.database.last_words import FatalMessageTap, tap
+from supervisor.database.manual_transaction import raw_connection
 from supervisor.errors import LeaseLost, TransactionMisused
 from supervisor.leases.fence import enter
 from supervisor.leases.tenure import Standing
@@ -15,7 +15,7 @@ from supervisor.workers.idling import idled
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from supervisor.database.waiting_pool import WaitingPool
+    from supervisor.database.waiting_pool import WorkerPool
     from supervisor.leases.lease import Lease
     from supervisor.leases.tenure import Tenure
 
@@ -25,7 +25,7 @@ _IS_SAME = "select pg_current_xact_id_if_assigned() is not distinct from $1::tex
 
 
 @asynccontextmanager
-async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncIterator[Any]:
+async def fenced(db: WorkerPool, tenure: Tenure, lease: Lease | None) -> AsyncIterator[Any]:
     """Open a transaction under a lease on a connection of the pool, which is yielded.
 
     Args:
@@ -41,10 +41,10 @@ async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncI
     """
     holding(tenure, lease)
     refusal: LeaseLost | None = None
-    said = LastWords()
+    said = FatalMessageTap()
     try:
         async with db.acquire() as connection:
-            said = listen_to(connection_of(connection))
+            said = tap(raw_connection(connection))
             # A connection may be long in coming.
             held = holding(tenure, lease)
             async with connection.transaction():

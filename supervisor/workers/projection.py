@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from supervisor.events.lag import Lag
     from supervisor.leases.tenure import Tenure
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import Outages
+    from supervisor.supervision.outage import DatabaseStatus
     from supervisor.workers.layout import Layouts
 
 
@@ -58,7 +58,7 @@ class ProjectionWork:
 
     def __init__(
         self, spec: WorkerSpec, function: Callable[..., Any], *, shard: int, tenure: Tenure, bell: Bell,
-        layouts: Layouts, outages: Outages, clock: Clock, rng: Random,
+        layouts: Layouts, outages: DatabaseStatus, clock: Clock, rng: Random,
     ) -> None:  # fmt: skip
         assert isinstance(spec.kind, Projection)  # noqa: S101 - nobody else is hired like this
         self.spec = spec
@@ -96,7 +96,7 @@ class ProjectionWork:
         if lease is None:
             raise LeaseLost(f"the lease {self.tenure.name} is lost")
         # The batch in flight ends before a stop does, and no other begins.
-        stop.is_watched = True
+        stop.is_cooperative = True
         self._current = current = Projecting(self, stop, lease)
         try:
             await current.live()

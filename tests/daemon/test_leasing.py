@@ -85,8 +85,8 @@ async def test_a_refused_join_leaves_nothing_behind(tmp_path: Path, database: st
         leasing = Leasing(daemon, house.database)
         with pytest.raises(SupervisorError, match="pgsupervisor migrate"):
             await leasing.try_to_begin()
-        assert house.gate.resident is None
-        assert await house.gate.verify()
+        assert house.gate.session_owner is None
+        assert await house.gate.check_now()
         advisory = f"select count(*) from pg_locks where locktype = 'advisory' and pid = {house.backend()}"
         assert await aside(lambda: shared_postgres.execute(advisory)) == "0"
 

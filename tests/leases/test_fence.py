@@ -63,7 +63,7 @@ async def test_a_stale_epoch_cannot_commit(database: str, isolation: str) -> Non
 async def take_over(holder: Member, rival: Member) -> None:
     """End the holder's session and keep it from coming back, so that the rival takes over."""
     holder.node.stand("mail").is_offered = False
-    link = holder.database.gate.link
+    link = holder.database.monitor.connected
     assert link is not None
     link.connection.terminate()
     assert rival is not holder
@@ -110,7 +110,7 @@ async def test_an_acquisition_waits_for_no_pool(database: str) -> None:
     """Where workers have all connections an acquisition gives its lock back, says why, and works out later."""
     async with cluster(database) as nodes:
         first = await nodes.add(pool_max=1)
-        pool, connection = await first.database.borrow(None)
+        pool, connection = await first.database.acquire(None)
         first.stand_for(["mail"])
         await nodes.until(lambda: first.node.summary()["trouble"])
         assert "the pool gave no connection within 2s" in first.node.summary()["trouble"]
@@ -119,7 +119,7 @@ async def test_an_acquisition_waits_for_no_pool(database: str) -> None:
         second = await nodes.add("mail")
         await nodes.until(lambda: second.held == {"mail"})
         await second.stop()
-        await first.database.give_back(pool, connection)
+        await first.database.release(pool, connection)
         await nodes.until(lambda: first.held == {"mail"})
         await nodes.until(lambda: not first.node.summary()["trouble"])
         await nodes.entries.wait_for("lease.untroubled")

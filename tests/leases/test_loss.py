@@ -39,11 +39,11 @@ async def test_a_terminated_session_is_noticed_at_once(postgres: Postgres) -> No
         noticed = loop.time() - began
         await nodes.until(lambda: [2] in [one.occupants["mail"].epochs[-1:] for one in (first, second)])
         assert await nodes.holders("mail")[0].commit("mail") == 2
-        pool, connection = await first.database.borrow(None)
+        pool, connection = await first.database.acquire(None)
         async with connection.transaction():
             with pytest.raises(LeaseLost, match="epoch 1 is over"):
                 await enter(connection, lease, 5.0)
-        await first.database.give_back(pool, connection)
+        await first.database.release(pool, connection)
         assert noticed < 0.5
         [lost] = nodes.entries.of("lease.lost")
         assert lost.fields["lease"] == "mail"

@@ -76,10 +76,10 @@ async def test_a_reload_that_changes_the_database_takes_the_node_along(
         await there.add("unrelated")  # numbers are given out there already
         node = await here.add("mail", "other")
         await here.until(lambda: len(node.held) == 2)
-        gate, old = node.database.gate_for(server(other.dsn()), node.database.gate.config), node.database.gate
+        gate, old = node.database.new_monitor(server(other.dsn()), node.database.monitor.config), node.database.monitor
         assert await gate.connect_once() is None
         node.occupants["mail"].is_stubborn = True  # it takes a moment to end
-        await node.database.switch(gate, limit_s=1.0)
+        await node.database.switch_to(gate, limit_s=1.0)
         node.tasks.cancel("gate")
         node.tasks.start(gate.run(), name="gate")
         await here.until(lambda: node.occupants["other"].epochs == [1, 1])
@@ -90,7 +90,7 @@ async def test_a_reload_that_changes_the_database_takes_the_node_along(
         rows = await there.query("select name from supervisor.lease where node_id is not null order by name")
         assert [row["name"] for row in rows] == ["mail", "other", "unrelated"]
         assert await node.commit("mail") == 1
-        assert old.link is None
+        assert old.connected is None
         assert not await aside(postgres.execute, "select 1 from supervisor.held")
 
 
@@ -107,7 +107,7 @@ async def test_a_role_with_the_three_grants_is_enough(postgres: Postgres) -> Non
         await nodes.holder("mail")
         second = await nodes.add("mail", dsn=dsn)
         assert await first.commit("mail") == 1
-        link = first.database.gate.link
+        link = first.database.monitor.connected
         assert link is not None
         link.connection.terminate()
         await nodes.until(lambda: len(first.occupants["mail"].epochs + second.occupants["mail"].epochs) == 2)

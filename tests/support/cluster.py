@@ -103,7 +103,7 @@ class Member:
 
     async def start(self, leases: Iterable[str] = ()) -> None:
         """Connect, join and stand for leases."""
-        self.tasks.start(self.database.gate.run(), name="gate")
+        self.tasks.start(self.database.monitor.run(), name="gate")
         async with asyncio.timeout(LIMIT_S):
             await self.node.begin()
         self.tasks.start(self.node.run(), name="leases", critical=True)
@@ -127,7 +127,7 @@ class Member:
         for occupant in self.occupants.values():
             occupant.is_running = False
             occupant.stand.heed(None)
-        gate = self.database.gate
+        gate = self.database.monitor
         left = self.tasks.cancel_all()
         gate.close()
         await self.database.close(limit_s=0.0)
@@ -151,13 +151,13 @@ class Member:
         """Commit a fenced transaction under a lease it holds; return its epoch."""
         occupant = self.occupants[lease]
         held = occupant.lease
-        pool, connection = await self.database.borrow(None)
+        pool, connection = await self.database.acquire(None)
         try:
             async with connection.transaction():
                 await enter(connection, held, 5.0)
             return held.epoch
         finally:
-            await self.database.give_back(pool, connection)
+            await self.database.release(pool, connection)
 
     def _on_crash(self, name: str, error: BaseException) -> None:
         self.cluster.crashed[f"{self.name}: {name}"] = error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from support.clock import FakeClock, HighRoller, settle
 from support.tenure import ScriptedTenure
 
-from supervisor.config.diff import difference
+from supervisor.config.diff import diff_configs
 from supervisor.config.model import (
     Config,
     DaemonConfig,
@@ -217,7 +217,7 @@ def _config(*specs: WorkerSpec) -> Config:
 async def reload(stage: Stage, old: list[WorkerSpec], new: list[WorkerSpec], /, **functions: Any) -> None:
     """Apply the difference between two configurations."""
     before, after = _config(*old), _config(*new)
-    await stage.supervisor.apply(difference(before, after), workers=after.workers, functions=functions)
+    await stage.supervisor.apply(diff_configs(before, after), workers=after.workers, functions=functions)
     await settle()
 
 
