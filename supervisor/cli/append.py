@@ -12,6 +12,7 @@ from supervisor.cli.configuration import load_config
 from supervisor.cli.database_command import connect_once
 from supervisor.cli.output import print_out
 from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, may_be_connection_loss
+from supervisor.database.schema.grants import APPEND_GRANTS, listed
 from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, InvalidEvent, SchemaIncompatible
 from supervisor.escaping import message_of
 from supervisor.events.append import append_text, check_name, encode
@@ -64,8 +65,7 @@ def _raise_append_error(error: Exception) -> NoReturn:
     match classify(error):
         case ErrorClass.ACCESS_DENIED:
             raise DatabaseAccessDenied(
-                f"The event was not appended: {says}. The role needs GRANT USAGE ON SCHEMA supervisor and"
-                " GRANT EXECUTE ON FUNCTION supervisor.append."
+                f"The event was not appended: {says}. The role needs {listed(APPEND_GRANTS)}."
             ) from error
         case ErrorClass.READ_ONLY:
             raise DatabaseUnavailable(f"The event was not appended: {says}.") from error

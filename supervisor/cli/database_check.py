@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.config.kinds import needs_node, needs_schema
 from supervisor.database.error_class import CONNECTION_ERRORS
-from supervisor.database.gate import ConnectionMonitor
-from supervisor.database.migration import is_outdated, known_files, version_of
-from supervisor.database.schema_error import explain
+from supervisor.database.monitor import ConnectionMonitor
+from supervisor.database.schema.migrate import (
+    applied_migrations,
+    migration_files,
+    needs_upgrade,
+    raise_schema_error,
+    version_of,
+)
 from supervisor.database.session import Session
 from supervisor.errors import ConfigError, ConfigFault, DatabaseAccessDenied
-from supervisor.leases.pooling import refuse_transaction_pooling
+from supervisor.leases.pooler_check import reject_transaction_pooling
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
@@ -55,7 +60,7 @@ async def try_database(server: Server, config: Config, clock: Clock) -> str:
             raise ConfigError(ConfigFault(str(config.path), "database.dsn", failure.reason))
         assert gate.connected is not None  # noqa: S101 - it has connected
         if needs_node(config):
-            await refuse_transaction_pooling(Session(gate, gate.connected, clock=clock), is_thorough=True)
+            await reject_transaction_pooling(Session(gate, gate.connected, clock=clock), is_thorough=True)
         return ", the database answers" + await _look_at_schema(gate.connected.connection, config)
     finally:
         gate.close()
@@ -69,16 +74,17 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
         DatabaseRefused: A privilege is missing that a worker needs.
         DatabaseUnavailable: The connection was lost.
     """
-    known = len(known_files())
-    found = 0
+    files = migration_files()
+    known, found = len(files), None
     try:
-        found = await version_of(connection)
-        if is_outdated(found, known, config.database.migrate):
+        applied = await applied_migrations(connection)
+        found = version_of(applied)
+        if needs_upgrade(applied, files, config.database.migrate):
             return await _predict_migration(connection, config, found, known)
         withheld = [row[0] for row in await connection.fetch(_MISSING_PRIVILEGES_SQL, timeout=_LIMIT_S)]
     except CONNECTION_ERRORS as error:
         try:
-            explain(error, found, known)
+            raise_schema_error(error, found, known)
         except DatabaseAccessDenied as refusal:
             if needs_schema(config):
                 raise
@@ -86,6 +92,8 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
     if withheld and needs_schema(config):
         more = f" and {len(withheld) - 1} more" if len(withheld) > 1 else ""
         raise DatabaseAccessDenied(f"the role needs {withheld[0]}{more}, for its leases and events")
+    if found > known:
+        return f"; the SQL schema has version {found}, newer than version {known} of this pgsupervisor, and lets it run"
     return ""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from supervisor.clock import SystemClock
 from supervisor.config.model import Dsn, EmbeddedStore, Server
 from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass
-from supervisor.database.gate import ConnectionMonitor
+from supervisor.database.monitor import ConnectionMonitor
 from supervisor.errors import (
     ConfigError,
     ConfigFault,

@@ -11,12 +11,12 @@ from supervisor.cli.database_command import connect_once
 from supervisor.cli.output import print_error, print_out
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore, Server
-from supervisor.database.migration import bring_up_to_date
+from supervisor.database.schema import migrate as schema
 from supervisor.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from supervisor.config.model import Config
-    from supervisor.database.migration import Change
+    from supervisor.database.schema.migrate import MigrationResult
 
 
 def migrate(config_path: str | None) -> int:
@@ -31,8 +31,8 @@ async def _migrate(config_path: str | None) -> int:
             return _leave_it_to_the_daemon(config)
         case Server():
             async with connect_once(config) as connection:
-                change = await bring_up_to_date(connection, mode="auto", clock=SystemClock(), rng=random.SystemRandom())
-            print_out(_sentence(change))
+                result = await schema.migrate(connection, mode="auto", clock=SystemClock(), rng=random.SystemRandom())
+            print_out(_sentence(result))
             return ExitStatus.OK
 
 
@@ -45,8 +45,13 @@ def _leave_it_to_the_daemon(config: Config) -> int:
     return ExitStatus.OK
 
 
-def _sentence(change: Change) -> str:
-    if change.former == change.version:
-        return f"The SQL schema has version {change.version} already."
-    former = f"version {change.former}" if change.former else "nothing"
-    return f"The SQL schema went from {former} to version {change.version}."
+def _sentence(result: MigrationResult) -> str:
+    if result.version > result.daemon:
+        return (
+            f"The SQL schema has version {result.version}, newer than version {result.daemon} of this pgsupervisor, and"
+            " lets it run; nothing was changed."
+        )
+    if result.former == result.version:
+        return f"The SQL schema has version {result.version} already."
+    former = f"version {result.former}" if result.former else "nothing"
+    return f"The SQL schema went from {former} to version {result.version}."

@@ -15,9 +15,10 @@ from supervisor.cli.status import lag
 from supervisor.config.model import Projection
 from supervisor.daemon.cluster_rows import SHARD_LAG_SQL, projection_rows
 from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, may_be_connection_loss
+from supervisor.database.schema.grants import DAEMON_GRANTS, listed
 from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible, SupervisorError
 from supervisor.escaping import message_of
-from supervisor.events.glob import like_patterns
+from supervisor.events.shard import like_patterns
 from supervisor.exit_status import ExitStatus
 from supervisor.suggestions import nearest
 
@@ -163,8 +164,7 @@ def _raise_database_error(error: Exception) -> NoReturn:
     match classify(error):
         case ErrorClass.ACCESS_DENIED:
             raise DatabaseAccessDenied(
-                f"The database denied access: {says}. The role needs GRANT USAGE ON SCHEMA supervisor, SELECT on its"
-                " tables and EXECUTE on its functions."
+                f"The database denied access: {says}. The role needs {listed(DAEMON_GRANTS)}."
             ) from error
         case _ if may_be_connection_loss(error):
             raise DatabaseUnavailable(f"The connection was lost: {says}. Check with `projections list`.") from error

@@ -45,7 +45,7 @@ class ControlServer:
         """Begin to listen.
 
         Raises:
-            ControlTaken: Another daemon uses this path, or the machine lacks something for the moment.
+            ControlSocketInUse: Another daemon uses this path, or the machine lacks something for the moment.
             ConfigError: The path cannot be used.
         """
         try:

@@ -13,7 +13,7 @@ from supervisor.daemon.pruning import prune_if_asked
 from supervisor.daemon.status import status_line
 from supervisor.errors import ConfigError, ConfigFault, SupervisorError
 from supervisor.journal import log_event
-from supervisor.workers.loading import load
+from supervisor.workers.handlers import import_handlers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import Config
     from supervisor.daemon.daemon import Daemon
     from supervisor.daemon.leasing import Leasing
-    from supervisor.database.gate import ConnectionMonitor
+    from supervisor.database.monitor import ConnectionMonitor
 
 # systemd 253 sends the SIGHUP first and starts the client then; a Python needs a moment to start.
 _CLIENT_COMES_WITHIN_S = 3.0
@@ -163,7 +163,7 @@ class Reloader:
         finally:
             # Without this READY systemd would wait for ever (systemd #37515), but STOPPING is final.
             if not daemon.is_stopping:
-                daemon.progressed()
+                daemon.on_status()
                 daemon.notifier.ready(status_line(daemon))
             if daemon.notifier.has_pending:
                 daemon.pulse.rouse()
@@ -191,7 +191,7 @@ class Reloader:
         )
 
     async def _load(self, config: Config) -> Mapping[str, Any]:
-        return await load(
+        return await import_handlers(
             config.workers.values(),
             python_path=config.daemon.python_path,
             source=str(config.path),

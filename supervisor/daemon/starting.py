@@ -12,11 +12,12 @@ from supervisor.daemon.handler import answer
 from supervisor.daemon.pruning import prune_if_asked
 from supervisor.daemon.status import status_line
 from supervisor.database.database import Database
-from supervisor.database.migration import ensure_schema
+from supervisor.database.schema.migrate import ensure_schema
 from supervisor.journal import log_event
+from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor
-from supervisor.workers.hire import hiring
-from supervisor.workers.loading import load
+from supervisor.workers.handlers import import_handlers
+from supervisor.workers.kinds import work_factory
 
 if TYPE_CHECKING:
     from supervisor.daemon.daemon import Daemon
@@ -34,7 +35,7 @@ class Start:
         daemon = self._daemon
         config = daemon.config
         self._enter("Importing the workers")
-        daemon.functions = await load(
+        daemon.functions = await import_handlers(
             config.workers.values(),
             python_path=config.daemon.python_path,
             source=str(config.path),
@@ -98,8 +99,11 @@ class Start:
         daemon = self._daemon
         database = daemon.database
         assert database is not None  # noqa: S101 - connected just before
+        runtime = Runtime(
+            clock=daemon.clock, rng=daemon.rng, tasks=daemon.tasks, notifier=daemon.notifier, journal=daemon.journal
+        )
         daemon.supervisor = Supervisor(
-            hire=hiring(clock=daemon.clock, outages=database, rng=daemon.rng, leasing=self._leasing),
+            hire=work_factory(runtime=runtime, database=database, cluster=self._leasing),
             outages=database,
             clock=daemon.clock,
             rng=daemon.rng,
@@ -122,7 +126,7 @@ class Start:
         daemon.is_ready = True
         if daemon.config.daemon.ready == "connected":
             self._say_ready()
-        daemon.progressed()
+        daemon.on_status()
         daemon.reloader.begin()
 
     def _say_ready(self) -> None:
@@ -136,4 +140,4 @@ class Start:
 
     def _enter(self, phase: str) -> None:
         self._daemon.phase = phase
-        self._daemon.progressed()
+        self._daemon.on_status()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.supervision.crew import Crew
     from supervisor.supervision.runner import Runner
 
@@ -82,7 +82,7 @@ def row_of(crew: Crew, clock: Clock) -> dict[str, Any]:
     }
 
 
-def _lease(tenure: Tenure) -> dict[str, Any]:
+def _lease(tenure: LeaseHandle) -> dict[str, Any]:
     row = tenure.describe()
     holder = row.get("holder")
     if holder is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.stop_signal import StopSignal
 
 
@@ -36,7 +36,7 @@ class Work(Protocol):
         """When runs are due; None: one run follows the other."""
 
     @property
-    def tenure(self) -> Tenure | None:
+    def tenure(self) -> LeaseHandle | None:
         """The lease under which it runs; None: it needs none."""
 
     async def run(self, stop: StopSignal) -> None:

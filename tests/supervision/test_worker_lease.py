@@ -22,7 +22,7 @@ from support.workers import (
 )
 
 from supervisor.errors import LeaseLost, ProjectionHalted, ShardingConflict
-from supervisor.leases.tenure import Standing
+from supervisor.leases.lease import LeaseStatus
 from supervisor.supervision.attendance import Attendance
 from supervisor.supervision.attention import Attention
 from supervisor.supervision.runner import Runner
@@ -142,7 +142,7 @@ async def test_a_refusal_by_the_database_is_a_loss() -> None:
 
     async def refused(ctx: Context) -> None:
         assert ctx._tenure is not None
-        ctx._tenure.found_lost("the epoch has passed on")
+        ctx._tenure.report_lost("the epoch has passed on")
         raise LeaseLost("the epoch has passed on")
 
     async with running((SINGLETON, ScriptedWorker(refused))) as stage:
@@ -283,7 +283,7 @@ async def test_a_restart_keeps_the_lease() -> None:
         await settle()
         assert (stage.state("mail"), worker.runs) == ("running", 2)
         assert stage.tenures["mail"].said == ["offer"]
-        assert stage.tenures["mail"].standing is Standing.HELD
+        assert stage.tenures["mail"].status is LeaseStatus.HELD
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
         await stage.clock.jump(3600.0)
         assert (stage.state("view"), worker.runs) == ("failed", 1)
         assert stage.events() == ["worker.stopped"]
-        assert stage.row("view")["last_error"] == "Poisoned: event 7"
+        assert stage.row("view")["last_error"] == "ProjectionHalted: event 7"
         assert stage.tenures["view/1of2"].said == ["offer"]
 
 
@@ -558,7 +558,7 @@ async def test_a_runner_that_misses_its_lease_is_late() -> None:
     async with running((SINGLETON, ScriptedWorker())) as stage:
         runner = next(stage.supervisor._runners())
         tenure = stage.tenures["mail"]
-        tenure.heed(None)
+        tenure.on_change(None)
         tenure.give()
         await settle()
         assert (stage.state("mail"), is_late(runner, now_s=0.0, is_up=True)) == ("standby", True)

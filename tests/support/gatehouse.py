@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.database.error_class import Failure
-    from supervisor.database.waiting_pool import WorkerPool
+    from supervisor.database.worker_pool import WorkerPool
 
 LIMIT_S = 20.0
 
@@ -117,16 +117,16 @@ class Gatehouse:
 
     # What the gate says
 
-    def went_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the entries tell why
-        self.heard.append("down" if told else "~down")
+    def on_down(self, failure: Failure, *, announced: bool) -> None:  # noqa: ARG002 - the entries tell why
+        self.heard.append("down" if announced else "~down")
 
-    def came_back(self, *, told: bool) -> None:
-        self.heard.append("back" if told else "~back")
+    def on_up(self, *, announced: bool) -> None:
+        self.heard.append("back" if announced else "~back")
 
-    def settled(self) -> None:
+    def on_stable(self) -> None:
         self.heard.append("settled")
 
-    def progressed(self) -> None:
+    def on_status(self) -> None:
         pass
 
 
