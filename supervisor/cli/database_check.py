@@ -51,19 +51,19 @@ async def try_database(server: Server, config: Config, clock: Clock) -> str:
         ConfigError: It cannot be connected to, or leases cannot work there.
         SupervisorError: The SQL schema keeps `run` from starting.
     """
-    gate = ConnectionMonitor(server, config.database, name=config.name, clock=clock, rng=random.Random())  # noqa: S311 - jitter
+    monitor = ConnectionMonitor(server, config.database, name=config.name, clock=clock, rng=random.Random())  # noqa: S311 - jitter
     # Behind a proxy that pools transactions, prepared statements of other clients would be in the way.
-    gate.connector = gate.connector._replace(cached_statements=0)
+    monitor.connector = monitor.connector._replace(cached_statements=0)
     try:
-        failure = await gate.connect_once()
+        failure = await monitor.connect_once()
         if failure is not None:
             raise ConfigError(ConfigFault(str(config.path), "database.dsn", failure.reason))
-        assert gate.connected is not None  # noqa: S101 - it has connected
+        assert monitor.connected is not None  # noqa: S101 - it has connected
         if needs_node(config):
-            await reject_transaction_pooling(Session(gate, gate.connected, clock=clock), is_thorough=True)
-        return ", the database answers" + await _look_at_schema(gate.connected.connection, config)
+            await reject_transaction_pooling(Session(monitor, monitor.connected, clock=clock), is_thorough=True)
+        return ", the database answers" + await _look_at_schema(monitor.connected.connection, config)
     finally:
-        gate.close()
+        monitor.close()
 
 
 async def _look_at_schema(connection: Any, config: Config) -> str:

@@ -40,20 +40,22 @@ async def connect_once(config: Config) -> AsyncIterator[Any]:
     """
     with _server_of(config) as server:
         # A command makes one attempt; nothing of it is random.
-        gate = ConnectionMonitor(server, config.database, name=config.name, clock=SystemClock(), rng=random.Random(0))  # noqa: S311
+        monitor = ConnectionMonitor(
+            server, config.database, name=config.name, clock=SystemClock(), rng=random.Random(0)
+        )  # noqa: S311
         # Behind a proxy that pools transactions, prepared statements of other clients would be in the way.
-        gate.connector = gate.connector._replace(cached_statements=0)
-        failure = await gate.connect_once()
+        monitor.connector = monitor.connector._replace(cached_statements=0)
+        failure = await monitor.connect_once()
         if failure is not None:
             raise _error_for(failure, config) from failure.error
-        assert gate.connected is not None  # noqa: S101 - it has connected
-        connection = gate.connected.connection
+        assert monitor.connected is not None  # noqa: S101 - it has connected
+        connection = monitor.connected.connection
         try:
             yield connection
         finally:
             with contextlib.suppress(*CONNECTION_ERRORS):
                 await connection.close(timeout=_CLOSE_TIMEOUT_S)
-            gate.close()
+            monitor.close()
 
 
 def _error_for(failure: Failure, config: Config) -> SupervisorError:

@@ -123,9 +123,9 @@ async def _rows(connection: Any, config: Config) -> list[dict[str, Any]]:
     known = [row["name"] for row in await connection.fetch("SELECT name FROM supervisor.projection")]
     # The streams of a projection of another daemon are not known here.
     patterns = {name: like_patterns(configured[name].streams if name in configured else ()) for name in known}
-    laid_out = projection_rows(await connection.fetch(SHARD_LAG_SQL, json.dumps(patterns), _MAX_COUNTED))
+    rows_with_shards = projection_rows(await connection.fetch(SHARD_LAG_SQL, json.dumps(patterns), _MAX_COUNTED))
     letters = {row["projection"]: row["letters"] for row in await connection.fetch(_DEAD)}
-    rows = [row | {"dead_letters": letters.get(row["name"], 0)} for row in laid_out]
+    rows = [row | {"dead_letters": letters.get(row["name"], 0)} for row in rows_with_shards]
     rows += [{"name": name, "shards": [], "dead_letters": 0} for name in configured if name not in known]
     return sorted((row | {"configured": row["name"] in configured} for row in rows), key=lambda row: str(row["name"]))
 

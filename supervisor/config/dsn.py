@@ -311,7 +311,7 @@ def _problems_of_hosts(parts: _Parts) -> list[str]:
     names = [name for name, _ in hosts]
     if names == [""] and ports:
         problems.append("has a port and no host before it")
-    elif not all(names):
+    elif not all((*names, *(host.name for host in parts.authority))):
         problems.append("has an empty host")
     if any("[" in name or "]" in name for name in names):
         problems.append(_NO_ADDRESS)

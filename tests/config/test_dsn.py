@@ -189,6 +189,7 @@ _OPTIONS = st.sampled_from(
     options=st.lists(_OPTIONS, max_size=3),
     user=st.sampled_from(["", "u@", "u:p@", ":p@", "@", "u:p%@"]),
 )
+@example(hosts=["h", ""], options=["host=a,b"], user="")
 def test_the_driver_takes_what_is_accepted(hosts: list[str], options: list[str], user: str) -> None:
     """A connection string without a problem is one that the driver can read."""
     dsn = f"postgresql://{user}{','.join(hosts)}/app" + (f"?{'&'.join(options)}" if options else "")
