@@ -40,9 +40,8 @@ async def connect_once(config: Config) -> AsyncIterator[Any]:
     """
     with _server_of(config) as server:
         # A command makes one attempt; nothing of it is random.
-        monitor = ConnectionMonitor(
-            server, config.database, name=config.name, clock=SystemClock(), rng=random.Random(0)
-        )  # noqa: S311
+        rng = random.Random(0)  # noqa: S311
+        monitor = ConnectionMonitor(server, config.database, name=config.name, clock=SystemClock(), rng=rng)
         # Behind a proxy that pools transactions, prepared statements of other clients would be in the way.
         monitor.connector = monitor.connector._replace(cached_statements=0)
         failure = await monitor.connect_once()
