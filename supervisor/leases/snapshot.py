@@ -15,9 +15,9 @@ SNAPSHOT_SQL = """
         l.holders, l.head
     FROM supervisor.cluster_snapshot($1) AS l
 """
-NODES_SQL = (
-    "SELECT n.id, n.name, n.host, n.pid, n.started_at, n.wanted_leases FROM supervisor.node n WHERE n.id = ANY ($1)"
-)
+NODES_SQL = """
+    SELECT n.id, n.name, n.host, n.pid, n.started_at, n.wanted_leases FROM supervisor.node n WHERE n.id = ANY ($1)
+"""
 LEASES_SQL = "SELECT l.id, l.name, l.node, l.node_id, l.acquired_at FROM supervisor.lease l WHERE l.id = ANY ($1)"
 
 

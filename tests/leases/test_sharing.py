@@ -58,9 +58,8 @@ async def test_a_node_that_leaves_leaves_its_share_to_the_others(database: str) 
         await nodes.until(lambda: spread(nodes) == [4, 4, 4])
         await first.stop()
         await nodes.until(lambda: spread(nodes) == [6, 6])
-        assert not await nodes.query(
-            "select from supervisor.node where id not in (select id from supervisor.lock_holders)"
-        )
+        left = "select from supervisor.node where id not in (select id from supervisor.lock_holders)"
+        assert not await nodes.query(left)
 
 
 async def test_a_node_gets_only_what_it_requests(database: str) -> None:

@@ -146,7 +146,8 @@ class Nodes(list[Node]):
         found = self.postgres.execute(
             "select l.node, l.epoch from supervisor.lease l "
             "join supervisor.lock_holders k on k.kind = 'lease' and k.id = l.id "
-            f"join supervisor.lock_holders s on s.kind = 'node' and s.id = l.node_id and s.pid = k.pid where l.name = '{lease}'"
+            "join supervisor.lock_holders s on s.kind = 'node' and s.id = l.node_id and s.pid = k.pid "
+            f"where l.name = '{lease}'"
         )
         if not found:
             return None

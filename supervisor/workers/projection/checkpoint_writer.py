@@ -121,9 +121,8 @@ class CheckpointWriter:
         """Put an event among the dead letters, and move past it."""
         name = self._context.shard.projection
         async with self.advance(pooled, to=position):
-            await raw_connection(pooled).execute(
-                "SELECT supervisor.add_dead_letter($1, $2, $3)", name, position, reason
-            )
+            connection = raw_connection(pooled)
+            await connection.execute("SELECT supervisor.add_dead_letter($1, $2, $3)", name, position, reason)
 
     async def record_poison(self, pooled: Any, position: int, reason: str) -> None:
         """Record the event at which the shard halts; the checkpoint stays where it is."""
