@@ -13,7 +13,7 @@ from supervisor.journal.events import EVENTS
 _HEAD = """\
 # What each MESSAGE_ID of pgsupervisor means, for journalctl -x. Install in /usr/lib/systemd/catalog/, then: \
 journalctl --update-catalog
-# Generated from supervisor/journal/events.py and explanations.py: do not edit.
+# Generated from supervisor/journal/events.py and explanations.py: run `make docs`.
 """
 
 

@@ -1,6 +1,6 @@
 """The systemd catalog and docs/reference/journal.md, made from the table of events and its explanations.
 
-`PYTHONPATH=tests:. .venv/bin/python -m support.event_pages` writes both again.
+`make docs` writes both again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from supervisor.journal.explanations import EXPLANATIONS, catalog
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = CHECKOUT / "docs" / "reference" / "journal.md"
 CATALOG = CHECKOUT / "systemd" / "pgsupervisor.catalog"
-REMEDY = "write it again: PYTHONPATH=tests:. .venv/bin/python -m support.event_pages"
+REMEDY = "it is stale: run `make docs`"
 
 # What is code already, or a field of the entry.
 _FIELD = re.compile(r"`[^`]*`|@([A-Z_]+)@")
