@@ -1,8 +1,8 @@
 """The table of the daemon's journal events: name, MESSAGE_ID, level, sentence, and what makes two entries equal.
 
 A new event is one row here and one text in `explanations.py`; `make docs` writes the systemd catalog and the reference
-page from both. A MESSAGE_ID is random, made once and never changed, also when the event is renamed: people filter by it.
-Sentences use the small language of `templates.py`.
+page from both. A MESSAGE_ID is random, made once and never changed, also when the event is renamed: people filter by
+it. Sentences use the small language of `templates.py`.
 
 Two entries are equal, so that the second may be folded (see `dedup.py`), when they have the same event, level and
 `fold_by` fields. What an entry is about belongs there: the worker, shard, lease, signal, file, event position, host or
