@@ -5,17 +5,19 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
+from supervisor.config.kinds import needs_node, needs_schema
 from supervisor.config.model import EmbeddedStore, Server
 from supervisor.daemon.control import ControlServer
 from supervisor.daemon.handler import answer
 from supervisor.daemon.pruning import prune_if_asked
 from supervisor.daemon.status import status_line
 from supervisor.database.database import Database
-from supervisor.database.migration import ensure_schema
+from supervisor.database.schema.migrate import ensure_schema
 from supervisor.journal import log_event
+from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor
-from supervisor.workers.hire import hiring
-from supervisor.workers.loading import load
+from supervisor.workers.handlers import import_handlers
+from supervisor.workers.kinds import work_factory
 
 if TYPE_CHECKING:
     from supervisor.daemon.daemon import Daemon
@@ -33,7 +35,7 @@ class Start:
         daemon = self._daemon
         config = daemon.config
         self._enter("Importing the workers")
-        daemon.functions = await load(
+        daemon.functions = await import_handlers(
             config.workers.values(),
             python_path=config.daemon.python_path,
             source=str(config.path),
@@ -50,7 +52,7 @@ class Start:
         database = await self._connect(server)
         self._enter("Looking at the SQL schema")
         await self._prepare_schema(database)
-        if daemon.config.needs_leases:
+        if needs_node(daemon.config):
             self._enter("Joining the other nodes")
             await self._join(database)
         self._enter("Starting the workers")
@@ -84,7 +86,7 @@ class Start:
         daemon = self._daemon
         config = daemon.config
         await ensure_schema(
-            database, mode=config.database.migrate, is_needed=config.needs_leases, clock=daemon.clock, rng=daemon.rng
+            database, mode=config.database.migrate, is_needed=needs_schema(config), clock=daemon.clock, rng=daemon.rng
         )
 
     async def _join(self, database: Database) -> None:
@@ -97,8 +99,11 @@ class Start:
         daemon = self._daemon
         database = daemon.database
         assert database is not None  # noqa: S101 - connected just before
+        runtime = Runtime(
+            clock=daemon.clock, rng=daemon.rng, tasks=daemon.tasks, notifier=daemon.notifier, journal=daemon.journal
+        )
         daemon.supervisor = Supervisor(
-            hire=hiring(clock=daemon.clock, outages=database, rng=daemon.rng, leasing=self._leasing),
+            hire=work_factory(runtime=runtime, database=database, cluster=self._leasing),
             outages=database,
             clock=daemon.clock,
             rng=daemon.rng,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.journal.printable import printable
+from supervisor.escaping import printable
 from supervisor.journal.redaction import redact
 
 if TYPE_CHECKING:

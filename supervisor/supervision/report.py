@@ -20,7 +20,7 @@ class Report:
             each one's own is at debug level.
     """
 
-    __slots__ = ("_has_begun", "_worker", "is_quiet", "name", "reason")
+    __slots__ = ("_has_begun", "_shard", "_worker", "is_quiet", "name", "reason")
 
     def __init__(self, worker: str, *, instance: str | None = None) -> None:
         self.name = instance or worker
@@ -28,6 +28,8 @@ class Report:
         self.is_quiet = False
         self._worker = worker
         self._has_begun = False
+        label = self.name.removeprefix(f"{worker}/")
+        self._shard = label if "of" in label and self.name != worker else None
 
     def began(self) -> None:
         """Tell that a run begins; only the first one is news, the others were announced."""
@@ -92,4 +94,7 @@ class Report:
     def _tell(self, event: str, *, level: Level | None = None, exc: BaseException | None = None, **fields: Any) -> None:
         if self.name != self._worker:
             fields["instance"] = self.name
+        if self._shard is not None:
+            # Two shards are different entries, two replicas are not.
+            fields["shard"] = self._shard
         log_event(event, exc=exc, level=level, worker=self._worker, **fields)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from supervisor.clock import Clock
-    from supervisor.config.difference import ConfigDiff
+    from supervisor.config.diff import ConfigDiff
     from supervisor.config.model import WorkerSpec
     from supervisor.errors import WorkerExhausted
     from supervisor.supervision.outage import DatabaseStatus

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.leases import trust
+from supervisor.leases import timing
 from supervisor.supervision.stopping import GRACE_S, HURRIED_GRACE_S, Abandon, Cancel, Stop, WaitUntil, next_step
 
 TOLD = Stop(told_s=100.0, limit_s=30.0, notices=False, in_flight=0, hurried_s=None, cancelled_s=None)
@@ -70,7 +70,7 @@ def test_a_hurry_after_a_loss_shortens_the_grace() -> None:
 
 def test_the_grace_is_what_the_lease_leaves_for_it() -> None:
     """A cancelled run has as long as a lost lease waits for it before the process ends."""
-    assert GRACE_S == trust.GRACE_S
+    assert GRACE_S == timing.GRACE_S
 
 
 _TIMES = st.none() | st.floats(100, 300)

@@ -109,7 +109,7 @@ class Node:
 
     def _lock_session(self) -> str:
         return (
-            "select h.pid from supervisor.held h join supervisor.node n on n.id = h.id and h.kind = 'node' "
+            "select h.pid from supervisor.lock_holders h join supervisor.node n on n.id = h.id and h.kind = 'node' "
             f"where n.pid = {self.daemon.pid}"
         )
 
@@ -149,8 +149,8 @@ class Nodes(list[Node]):
         """Return the holder of each lease that is held, all at one moment."""
         found = self.postgres.execute(
             "select l.name, l.node, l.epoch from supervisor.lease l "
-            "join supervisor.held k on k.kind = 'lease' and k.id = l.id "
-            "join supervisor.held s on s.kind = 'node' and s.id = l.node_id and s.pid = k.pid"
+            "join supervisor.lock_holders k on k.kind = 'lease' and k.id = l.id "
+            "join supervisor.lock_holders s on s.kind = 'node' and s.id = l.node_id and s.pid = k.pid"
         )
         rows = (line.split("|") for line in found.splitlines())
         return {lease: Holder(node, int(epoch)) for lease, node, epoch in rows}

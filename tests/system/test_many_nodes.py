@@ -18,7 +18,7 @@ from torture.ledger import Rows, create_ledger, read_marks
 from torture.overlap import GRACE_S, TRUST_S, longest_overlap_s
 from torture.run import WORKERS
 
-from supervisor.database.migration import known_files
+from supervisor.database.schema.migrate import migration_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +94,9 @@ class Case:
 
     def wait_until_all_stand(self, identities: list[str]) -> None:
         """Wait until all these nodes are registered by a session that lives."""
-        living = "select n.name from supervisor.node n join supervisor.held h on h.kind = 'node' and h.id = n.id"
+        living = (
+            "select n.name from supervisor.node n join supervisor.lock_holders h on h.kind = 'node' and h.id = n.id"
+        )
         self.nodes.wait_until(
             lambda: set(self.nodes.postgres.execute(living).splitlines()) == set(identities),
             f"not all of {identities} are back",
@@ -229,7 +231,7 @@ def test_ten_nodes_start_in_the_same_instant_on_an_empty_database(postgres: Post
             nodes.wait_for_holder(lease)
         assert postgres.execute("select count(*) from supervisor.node") == "10"
         versions = postgres.execute("select count(*), max(version) from supervisor.migration")
-        assert versions == f"{len(known_files())}|{len(known_files())}"
+        assert versions == f"{len(migration_files())}|{len(migration_files())}"
         assert sum(len(node.daemon.said("schema.applied")) for node in nodes) == 1
         loud = [entry for node in nodes for entry in node.daemon.entries if entry["level"] not in ("info", "debug")]
         assert loud == []
