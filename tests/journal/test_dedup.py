@@ -179,3 +179,41 @@ def test_windows_that_are_over_are_removed() -> None:
     for number in range(1000):
         assert admit(dedup, number, 100.0 + number * 10)
     assert len(dedup._windows) == 1
+
+
+def test_four_thousand_keys_are_kept_by_default() -> None:
+    """The bound holds however many different entries there are."""
+    dedup: Deduplicator[str] = Deduplicator()
+    assert all(admit(dedup, number, 100.0) for number in range(4096))
+    assert not admit(dedup, 0, 100.1)
+    assert admit(dedup, 4096, 100.2)  # the oldest makes room
+    assert len(dedup._windows) == 4096
+
+
+def test_a_window_widens_unless_told_otherwise() -> None:
+    """The second window of a key is twice as long as the first."""
+    dedup = new()
+    assert [dedup.admit(0, now_s, str) for now_s in (100.0, 100.5)] == [True, False]
+    dedup.take_due(101.0)
+    assert not dedup.admit(0, 102.5, str)
+
+
+def test_two_windows_that_are_over_go_for_each_new_key() -> None:
+    """The work of one entry is bounded, and a window that ends this instant is over."""
+    dedup = new()
+    for number in range(5):
+        admit(dedup, number, 100.0)
+    for number, kept in ((5, 4), (6, 3), (7, 3)):
+        admit(dedup, number, 101.0)
+        assert len(dedup._windows) == kept
+
+
+def test_a_window_that_is_over_widens_before_the_next_entry_is_judged() -> None:
+    """An entry that comes before the report of its key is still a repeat, however many keys were repeated before."""
+    dedup = new()
+    for now_s in (0.0, 0.1):
+        for number in range(10):
+            admit(dedup, number, now_s)
+    dedup.take_due(1.0)
+    assert not admit(dedup, 9, 1.1)
+    assert not admit(dedup, 9, 3.0)

@@ -150,6 +150,26 @@ def test_several_hand_overs_where_no_node_has_two_more_than_the_next() -> None:
     assert assign(living, {1: 1, 2: 1, 3: 2}) == {1: 1, 2: 2, 3: 3}
 
 
+@pytest.mark.parametrize(
+    ("wanted", "holders", "shares"),
+    [
+        ({1: {1, 2}, 2: {2}, 3: {1}}, {}, {1: 1, 2: 2}),
+        ({1: {2, 3}, 2: {1, 2, 3}}, {}, {1: 2, 2: 1, 3: 1}),
+        ({1: {1, 2, 3}, 2: {2, 3}}, {1: 1}, {1: 1, 2: 2, 3: 1}),
+        (
+            {1: {1, 2, 3, 4, 5, 7}, 2: {1, 2, 4, 6, 7}, 3: {2, 3, 4, 5, 6}},
+            {2: 3},
+            {1: 1, 2: 3, 3: 1, 4: 1, 5: 3, 6: 2, 7: 2},
+        ),
+    ],
+)
+def test_a_free_lease_goes_to_the_least_loaded(
+    wanted: dict[int, set[int]], holders: dict[int, int], shares: dict[int, int]
+) -> None:
+    """The leases that the fewest want come first, then those of the lower number; of equal nodes the first gets one."""
+    assert assign([Candidate(node, frozenset(leases)) for node, leases in wanted.items()], holders) == shares
+
+
 @pytest.mark.parametrize("full", [{}, dict.fromkeys(range(1, 1001), 1)], ids=["free", "all-on-one"])
 def test_a_thousand_leases_are_assigned_in_milliseconds(full: dict[int, int]) -> None:
     """A thousand leases over four nodes cost some ten times what a hundred do, also when one node holds all."""
