@@ -17,9 +17,10 @@ from support.event_pages import page
 
 from supervisor.cli.parser import parser_of_commands
 from supervisor.config.schema import TOP, WORKER
-from supervisor.daemon import cluster
+from supervisor.daemon import cluster_status
 from supervisor.daemon import status as daemon_status
-from supervisor.daemon.cluster_rows import node_rows, projection_rows, with_lag
+from supervisor.daemon.cluster_status import add_lag, node_rows, projection_rows
+from supervisor.daemon.components import database as daemon_database
 from supervisor.database.database import Database
 from supervisor.exit_status import ExitStatus
 from supervisor.journal.events import EVENTS, LEVELS
@@ -118,7 +119,7 @@ def _keys(keys: Mapping[str, Key]) -> Iterator[str]:
 def _status_keys() -> dict[str, set[str]]:
     """Return the keys of each dictionary that the functions of `status --json` write out, by function."""
     found = {}
-    for part in (daemon_status, worker_status, Database, cluster, stand):
+    for part in (daemon_status, daemon_database, worker_status, Database, cluster_status, stand):
         for function in ast.walk(ast.parse(inspect.getsource(part))):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 dicts = [node for node in ast.walk(function) if isinstance(node, ast.Dict)]
@@ -154,7 +155,7 @@ def _rows_of_nodes() -> tuple[dict[str, Any], dict[str, Any]]:
     shard: Any = {"projection": "view", "lease": "view", "shard": 0, "shards": 1, "position": 1, "applied": 1}
     shard |= {"poison": None, "error": None, "head": 1, "start": 0, "most": 9, "events": 1, "age_s": 1.0}
     projections = projection_rows([shard])
-    (with_leases,) = with_lag(node_rows([node], 1), projections)
+    (with_leases,) = add_lag(node_rows([node], 1), projections)
     return with_leases, projections[0]
 
 
@@ -166,10 +167,10 @@ def test_the_status_has_the_keys_that_the_readme_lists() -> None:
     assert _status_row("each of a node's `leases`") == node["leases"][0].keys()
     assert _status_row("each of `projections`") == projection.keys()
     assert _status_row("each of its `shards`") == projection["shards"][0].keys()
-    assert _status_row("`cluster`") | {"nodes", "projections", "cluster"} == written["look"]
+    assert _status_row("`cluster`") | {"nodes", "projections", "cluster"} == written["fetch"]
     assert _status_row("each of a worker's `leases`") == written["describe"]
-    assert _status_row("top") | _status_row("`reload`") == written["status_of"]
-    assert _status_row("`database`") == written["_database"]
+    assert _status_row("top") | _status_row("`reload`") == written["_status_row"]
+    assert _status_row("`database`") == written["_database_row"]
     assert _status_row("its `pool`") == written["pool_counts"]
     assert _status_row("each of `workers`") == written["row_of"]
 

@@ -19,8 +19,7 @@ def reload(control: str | None, config: str | None, *, dry_run: bool) -> int:
     if answer["ok"]:
         show("\n".join(answer.get("lines", ())))
         return 0
-    outcome = "Would be refused" if dry_run else "Refused, the old configuration runs on"
-    complain(f"{outcome}:\n{answer['error']}")
+    complain(f"{_NOT_APPLIED[answer.get('outcome', 'rejected'), dry_run]}:\n{answer['error']}")
     return 1
 
 
@@ -38,4 +37,9 @@ def order(control: str | None, config: str | None, command: str, worker: str) ->
     return 1
 
 
+_NOT_APPLIED = {
+    ("rejected", False): "Refused, the old configuration runs on",
+    ("rejected", True): "Would be refused",
+    ("incomplete", False): "Applied in part, the daemon is degraded until a reload applies",
+}
 _DONE = {"pause": "paused", "resume": "resumed", "restart": "restarted"}

@@ -13,7 +13,7 @@ from supervisor.cli.output import complain, show
 from supervisor.cli.own_connection import carry_out, configuration, connected
 from supervisor.config.model import Projection
 from supervisor.config.table import nearest
-from supervisor.daemon.cluster_rows import SHARDS, projection_rows
+from supervisor.daemon.cluster_status import SHARDS, projection_rows
 from supervisor.database.error_class import ErrorClass, classify, is_suspicious
 from supervisor.errors import DatabaseRefused, DatabaseUnavailable, SchemaUnusable, SupervisorError
 from supervisor.events.glob import like_patterns

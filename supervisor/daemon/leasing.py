@@ -1,145 +1,142 @@
-"""The daemon as one of the nodes: its leases and what it hears of the others, where a worker needs a lease."""
+"""This daemon as a node of the cluster, with the tasks and the thread that a node needs."""
 
 from __future__ import annotations
 
 import signal
 from typing import TYPE_CHECKING
 
-import supervisor
 from supervisor.clock import done_within
-from supervisor.daemon.cluster import Cluster
 from supervisor.daemon.lease_guard import LeaseGuard
-from supervisor.events.bell import Bell
 from supervisor.leases.node import Node
 from supervisor.leases.stand import State
-from supervisor.workers.layout import Layouts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
-    from supervisor.daemon.daemon import Daemon
     from supervisor.database.database import Database
     from supervisor.leases.look import Look
     from supervisor.leases.stand import Stand
+    from supervisor.runtime import Runtime
 
-JOINING = "join the nodes"
-_TASKS = ("leases", "leases: trust", JOINING)
-# Joining is a handful of statements; whoever reloads waits for it.
-_JOIN_LIMIT_S = 15.0
+JOIN_TASK = "join the nodes"
+_TASKS = ("leases", "leases: trust", JOIN_TASK)
+# Joining is a handful of statements; a client of a reload waits for it.
+_JOIN_TIMEOUT_S = 15.0
 # Giving back takes a statement; what is not given back ends with the connection.
-_GIVE_BACK_LIMIT_S = 1.0
-_LOOK_AGAIN_S = 0.02
-# A look is due every five seconds, and each of its statements is answered or given up within five.
-_OVERDUE_S = 60.0
+_RELEASE_TIMEOUT_S = 1.0
+_POLL_S = 0.02
+# A snapshot is due every five seconds, and each of its statements is answered or given up within five.
+_STUCK_AFTER_S = 60.0
 
 
 class Leasing:
-    """A node, and what comes with being one.
+    """A node, its loop and its expiry thread."""
 
-    Attributes:
-        node: The node.
-        cluster: What `status` says of all nodes.
-        bell: Rings when there may be new events.
-        layouts: The projections that have been laid out.
-    """
-
-    def __init__(self, daemon: Daemon, database: Database) -> None:
-        self._daemon = daemon
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        *,
+        runtime: Runtime,
+        version: str,
+        on_overrun: Callable[[str], object],
+    ) -> None:
         self._database = database
+        self._clock = runtime.clock
+        self._tasks = runtime.tasks
         self.node = Node(
-            database, daemon.config.name, clock=daemon.clock, rng=daemon.rng, tasks=daemon.tasks,
-            version=supervisor.__version__, on_outlived=daemon.on_outlived,
+            database, name, clock=runtime.clock, rng=runtime.rng, tasks=runtime.tasks, version=version,
+            on_outlived=on_overrun,
         )  # fmt: skip
-        self.cluster = Cluster(clock=daemon.clock, tasks=daemon.tasks)
-        self.bell = Bell()
-        self.layouts = Layouts()
-        self._guard = LeaseGuard(lambda: self.node.deadline, on_outlived=daemon.on_outlived, clock=daemon.clock)
+        self.on_snapshot = self.node.on_look
+        self.subscribe = self.node.subscribe
+        self.summary = self.node.summary
+        self.drain = self.node.withdraw
+        self.on_process_resumed = self.node.woke
+        self._guard = LeaseGuard(lambda: self.node.deadline, on_outlived=on_overrun, clock=runtime.clock)
         self._has_begun = False
-        self._looked_s = float("-inf")
-        self._stands: dict[str, Stand] = {}
+        self._snapshot_s = float("-inf")
+        self._leases: dict[str, Stand] = {}
+        self.on_snapshot.append(self._note_snapshot)
 
-    def stand(self, name: str) -> Stand:
-        """Return how this node stands to a lease."""
-        stand = self._stands[name] = self.node.stand(name)
-        return stand
+    @property
+    def id(self) -> int | None:
+        """This node's row; None: it has none now."""
+        return self.node.id
 
-    async def begin(self) -> None:
-        """Join the others, and keep what is held from then on; an outage meanwhile is waited out.
+    @property
+    def problem(self) -> str | None:
+        """What keeps this node from holding leases; None: nothing."""
+        return self.node.trouble
+
+    def lease(self, name: str) -> Stand:
+        """Return this node's view of a lease."""
+        lease = self._leases[name] = self.node.stand(name)
+        return lease
+
+    async def join(self) -> None:
+        """Join the other nodes, and keep what is held from then on; an outage meanwhile is waited out.
 
         Raises:
             SupervisorError: Leases cannot work here.
         """
-        self.node.subscribe("supervisor_event", self.bell.ring)
-        self.node.subscribe("supervisor_projection", self._revive)
-        self.node.on_look += [self.bell.look, self._looked]
         await self.node.begin()
-        self._looked_s, self._has_begun = self._daemon.clock.now_s(), True
-        self._daemon.tasks.start(self.node.run(), name=_TASKS[0], critical=True)
+        self._snapshot_s, self._has_begun = self._clock.now_s(), True
+        self._tasks.start(self.node.run(), name=_TASKS[0], critical=True)
         self._guard.start()
         # A handler of Python's own runs before anything else that a worker left to be run when the process was
-        # stopped; the loop's would have to wait for its turn.
-        signal.signal(signal.SIGCONT, lambda *_: self.node.woke())
+        # suspended; a handler of the loop would have to wait for its turn.
+        signal.signal(signal.SIGCONT, lambda *_: self.on_process_resumed())
 
-    async def try_to_begin(self) -> None:
-        """Join the others, for a reload, which must not wait for ever.
+    async def join_with_timeout(self) -> None:
+        """Join the other nodes, for a reload, which must not wait for ever.
 
         Raises:
             SupervisorError: Leases cannot work here; nothing has been joined.
             TimeoutError: It took too long; nothing has been joined.
         """
-        daemon = self._daemon
-        joining = daemon.tasks.start(_outcome(self), name=JOINING)
-        if not await done_within(joining, _JOIN_LIMIT_S, clock=daemon.clock):
-            joining.cancel()
-            self._database.gate.resident = None
-            raise TimeoutError(f"joining the other nodes has not ended after {_JOIN_LIMIT_S:g}s")
-        if (error := joining.result()) is not None:
-            self._database.gate.resident = None
-            raise error
+        joining = self._tasks.start(_outcome(self), name=JOIN_TASK)
+        has_joined = False
+        try:
+            if not await done_within(joining, _JOIN_TIMEOUT_S, clock=self._clock):
+                raise TimeoutError(f"joining the other nodes has not ended after {_JOIN_TIMEOUT_S:g}s")
+            if (error := joining.result()) is not None:
+                raise error
+            has_joined = True
+        finally:
+            if not has_joined:
+                joining.cancel()
+                self._database.gate.resident = None
 
-    def is_overdue(self, now_s: float) -> bool:
-        """Whether the node's loop has not turned for longer than any of its deadlines explains."""
-        if not self._has_begun or not self._database.is_up or self.node.trouble is not None:
+    def is_stuck(self, now_s: float) -> bool:
+        """Whether the node's loop has not made progress for longer than any of its deadlines explains."""
+        if not self._has_begun or not self._database.is_up or self.problem is not None:
             return False
-        return now_s > max(self._looked_s, self._database.gate.since_s) + _OVERDUE_S
+        return now_s > max(self._snapshot_s, self._database.gate.since_s) + _STUCK_AFTER_S
 
-    async def let_go(self) -> None:
-        """Wait until everything that nothing runs under any more has been given back, before the connection changes."""
-        clock = self._daemon.clock
-        until_s = clock.now_s() + _GIVE_BACK_LIMIT_S
-        while clock.now_s() < until_s and any(stand.state is not State.ABSENT for stand in self._stands.values()):
-            await clock.sleep(_LOOK_AGAIN_S)
-
-    def renew(self, workers: Iterable[str]) -> None:
-        """Note that a person has configured workers now: of their projections, this node's layout is the newest."""
-        for name in self._daemon.config.workers.keys() & workers:
-            self.layouts.renew(name, now_s=self._daemon.clock.now_s())
-
-    def move(self) -> None:
-        """Begin anew on another database: what was laid out on the one before says nothing there."""
-        self.layouts = Layouts()
+    async def wait_until_released(self) -> None:
+        """Wait until every lease under which nothing runs has been given back, before the connection changes."""
+        until_s = self._clock.now_s() + _RELEASE_TIMEOUT_S
+        while self._clock.now_s() < until_s and any(lease.state is not State.ABSENT for lease in self._leases.values()):
+            await self._clock.sleep(_POLL_S)
 
     async def leave(self) -> None:
-        """Give back what nothing runs under, and be no node any more."""
+        """Give back every lease under which nothing runs, and leave the other nodes."""
         self._has_begun = False
         await self.node.leave()
         self._guard.stop()
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
         for name in _TASKS:
-            self._daemon.tasks.cancel(name)
+            self._tasks.cancel(name)
 
-    def _looked(self, _: Look) -> None:
-        self._looked_s = self._daemon.clock.now_s()
-
-    def _revive(self, projection: str) -> None:
-        if self._daemon.supervisor is not None:
-            self._daemon.supervisor.revive(projection)
+    def _note_snapshot(self, _: Look) -> None:
+        self._snapshot_s = self._clock.now_s()
 
 
-async def _outcome(leasing: Leasing) -> Exception | None:
-    """Begin, and return what it raised: for whoever reloads it is no fault of the daemon."""
+async def _outcome(node: Leasing) -> Exception | None:
+    """Join, and return what it raised: for a reload it is no fault of the daemon."""
     try:
-        await leasing.begin()
-    except Exception as error:  # noqa: BLE001 - raised again by who waits
+        await node.join()
+    except Exception as error:  # noqa: BLE001 - raised again by the caller
         return error
     return None

@@ -78,6 +78,15 @@ _TABLE = (
         "The new configuration was refused, the old one still runs:\n{faults}",
     ),
     (
+        "reload.incomplete",
+        "a0630ef912da1ac145fc098f7c652274",
+        ERROR,
+        (
+            "The new configuration is in force only in part: {part} could not be changed: {reason}."
+            "[ New: {applied}.][ Old: {kept}.] Correct it and reload again."
+        ),
+    ),
+    (
         "database.connecting",
         "b7e186a757e5e00a7cc49b6f4de941ed",
         INFO,
@@ -201,9 +210,15 @@ _TABLE = (
         "57f17cfe3e68d28f166d37d8ebbebd14",
         WARNING,
         (
-            "The event loop has been blocked for {blocked_s}[ by {worker}]; its stack is in this "
-            "entry. Move that work to a thread."
+            "The event loop has been blocked for {blocked_s}[ by {worker}][: {reason}]."
+            "[ The code is at {place}, its stack is in this entry. Move that work to a thread.]"
         ),
+    ),
+    (
+        "process.suspended",
+        "e6dfbd92e5f2dfddf6ee6b2e88dfa67b",
+        WARNING,
+        "The process did not run for {suspended_s} (suspended, or overloaded host).",
     ),
     (
         "control.failed",
@@ -229,7 +244,7 @@ _TABLE = (
         "daemon.unsound",
         "3a071276d4e7986e1fa8f80f30a047f3",
         ERROR,
-        "A part of the daemon has stopped turning[: {reason}]. The watchdog is no longer fed.",
+        "A background task of the daemon is stuck[: {part}]; systemd will restart the process.",
     ),
     ("loop.unblocked", "eac187a765bce847366267a5c03b6147", WARNING, "The event loop turns again, after {blocked_s}."),
     (

@@ -220,6 +220,10 @@ class Supervisor:
 
     # What goes on
 
+    def specs(self) -> dict[str, WorkerSpec]:
+        """Return the configuration by which each worker really runs, by name."""
+        return {name: crew.spec for name, crew in self._crews.items()}
+
     def is_sound(self) -> bool:
         """Whether supervision itself works; the watchdog is fed only while it does."""
         return self._soundness.is_sound(self._runners(), now_s=self._clock.now_s(), is_up=self._outages.is_up)

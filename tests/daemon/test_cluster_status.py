@@ -15,7 +15,7 @@ from support.gatehouse import LIMIT_S, aside, gatehouse
 from support.schema import connection, make_schema
 
 from supervisor.clock import SystemClock
-from supervisor.daemon.cluster import Cluster, Question
+from supervisor.daemon.cluster_status import ClusterStatus, StatusQuery
 from supervisor.leases.look import Holder, Peer
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Site:
     def __init__(self, dsn: str, admin: Any, house: Gatehouse, stack: contextlib.AsyncExitStack) -> None:
         self.admin = admin
         self.house = house
-        self.cluster = Cluster(clock=SystemClock(), tasks=house.tasks)
+        self.cluster = ClusterStatus(clock=SystemClock(), tasks=house.tasks)
         self._dsn = dsn
         self._stack = stack
 
@@ -62,7 +62,7 @@ class Site:
 
     async def look(self, this: int | None = None, streams: dict[str, list[str]] | None = None) -> dict[str, Any]:
         """What `status` would show."""
-        return await self.cluster.look(self.house.database, Question(this, None, streams or {}))
+        return await self.cluster.fetch(self.house.database, StatusQuery(this, None, streams or {}))
 
     async def look_until(self, is_so: Callable[[dict[str, Any]], bool], this: int | None = None) -> dict[str, Any]:
         """What `status` shows once this is so."""
@@ -172,10 +172,10 @@ async def test_what_was_never_read_comes_from_memory(database: str) -> None:
     ]  # fmt: skip
     remembered = {"node": "shop@box:1", "nodes": [peer.describe() for peer in peers], "leases": stands}
     async with site(database) as here:
-        question = Question(1, None, {}, remembered)
+        query = StatusQuery(1, None, {}, remembered)
         async with here.admin.transaction():
             await here.admin.execute("lock table supervisor.node")
-            seen = await here.cluster.look(here.house.database, question)
+            seen = await here.cluster.fetch(here.house.database, query)
         assert "did not answer within 1s" in seen["cluster"]["problem"]
         assert [(row["pid"], row["this"], row["wants"], row["since"]) for row in seen["nodes"]] == [
             (1, True, 2, None),
@@ -213,17 +213,17 @@ async def test_a_role_that_owns_nothing_sees_all_of_it(postgres: Postgres) -> No
         await here.admin.execute("select supervisor.lay_out('view', 2)")
         await here.node("shop", "view/1of2")
         async with gatehouse(postgres.dsn(user="app", password="pw")) as house:
-            seen = await here.cluster.look(house.database, Question(None, None, ALL))
+            seen = await here.cluster.fetch(house.database, StatusQuery(None, None, ALL))
         assert seen["cluster"]["problem"] is None
         assert [row["leases"][0]["name"] for row in seen["nodes"]] == ["view/1of2"]
         assert [row["lag_events"] for row in seen["projections"]] == [0]
 
 
 async def test_a_database_without_the_schema_is_a_remark(database: str) -> None:
-    """What goes wrong with the question stands beside the rows; it ends neither the status nor the daemon."""
+    """What goes wrong with the query stands beside the rows; it ends neither the status nor the daemon."""
     async with gatehouse(database) as house:
-        cluster = Cluster(clock=SystemClock(), tasks=house.tasks)
-        seen = await cluster.look(house.database, Question(None, None, {}))
+        cluster = ClusterStatus(clock=SystemClock(), tasks=house.tasks)
+        seen = await cluster.fetch(house.database, StatusQuery(None, None, {}))
         assert "UndefinedTable" in seen["cluster"]["problem"]
         assert house.crashed == {}
 

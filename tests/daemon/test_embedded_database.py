@@ -9,7 +9,6 @@ from support.daemon import running
 from support.entries import Entries
 from support.inner_daemon import inner_daemon
 
-from supervisor.daemon.starting import Start
 from supervisor.database.state_lock import StateLock
 from supervisor.exit_status import ExitStatus
 
@@ -38,15 +37,15 @@ async def test_a_store_that_stays_locked_ends_with_75(tmp_path: Path) -> None:
     holder = StateLock(tmp_path / "store")
     assert holder.try_acquire() is None
     with Entries() as entries, inner_daemon(tmp_path, text, clock=clock) as daemon:
-        start = daemon.tasks.start(Start(daemon).run(), name="start")
+        start = daemon.tasks.start(daemon.start(), name="start")
         await entries.wait_for("store.locked")
         await clock.jump(179.0)
-        assert not daemon.is_stopping
+        assert not daemon.state.is_stopping
         await clock.jump(2.0)
         assert start.done()
-        assert daemon.ending is not None
-        assert daemon.ending.status is ExitStatus.TEMPFAIL
-        assert "gave up after 180 s" in daemon.ending.reason
+        assert daemon.state.exit_reason is not None
+        assert daemon.state.exit_reason.status is ExitStatus.TEMPFAIL
+        assert "gave up after 180 s" in daemon.state.exit_reason.text
     holder.release()
     await settle()
 

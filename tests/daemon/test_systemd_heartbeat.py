@@ -6,6 +6,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
+import pytest
 from support.clock import FakeClock, settle
 from support.entries import Entries
 from support.inner_daemon import inner_daemon
@@ -39,23 +40,23 @@ async def _feedings(reader: socket.socket, clock: FakeClock) -> int:
 
 
 async def test_a_ready_that_met_a_full_socket_waits_for_no_beat(tmp_path: Path) -> None:
-    """Once it is roused the pulse tries again every 200 ms, and READY arrives as soon as somebody has read."""
+    """Once it is woken the heartbeat tries again every 200 ms, and READY arrives as soon as somebody has read."""
     clock = FakeClock()
     with (
         full_socket(tmp_path / "notify") as reader,
         inner_daemon(tmp_path, _TEXT, clock=clock, notify=tmp_path / "notify") as daemon,
     ):
-        daemon.tasks.start(daemon.pulse.run(), name="pulse")
-        assert await clock.next_sleep() == 5.0
-        daemon.notifier.ready("Running")
-        daemon.pulse.rouse()
-        assert await clock.next_sleep() == 0.2
+        await daemon.heartbeat.start()
+        assert await clock.next_sleep() == pytest.approx(5.0)
+        daemon._notifier.ready("Running")
+        daemon.heartbeat.wake()
+        assert await clock.next_sleep() == pytest.approx(0.2)
         await clock.jump(0.2)
-        assert await clock.next_sleep() == 0.2  # nobody has read yet
+        assert await clock.next_sleep() == pytest.approx(0.2)  # nobody has read yet
         _read(reader)
         await clock.jump(0.2)
         assert "READY=1" in [message.partition("\n")[0] for message in _read(reader)]
-        assert await clock.next_sleep() == 5.0
+        assert await clock.next_sleep() == pytest.approx(5.0)
 
 
 async def test_an_unsound_part_stops_the_watchdog(tmp_path: Path) -> None:
@@ -69,13 +70,13 @@ async def test_an_unsound_part_stops_the_watchdog(tmp_path: Path) -> None:
     ):
         reader.bind(str(notify))
         async with running((periodic(every_s=10.0), worker), clock=clock) as stage:
-            daemon.supervisor, daemon.is_ready = stage.supervisor, True
-            daemon.tasks.start(daemon.pulse.run(), name="pulse")
+            daemon.workers._supervisor, daemon.state.is_ready = stage.supervisor, True
+            await daemon.heartbeat.start()
             assert await _feedings(reader, clock) == 13
             for task in stage.supervisor._crews["tidy"].tasks:
                 task.cancel()
             assert 2 <= await _feedings(reader, clock) < 12  # late is not broken at once
             assert await _feedings(reader, clock) == 0
-            assert entries.events.count("daemon.unsound") == 1
+            assert [entry.fields["part"] for entry in entries.of("daemon.unsound")] == ["workers"]
             daemon.tasks.cancel_all()
             await settle()
