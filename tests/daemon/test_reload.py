@@ -212,7 +212,7 @@ def test_a_dry_run_changes_nothing(launch: Launcher, database: str) -> None:
     assert "database.pool_max" in done.stderr
     assert [row["name"] for row in status(daemon)["workers"]] == ["main"]
     assert not daemon.said("reload.started")
-    assert status(daemon)["reload"] == {"last": None, "refused": None}
+    assert status(daemon)["reload"] == {"last": None, "refused": None, "incomplete": None}
 
 
 def test_three_hundred_sighups_in_a_second(launch: Launcher, database: str) -> None:
