@@ -17,7 +17,7 @@ class SupervisorError(Exception):
     exit_status: ClassVar[ExitStatus] = ExitStatus.SOFTWARE
 
 
-class Fault(NamedTuple):
+class ConfigFault(NamedTuple):
     """One thing that is wrong with the configuration.
 
     Attributes:
@@ -44,7 +44,7 @@ class ConfigError(SupervisorError):
 
     exit_status = ExitStatus.CONFIG
 
-    def __init__(self, *faults: Fault) -> None:
+    def __init__(self, *faults: ConfigFault) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = faults
 
@@ -59,11 +59,11 @@ class LeaseLost(SupervisorError):
     """The lease has passed on: what this transaction wrote is rolled back, and the worker is stopped here."""
 
 
-class Poisoned(SupervisorError):
+class ProjectionHalted(SupervisorError):
     """An event cannot be applied: the projection stands still at it until a person has acted."""
 
 
-class Displaced(SupervisorError):
+class ShardingConflict(SupervisorError):
     """A projection is laid out as a later configuration says: here it stands aside, and leaves its leases to others."""
 
 
@@ -77,43 +77,43 @@ class InvalidEvent(SupervisorError, ValueError):
     exit_status = ExitStatus.USAGE
 
 
-class DatabaseGaveUp(SupervisorError):
+class ConnectAttemptsExhausted(SupervisorError):
     """The start used up its attempts to connect."""
 
     exit_status = ExitStatus.UNAVAILABLE
 
 
-class DatabaseRefused(SupervisorError):
+class DatabaseAccessDenied(SupervisorError):
     """The server refused the login, the database or a privilege at the start."""
 
     exit_status = ExitStatus.NOPERM
 
 
-class SchemaUnusable(SupervisorError):
+class SchemaIncompatible(SupervisorError):
     """The SQL schema is older or newer than this daemon can work with."""
 
     exit_status = ExitStatus.CONFIG
 
 
-class StoreLocked(SupervisorError):
+class EmbeddedDatabaseLocked(SupervisorError):
     """Another process kept the embedded store's directory locked."""
 
     exit_status = ExitStatus.TEMPFAIL
 
 
-class StoreUnusable(SupervisorError):
+class EmbeddedDatabaseMisconfigured(SupervisorError):
     """The embedded store cannot work until a person changes something."""
 
     exit_status = ExitStatus.CONFIG
 
 
-class StoreFailed(SupervisorError):
+class EmbeddedDatabaseFailed(SupervisorError):
     """The embedded store cannot work at the moment, for want of disk space, say."""
 
     exit_status = ExitStatus.UNAVAILABLE
 
 
-class ControlTaken(SupervisorError):
+class ControlSocketInUse(SupervisorError):
     """Another daemon already answers at the control socket."""
 
     exit_status = ExitStatus.TEMPFAIL

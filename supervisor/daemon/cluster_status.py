@@ -59,7 +59,7 @@ _HELD = ("held", "recalled")
 
 # A lock shows that a node lives or that a lease is held; the row has the details. A lease whose row names another node
 # is just being acquired.
-NODES = """
+NODES_SQL = """
     WITH held AS MATERIALIZED (SELECT h.kind, h.id, h.pid FROM supervisor.held h)
     SELECT n.id, n.name, n.host, n.pid, n.version, n.started_at, n.joined_at, cardinality(n.wants) AS wants,
         l.name AS lease, l.epoch, l.acquired_at
@@ -73,7 +73,7 @@ NODES = """
 
 # Of each shard's backlog only the first positions are read, and a bounded number for all shards together: a person
 # waits for this. $1: the patterns of each projection's streams; $2: how many positions.
-SHARDS = """
+SHARD_LAG_SQL = """
     WITH known AS (
         SELECT key AS name, ARRAY(SELECT jsonb_array_elements_text(value)) AS patterns FROM jsonb_each($1::jsonb)
     ), head AS MATERIALIZED (
@@ -160,13 +160,13 @@ class ClusterStatus:
             self._refreshing.cancel()
 
     async def _refresh(self, database: Database, query: StatusQuery) -> None:
-        link, connection = database.gate.link, None
+        link, connection = database.monitor.connected, None
         if link is None:
             self._problem = "the database is away"
             return
         try:
             # The workers may hold the whole pool, and the session of the node must not wait.
-            connection = await database.gate.dialer.dial(link.endpoint)
+            connection = await database.monitor.connector.connect(link.endpoint)
             await connection.execute(_STATEMENT_TIMEOUT_SQL)
             await self._read(connection, query)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must end neither the status nor the daemon
@@ -178,11 +178,11 @@ class ClusterStatus:
     async def _read(self, connection: asyncpg.Connection, query: StatusQuery) -> None:
         """Read the nodes, then the lag: a long backlog must not hide which node holds which lease."""
         began_s = self._clock.now_s()
-        self._nodes = node_rows(await connection.fetch(NODES), query.this)
+        self._nodes = node_rows(await connection.fetch(NODES_SQL), query.this)
         self._fetched_s, self._problem = began_s, None
         self._projections = []
         if query.streams:
-            records = await connection.fetch(SHARDS, json.dumps(query.streams), _MAX_POSITIONS)
+            records = await connection.fetch(SHARD_LAG_SQL, json.dumps(query.streams), _MAX_POSITIONS)
             self._projections = projection_rows(records)
 
 

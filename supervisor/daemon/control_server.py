@@ -12,8 +12,8 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from supervisor.daemon.component import Component
-from supervisor.errors import ConfigError, ControlTaken, Fault, SupervisorError
-from supervisor.journal import tell
+from supervisor.errors import ConfigError, ConfigFault, ControlSocketInUse, SupervisorError
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,7 +49,7 @@ class ControlServer(Component):
         """Start to listen.
 
         Raises:
-            ControlTaken: Another daemon uses this path, or the machine lacks something for the moment.
+            ControlSocketInUse: Another daemon uses this path, or the machine lacks something for the moment.
             ConfigError: The path cannot be used.
         """
         await self._listen()
@@ -75,13 +75,13 @@ class ControlServer(Component):
 
     async def _recreate(self) -> None:
         if not self._is_broken:
-            tell("control.failed", path=str(self._path), reason="the socket was removed; it is created again")
+            log_event("control.failed", path=str(self._path), reason="the socket was removed; it is created again")
         self._close()
         try:
             await self._listen()
         except (SupervisorError, OSError) as error:
             if not self._is_broken:
-                tell("control.failed", path=str(self._path), reason=str(error))
+                log_event("control.failed", path=str(self._path), reason=str(error))
             self._is_broken, self._inode = True, 0
         else:
             self._is_broken = False
@@ -112,7 +112,7 @@ class ControlServer(Component):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(self._lock, 20).decode("ascii", errors="replace").strip()
-            raise ControlTaken(
+            raise ControlSocketInUse(
                 f"Another pgsupervisor{f' (pid {holder})' if holder else ''} runs with the control socket "
                 f"{self._path}. Stop it, or give this one a supervisor.control of its own."
             ) from None
@@ -127,7 +127,7 @@ class ControlServer(Component):
         except (OSError, asyncio.IncompleteReadError, ValueError):
             pass  # the client left, or sent something that is no request
         except Exception as error:  # noqa: BLE001 - a fault in one answer must not end the daemon
-            tell("control.failed", path=str(self._path), reason=f"{type(error).__name__}: {error}", exc=error)
+            log_event("control.failed", path=str(self._path), reason=f"{type(error).__name__}: {error}", exc=error)
         finally:
             writer.transport.abort()
 
@@ -169,9 +169,9 @@ def _bind(path: Path) -> socket.socket:
 def _startup_error(path: Path, error: OSError) -> SupervisorError:
     problem = f"the control socket {path} cannot be created: {error.strerror or error}"
     if error.errno in _TRANSIENT_ERRNOS:
-        return ControlTaken(f"{problem[0].upper()}{problem[1:]}. The daemon cannot start until that is repaired.")
+        return ControlSocketInUse(f"{problem[0].upper()}{problem[1:]}. The daemon cannot start until that is repaired.")
     return ConfigError(
-        Fault(
+        ConfigFault(
             "supervisor.control",
             "",
             f"{problem}. Choose a folder this user can write to, or set supervisor.control.",

@@ -35,7 +35,7 @@ from supervisor.daemon.status import StatusReport
 from supervisor.daemon.systemd_heartbeat import SystemdHeartbeat
 from supervisor.errors import ConfigError, SupervisorError
 from supervisor.exit_status import ExitStatus
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.runtime import Runtime
 from supervisor.tasks import BackgroundTasks
 
@@ -207,7 +207,7 @@ class Daemon:
 
     async def _stop(self, reason: ExitReason) -> None:
         """Stop everything that was started, in reverse order, each step with a deadline."""
-        tell("daemon.stopping", reason=reason.text, level="info" if reason.status is ExitStatus.OK else "error")
+        log_event("daemon.stopping", reason=reason.text, level="info" if reason.status is ExitStatus.OK else "error")
         self._notifier.stopping(self.status.line())
         if reason.status is not ExitStatus.OK:
             self._notifier.failed(reason.status, status=reason.text)
@@ -219,13 +219,13 @@ class Daemon:
             await self._run_with_timeout(stop, timeout_s + _SAFETY_MARGIN_S, component.name)
         await self._wait_for_end(self.tasks.cancel_all())
         took_s = round(self._clock.now_s() - reason.at_s, 3)
-        tell("daemon.stopped", status=int(reason.status), took_s=took_s)
+        log_event("daemon.stopped", status=int(reason.status), took_s=took_s)
 
     async def _run_with_timeout(self, work: Coroutine[Any, Any, None], timeout_s: float, part: str) -> None:
         task = self.tasks.start(work, name=f"stop: {part}")
         if not await done_within(task, timeout_s, clock=self._clock):
             task.cancel()
-            tell("stop.overdue", part=part, limit_s=timeout_s)
+            log_event("stop.overdue", part=part, limit_s=timeout_s)
 
     async def _wait_for_end(self, tasks: set[asyncio.Task[Any]]) -> None:
         if not tasks:
@@ -233,7 +233,7 @@ class Daemon:
         done = asyncio.gather(*tasks, return_exceptions=True)
         if not await done_within(done, _TASKS_TIMEOUT_S, clock=self._clock):
             names = ", ".join(sorted(task.get_name() for task in tasks if not task.done()))
-            tell("stop.overdue", part=names, limit_s=_TASKS_TIMEOUT_S)
+            log_event("stop.overdue", part=names, limit_s=_TASKS_TIMEOUT_S)
 
     def _announce_ready(self) -> None:
         self.signals.restore()
@@ -242,7 +242,7 @@ class Daemon:
         if self._notifier.has_pending:
             self.heartbeat.wake()
         took_s = round(self._clock.now_s() - self.state.started_s, 3)
-        tell("daemon.ready", took_s=took_s, **self.workers.counts())
+        log_event("daemon.ready", took_s=took_s, **self.workers.counts())
 
     async def _release_leases(self, new: Config) -> None:
         """Give the leases back before a reload replaces the connection that holds them."""
@@ -276,17 +276,17 @@ class Daemon:
 
     def _on_crash(self, name: str, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError):
-            tell("daemon.failed", error=f"something cancelled its task {name!r}, most likely a worker", task=name)
+            log_event("daemon.failed", error=f"something cancelled its task {name!r}, most likely a worker", task=name)
             reason = f"something cancelled the daemon's own task {name!r}, most likely a worker"
             self.state.request_exit(ExitStatus.SOFTWARE, reason)
             return
         if not isinstance(error, SupervisorError) or error.exit_status is ExitStatus.SOFTWARE:
-            tell("daemon.failed", exc=error, task=name)
+            log_event("daemon.failed", exc=error, task=name)
             reason = f"a fault of the daemon itself: {type(error).__name__}: {error}"
             self.state.request_exit(ExitStatus.SOFTWARE, reason)
             return
         if isinstance(error, ConfigError):
-            tell("config.invalid", faults=str(error), count=len(error.faults))
+            log_event("config.invalid", faults=str(error), count=len(error.faults))
         self.state.request_exit(error.exit_status, str(error))
 
     def _on_third_stop_signal(self) -> NoReturn:
@@ -295,10 +295,10 @@ class Daemon:
 
     def _on_lease_overrun(self, worker: str) -> NoReturn:
         """End the process at once: a worker runs on without the right to, and another node may run it any moment."""
-        tell("lease.outlived", worker=worker)
+        log_event("lease.outlived", worker=worker)
         self._notifier.failed(ExitStatus.SOFTWARE, status=f"Worker {worker} outlived its lease")
         self._exit_immediately(ExitStatus.SOFTWARE, f"worker {worker} outlived its lease")
 
     def _exit_immediately(self, status: ExitStatus, reason: str) -> NoReturn:
-        tell("daemon.stopped", status=int(status), level="warning", reason=reason)
+        log_event("daemon.stopped", status=int(status), level="warning", reason=reason)
         self._exit_now(status)

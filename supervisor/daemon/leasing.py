@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from supervisor.clock import done_within
 from supervisor.daemon.lease_guard import LeaseGuard
 from supervisor.leases.node import Node
-from supervisor.leases.stand import State
+from supervisor.leases.stand import LeaseState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from supervisor.database.database import Database
-    from supervisor.leases.look import Look
-    from supervisor.leases.stand import Stand
+    from supervisor.leases.look import ClusterSnapshot
+    from supervisor.leases.stand import LocalLease
     from supervisor.runtime import Runtime
 
 JOIN_TASK = "join the nodes"
@@ -56,7 +56,7 @@ class Leasing:
         self._guard = LeaseGuard(lambda: self.node.deadline, on_outlived=on_overrun, clock=runtime.clock)
         self._has_begun = False
         self._snapshot_s = float("-inf")
-        self._leases: dict[str, Stand] = {}
+        self._leases: dict[str, LocalLease] = {}
         self.on_snapshot.append(self._note_snapshot)
 
     @property
@@ -69,7 +69,7 @@ class Leasing:
         """What keeps this node from holding leases; None: nothing."""
         return self.node.trouble
 
-    def lease(self, name: str) -> Stand:
+    def lease(self, name: str) -> LocalLease:
         """Return this node's view of a lease."""
         lease = self._leases[name] = self.node.stand(name)
         return lease
@@ -106,18 +106,20 @@ class Leasing:
         finally:
             if not has_joined:
                 joining.cancel()
-                self._database.gate.resident = None
+                self._database.monitor.session_owner = None
 
     def is_stuck(self, now_s: float) -> bool:
         """Whether the node's loop has not made progress for longer than any of its deadlines explains."""
         if not self._has_begun or not self._database.is_up or self.problem is not None:
             return False
-        return now_s > max(self._snapshot_s, self._database.gate.since_s) + _STUCK_AFTER_S
+        return now_s > max(self._snapshot_s, self._database.monitor.state_since_s) + _STUCK_AFTER_S
 
     async def wait_until_released(self) -> None:
         """Wait until every lease under which nothing runs has been given back, before the connection changes."""
         until_s = self._clock.now_s() + _RELEASE_TIMEOUT_S
-        while self._clock.now_s() < until_s and any(lease.state is not State.ABSENT for lease in self._leases.values()):
+        while self._clock.now_s() < until_s and any(
+            lease.state is not LeaseState.NOT_HELD for lease in self._leases.values()
+        ):
             await self._clock.sleep(_POLL_S)
 
     async def leave(self) -> None:
@@ -129,7 +131,7 @@ class Leasing:
         for name in _TASKS:
             self._tasks.cancel(name)
 
-    def _note_snapshot(self, _: Look) -> None:
+    def _note_snapshot(self, _: ClusterSnapshot) -> None:
         self._snapshot_s = self._clock.now_s()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.daemon.component import Component, Prepared
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -98,7 +98,7 @@ class LoopWatchdog(Component):
             self._log_blocked(loop, self._clock.now_s() - asked_s)
             # Logged again at doubling distances while it lasts.
             if self._answered.wait(next_s):
-                tell("loop.unblocked", blocked_s=round(self._clock.now_s() - asked_s, 2))
+                log_event("loop.unblocked", blocked_s=round(self._clock.now_s() - asked_s, 2))
                 return
             next_s *= 2
 
@@ -108,16 +108,16 @@ class LoopWatchdog(Component):
         if late_s <= limit_s:
             return False
         if _voluntary_switches() - self._lock_waits > late_s * _LOCK_WAITS_PER_S:
-            tell("loop.blocked", blocked_s=round(late_s, 2), reason=_LOCK_HELD)
+            log_event("loop.blocked", blocked_s=round(late_s, 2), reason=_LOCK_HELD)
         else:
-            tell("process.suspended", suspended_s=round(late_s, 2))
+            log_event("process.suspended", suspended_s=round(late_s, 2))
         return True
 
     def _log_blocked(self, loop: asyncio.AbstractEventLoop, blocked_s: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - documented, in spite of its name
         stack = "".join(traceback.format_stack(frame)[-_MAX_FRAMES:]).rstrip() if frame is not None else ""
         # The place keeps the blocks of two workers apart when equal entries are folded.
-        tell(
+        log_event(
             "loop.blocked",
             blocked_s=round(blocked_s, 2),
             stack=stack,

@@ -21,7 +21,7 @@ from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.signals import SignalOwningLoop
 from supervisor.errors import ConfigError
 from supervisor.exit_status import ExitStatus
-from supervisor.journal import open_journal, tell
+from supervisor.journal import log_event, open_journal
 from supervisor.systemd.notify import Notifier
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run(config_path: str | None) -> ExitStatus:
 
 def _exit_invalid_config(error: ConfigError, notifier: Notifier, clock: SystemClock) -> ExitStatus:
     journal = open_journal(level="info", format="auto", clock=clock)
-    tell("config.invalid", faults=str(error), count=len(error.faults))
+    log_event("config.invalid", faults=str(error), count=len(error.faults))
     notifier.failed(ExitStatus.CONFIG, status=f"The configuration is wrong: {error.faults[0]}")
     journal.close(_FLUSH_TIMEOUT_S)
     return ExitStatus.CONFIG
@@ -86,7 +86,7 @@ def _run_loop(daemon: Daemon) -> ExitStatus:
         _cancel_leftover_tasks(loop)
         return task.result()
     except Exception as error:  # noqa: BLE001 - the last place that can say what happened
-        tell("daemon.failed", exc=error)
+        log_event("daemon.failed", exc=error)
         return ExitStatus.SOFTWARE
     finally:
         asyncio.set_event_loop(None)
@@ -102,7 +102,7 @@ def _run_until_done(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) 
         try:
             loop.run_until_complete(_wait_for(task))
         except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
-            tell("loop.interrupted", exc=error)
+            log_event("loop.interrupted", exc=error)
         except asyncio.CancelledError:
             continue  # a worker cancelled every task of the loop, this wait among them; `task` hears of it itself
 
@@ -145,7 +145,7 @@ def force_exit_after_timeout(status: ExitStatus, journal: Journal) -> None:
         # Nobody sets it: this thread ends with the process.
         threading.Event().wait(_EXIT_TIMEOUT_S)
         part, stack = _blocking_threads()
-        tell("stop.overdue", part=part, limit_s=_EXIT_TIMEOUT_S, stack=stack)
+        log_event("stop.overdue", part=part, limit_s=_EXIT_TIMEOUT_S, stack=stack)
         exit_now(status, journal)
 
     threading.Thread(target=watch, name="exit watchdog", daemon=True).start()

@@ -16,9 +16,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
-from supervisor.config.difference import difference
+from supervisor.config.difference import diff_configs
 from supervisor.errors import ConfigError, SupervisorError
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.threads import run_in_thread
 from supervisor.wakeup import Wakeup
 
@@ -134,7 +134,7 @@ class Reloader:
 
     async def preview(self) -> ReloadResult:
         """Return what a reload would change, without changing anything."""
-        from supervisor.config.description import describe  # noqa: PLC0415 - only for --dry-run
+        from supervisor.config.description import diff_text  # noqa: PLC0415 - only for --dry-run
 
         try:
             old, new = self._in_force(), await self._read()
@@ -143,13 +143,13 @@ class Reloader:
             await prepared.discard()
         except (SupervisorError, TimeoutError) as error:
             return ReloadResult("rejected", tuple(str(error).splitlines()))
-        return ReloadResult("applied", tuple(describe(old, new)))
+        return ReloadResult("applied", tuple(diff_text(old, new)))
 
     async def _reload(self) -> ReloadResult:
         began_s = self._clock.now_s()
         self._state.is_reloading = True
         self._on_begin()
-        tell("reload.started")
+        log_event("reload.started")
         try:
             try:
                 old, new = self._in_force(), await self._read()
@@ -216,14 +216,14 @@ class Reloader:
             for key, names in each.changes.items():
                 changes[key] = f"{names}, {changes[key]}" if key in changes else names
         fields: dict[str, Any] = {key: changes[key] for key in ("added", "changed", "removed") if key in changes}
-        tell("reload.applied", took_s=round(took_s, 3), **fields)
+        log_event("reload.applied", took_s=round(took_s, 3), **fields)
         lines = tuple(f"{key}: {names}" for key, names in fields.items()) or ("Nothing has changed.",)
         self._state.reload_error = self._state.reload_incomplete = None
         self._state.last_reload = f"applied: {'; '.join(lines)}"
         return ReloadResult("applied", lines)
 
     def _rejected(self, faults: str, error: Exception | None) -> ReloadResult:
-        tell("reload.rejected", faults=faults, exc=error)
+        log_event("reload.rejected", faults=faults, exc=error)
         lines = tuple(faults.splitlines())
         first = lines[0] if len(lines) == 1 else f"{lines[0]} (and {len(lines) - 1} more)"
         self._state.reload_error = first
@@ -237,7 +237,7 @@ class Reloader:
         applied = ", ".join(component.name for component, each in prepared[:count] if not each.is_empty)
         kept = ", ".join(component.name for component, each in prepared[count + 1 :] if not each.is_empty)
         reason = f"{error}" if isinstance(error, SupervisorError) else f"{type(error).__name__}: {error}"
-        tell("reload.incomplete", part=failed, reason=reason, applied=applied, kept=kept, exc=error)
+        log_event("reload.incomplete", part=failed, reason=reason, applied=applied, kept=kept, exc=error)
         lines = (
             f"{failed} could not be changed: {reason}",
             f"the new configuration is in force for: {applied or 'nothing'}",
@@ -263,7 +263,7 @@ async def _discard(prepared: list[tuple[Component, Prepared]]) -> None:
         try:
             await each.discard()
         except Exception as error:  # noqa: BLE001 - the others must be discarded, too
-            tell("daemon.failed", exc=error, task=f"discard {component.name}")
+            log_event("daemon.failed", exc=error, task=f"discard {component.name}")
 
 
 def _refuse_restart(old: Config, new: Config) -> None:
@@ -272,5 +272,5 @@ def _refuse_restart(old: Config, new: Config) -> None:
     Raises:
         ConfigError: With a fault for each such key.
     """
-    if needs_restart := difference(old._replace(workers={}), new._replace(workers={})).needs_restart:
+    if needs_restart := diff_configs(old._replace(workers={}), new._replace(workers={})).needs_restart:
         raise ConfigError(*needs_restart)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import supervisor
 from supervisor.daemon.state import Condition
-from supervisor.database.gate_state import GateState
+from supervisor.database.gate_state import MonitorState
 from supervisor.durations import format_duration
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from supervisor.daemon.components.node import NodeComponent
     from supervisor.daemon.components.workers import WorkersComponent
     from supervisor.daemon.state import DaemonState
-    from supervisor.database.gate import Gate
+    from supervisor.database.gate import ConnectionMonitor
 
 
 class StatusReport:
@@ -78,23 +78,23 @@ class StatusReport:
         database = self._database.current
         if database is None:
             return self._state.startup_step
-        gate = database.gate
+        gate = database.monitor
         match gate.state:
-            case GateState.UP if not self._state.is_ready:
+            case MonitorState.UP if not self._state.is_ready:
                 return f"{self._state.startup_step}; the database is there ({gate.address})"
-            case GateState.UP:
+            case MonitorState.UP:
                 down = self._workers.degraded()
                 workers = self._workers.summary() if down is None else f"Degraded: {down}"
                 others = [reason for each in (self._database, self._node) if (reason := each.degraded()) is not None]
                 return "; ".join([f"{workers} on {gate.address}", *others])
-            case GateState.CONNECTING:
+            case MonitorState.CONNECTING:
                 return f"Connecting to {gate.address}{self._failure_text(gate)}"
-            case GateState.DOWN:
+            case MonitorState.DOWN:
                 return f"The database is away{self._failure_text(gate)}; workers wait for it"
-            case GateState.CLOSED:
+            case MonitorState.CLOSED:
                 return "The database connection is closed"
 
-    def _failure_text(self, gate: Gate) -> str:
+    def _failure_text(self, gate: ConnectionMonitor) -> str:
         if gate.failure is None:
             return ""
         attempts = sum(gate.outage.failures.values()) if gate.outage else 0

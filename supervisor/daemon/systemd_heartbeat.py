@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from supervisor.daemon.component import Component
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class SystemdHeartbeat(Component):
         if not unhealthy and self._notifier.watchdog_interval_s is not None:
             self._notifier.watchdog()
         elif self._was_healthy and unhealthy:
-            tell("daemon.unsound", part=", ".join(unhealthy))
+            log_event("daemon.unsound", part=", ".join(unhealthy))
         self._was_healthy = not unhealthy
 
     async def _run(self) -> NoReturn:
@@ -87,8 +87,8 @@ class SystemdHeartbeat(Component):
             await self._on_beat()
             if notifier.has_pending:
                 notifier.retry()
-            if (problem := notifier.take_problem()) is not None:
-                tell("notify.failed", reason=problem)
+            if (problem := notifier.pop_problem()) is not None:
+                log_event("notify.failed", reason=problem)
             interval_s = min(_INTERVAL_S, notifier.watchdog_interval_s or _INTERVAL_S)
             pause_s = _RETRY_S if notifier.has_pending else interval_s
             await self._wakeup.wait(self._clock.now_s() + pause_s)

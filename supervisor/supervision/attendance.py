@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from supervisor.errors import Displaced, Poisoned
+from supervisor.errors import ProjectionHalted, ShardingConflict
 from supervisor.supervision.restart import Ending
 from supervisor.supervision.state import Move, Wanted
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _HANDED_OVER = "its lease passes to another node"
 
 
-class Stalled(Exception):
+class StallTimeout(Exception):
     """A tick took longer than its worker's `stall_timeout`."""
 
 
@@ -79,7 +79,7 @@ class Attendance:
         runner.move(Move.TELL_STOP)
         self._run.tell_stop()
         is_gone = await self._bring_to_end(limit_s=0.0)
-        stalled = Stalled(f"took longer than {runner.spec.stall_timeout_s:g} s")
+        stalled = StallTimeout(f"took longer than {runner.spec.stall_timeout_s:g} s")
         if runner.wanted is Wanted.RUNNING and not self._is_lost():
             return Ended(Ending.FAILED, stalled)
         if is_gone:
@@ -98,7 +98,7 @@ class Attendance:
     def _rest(self, error: BaseException | None, *, cut_off_after_s: float | None = None) -> None:
         """Note that the run has been stopped, and what it raised meanwhile."""
         runner = self._runner
-        runner.record.last_ended = self._floor.clock.wall()
+        runner.record.last_ended = self._floor.clock.wall_time()
         is_lost = self._is_lost()
         if error is not None:
             runner.note_failure(error, is_excused=is_lost or not self._floor.outages.is_up)
@@ -130,22 +130,22 @@ class Attendance:
         if error is not None:
             ending = await self._ending_of(error)
         if runner.wanted is Wanted.RUNNING and not self._is_lost():
-            runner.record.last_ended = self._floor.clock.wall()
+            runner.record.last_ended = self._floor.clock.wall_time()
             return Ended(ending, error)
         self._rest(error)
         return None
 
     async def _ending_of(self, error: BaseException) -> Ending:
-        if isinstance(error, Poisoned):
+        if isinstance(error, ProjectionHalted):
             return Ending.POISONED
-        if isinstance(error, Displaced):
+        if isinstance(error, ShardingConflict):
             return Ending.DISPLACED
         return Ending.OUTAGE if await self._is_outage(error) else Ending.FAILED
 
     async def _is_outage(self, error: BaseException) -> bool:
         """Ask whether an outage explains an error; an order ends the wait for the answer."""
         floor, runner = self._floor, self._runner
-        asking = floor.tasks.start(floor.outages.explains(error), name=f"outage? {runner.report.name}")
+        asking = floor.tasks.start(floor.outages.is_outage_error(error), name=f"outage? {runner.report.name}")
         asking.add_done_callback(lambda _: runner.attention.wake())
         while not asking.done():
             if runner.wanted is not Wanted.RUNNING or self._is_lost():

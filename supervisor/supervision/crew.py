@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from supervisor.errors import SupervisorError
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.supervision.state import Wanted
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Crew:
         """Say in one entry what all its replicas did; a single instance speaks for itself."""
         if not self.is_alone:
             level = "debug" if is_quiet else None
-            tell(event, level=level, worker=self.spec.name, replicas=len(self.runners), **fields)
+            log_event(event, level=level, worker=self.spec.name, replicas=len(self.runners), **fields)
 
     def retune(self, spec: WorkerSpec) -> None:
         """Judge and stop the instances by another policy from now on; they run on."""

@@ -46,7 +46,7 @@ class Drain:
         told_s, cancelled_s, lost_s = self._clock.now_s(), None, None
         self.cut_off_after_s = None
         while not run.is_done:
-            notices = is_work or run.stop.is_watched
+            notices = is_work or run.stop.is_cooperative
             if tenancy is not None and lost_s is None and tenancy.is_lost:
                 lost_s = self._clock.now_s()
             stop = stopping.Stop(told_s, limit_s, notices, run.stop.in_flight, self._hurried_s, cancelled_s, lost_s)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.errors import WorkerExhausted
     from supervisor.supervision.alarm import Alarm
-    from supervisor.supervision.outage import Outages
+    from supervisor.supervision.outage import DatabaseStatus
     from supervisor.supervision.runner import Runner
     from supervisor.tasks import BackgroundTasks
 
@@ -38,7 +38,7 @@ class Floor:
     rng: Random
     tasks: BackgroundTasks
     alarm: Alarm
-    outages: Outages
+    outages: DatabaseStatus
     up_since_s: Callable[[], float]
     on_parked: Callable[[], None]
     on_exhausted: Callable[[WorkerExhausted], None]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from supervisor.database.waiting_pool import WaitingPool
+    from supervisor.database.waiting_pool import WorkerPool
     from supervisor.stop_signal import StopSignal
 
 
-class Outages(Protocol):
+class DatabaseStatus(Protocol):
     """The database as supervision sees it: up or not, and whether it explains an error."""
 
     @property
@@ -19,11 +19,11 @@ class Outages(Protocol):
     async def wait_until_up(self) -> None:
         """Return once the database can be used."""
 
-    async def explains(self, error: BaseException, /) -> bool:
+    async def is_outage_error(self, error: BaseException, /) -> bool:
         """Whether a worker's error is the doing of an outage, now or just over.
 
         Verified, bounded in time, and never raises.
         """
 
-    def view(self, stop: StopSignal) -> WaitingPool:
+    def pool_for(self, stop: StopSignal) -> WorkerPool:
         """Return the pool that a worker sees as `ctx.db`."""

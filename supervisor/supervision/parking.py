@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.supervision.state import FINAL, State, Wanted
 from supervisor.supervision.status import kind_of
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from supervisor.clock import Clock
-    from supervisor.supervision.outage import Outages
+    from supervisor.supervision.outage import DatabaseStatus
     from supervisor.supervision.runner import Runner
     from supervisor.tasks import BackgroundTasks
 
@@ -27,7 +27,7 @@ class Parking:
     """
 
     def __init__(
-        self, runners: Callable[[], Iterable[Runner]], *, outages: Outages, clock: Clock, tasks: BackgroundTasks
+        self, runners: Callable[[], Iterable[Runner]], *, outages: DatabaseStatus, clock: Clock, tasks: BackgroundTasks
     ) -> None:
         self.up_since_s = float("-inf")
         self._runners = runners
@@ -52,7 +52,7 @@ class Parking:
         if len(concerned) > len(kinds):
             counts["instances"] = len(concerned)
         if concerned:
-            tell(event, workers=len(kinds), **counts)
+            log_event(event, workers=len(kinds), **counts)
 
     def let_go(self) -> None:
         """Let the parked go on: the database is back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from supervisor.config.model import Level
@@ -92,4 +92,4 @@ class Report:
     def _tell(self, event: str, *, level: Level | None = None, exc: BaseException | None = None, **fields: Any) -> None:
         if self.name != self._worker:
             fields["instance"] = self.name
-        tell(event, exc=exc, level=level, worker=self._worker, **fields)
+        log_event(event, exc=exc, level=level, worker=self._worker, **fields)

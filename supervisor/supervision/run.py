@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.errors import DatabaseUnavailable
 from supervisor.stop_signal import StopSignal
-from supervisor.supervision.stack import stack_of
+from supervisor.supervision.stack import await_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ class Run:
         self.is_cut_off = False
         self._task = tasks.start(_contain(work, self.stop), name=name)
         self._task.add_done_callback(lambda _: on_end())
-        self.stop.notify(on_end)
+        self.stop.add_callback(on_end)
 
     @property
     def is_done(self) -> bool:
@@ -65,7 +65,7 @@ class Run:
 
     def stack(self) -> str:
         """Return where it stands."""
-        return stack_of(self._task)
+        return await_stack(self._task)
 
     def when_done(self, call: Callable[[], None]) -> None:
         """Call `call` once it has ended."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.errors import Displaced, Poisoned, WorkerExhausted
+from supervisor.errors import ProjectionHalted, ShardingConflict, WorkerExhausted
 from supervisor.supervision import restart as policy
-from supervisor.supervision.attendance import Attendance, Stalled
+from supervisor.supervision.attendance import Attendance, StallTimeout
 from supervisor.supervision.attention import Attention
 from supervisor.supervision.drain import Drain
 from supervisor.supervision.record import Record
@@ -116,9 +116,9 @@ class Runner:
         """Tell what a run raised, and count it unless an outage did it, or the loss of its lease."""
         if not is_excused:
             self.record.note_failure(error, now_s=self.floor.clock.now_s())
-        if not isinstance(error, Stalled):
+        if not isinstance(error, StallTimeout):
             # Which event or layout it was, and what follows, has been told.
-            self.report.failed(error, is_told=is_excused or isinstance(error, (Poisoned, Displaced)))
+            self.report.failed(error, is_told=is_excused or isinstance(error, (ProjectionHalted, ShardingConflict)))
 
     def cut_off(self) -> None:
         """Note that the loss of the lease has ended a run: a tick is run again if the lease comes straight back."""
@@ -234,9 +234,9 @@ class Runner:
         self.move(Move.BEGIN)
         self.owes_run = False
         if self.work.timetable is not None:
-            self.work.timetable.begin()
+            self.work.timetable.mark_started()
         self.record.runs += 1
-        self.record.last_began = clock.wall()
+        self.record.last_began = clock.wall_time()
         self.report.began()
         now_s = clock.now_s()
         self._history = policy.begun(self.spec, self._history, now_s=now_s)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _DEEPEST = 40
 
 
-def stack_of(task: asyncio.Task[Any]) -> str:
+def await_stack(task: asyncio.Task[Any]) -> str:
     """Return the places where `task` waits, outermost first, like a traceback.
 
     `Task.get_stack()` knows only the outermost coroutine of a waiting task, hence the walk from each

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from supervisor.config.model import Projection, Service
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.supervision.report import Report
 from supervisor.supervision.runner import Runner
 
@@ -86,7 +86,7 @@ class Staffing:
                 try:
                     return await runner.live()
                 except Exception as error:  # noqa: BLE001 - told, and mended as far as it can be
-                    tell("daemon.failed", exc=error, worker=runner.spec.name)
+                    log_event("daemon.failed", exc=error, worker=runner.spec.name)
                     runner.recover()
                     await self._floor.clock.sleep(1.0)
             return self._soundness.lose()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.supervision.crew import Crew
     from supervisor.supervision.runner import Runner
 
@@ -57,7 +57,7 @@ def row_of(crew: Crew, clock: Clock) -> dict[str, Any]:
     runners = crew.runners
     states = {runner.state for runner in runners}
     records = [runner.record for runner in runners]
-    now_s, wall = clock.now_s(), clock.wall()
+    now_s, wall = clock.now_s(), clock.wall_time()
     running = [runner.run for runner in runners if runner.run is not None and not runner.run.is_done]
     last_began = _latest(record.last_began for record in records)
     next_run_s = min((at_s for runner in runners if (at_s := runner.next_run_s) is not None), default=None)
@@ -82,7 +82,7 @@ def row_of(crew: Crew, clock: Clock) -> dict[str, Any]:
     }
 
 
-def _lease(tenure: Tenure) -> dict[str, Any]:
+def _lease(tenure: LeaseHandle) -> dict[str, Any]:
     row = tenure.describe()
     holder = row.get("holder")
     if holder is not None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import done_within
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.supervision.alarm import Alarm
 from supervisor.supervision.crew import Crew, UnknownWorker
 from supervisor.supervision.floor import Floor
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from random import Random
 
     from supervisor.clock import Clock
-    from supervisor.config.difference import Difference
+    from supervisor.config.difference import ConfigDiff
     from supervisor.config.model import WorkerSpec
     from supervisor.errors import WorkerExhausted
-    from supervisor.supervision.outage import Outages
+    from supervisor.supervision.outage import DatabaseStatus
     from supervisor.supervision.runner import Runner
     from supervisor.supervision.staffing import Hire
 
@@ -56,7 +56,7 @@ class Supervisor:
         self,
         *,
         hire: Hire,
-        outages: Outages,
+        outages: DatabaseStatus,
         clock: Clock,
         rng: Random,
         on_exhausted: Callable[[WorkerExhausted], None],
@@ -179,7 +179,7 @@ class Supervisor:
             crew.give_up_leases()
 
     async def apply(
-        self, difference: Difference, *, workers: Mapping[str, WorkerSpec], functions: Mapping[str, Any]
+        self, difference: ConfigDiff, *, workers: Mapping[str, WorkerSpec], functions: Mapping[str, Any]
     ) -> None:
         """Apply the difference between two configurations; the other workers do not notice.
 
@@ -191,17 +191,17 @@ class Supervisor:
             workers: The new configuration's.
             functions: The user's function of each added or changed worker, by the worker's name.
         """
-        for name in difference.retuned:
+        for name in difference.policy_only:
             self._crew(name).retune(workers[name])
         self.start((workers[name] for name in difference.added), functions)
         let_go, self._let_go = self._let_go, set()
         async with asyncio.TaskGroup() as group:
-            for name in let_go.intersection({*difference.untouched, *difference.retuned}):
+            for name in let_go.intersection({*difference.untouched, *difference.policy_only}):
                 group.create_task(self._replace(self._crew(name), reason=_MOVED))
             for name in difference.removed:
                 group.create_task(self._remove(self._crew(name)))
             for name in difference.changed:
-                if name not in difference.retuned:
+                if name not in difference.policy_only:
                     crew = self._crew(name)
                     crew.spec, crew.function = workers[name], functions[name]
                     group.create_task(self._replace(crew, reason="its configuration changed"))
@@ -302,7 +302,7 @@ class Supervisor:
             self._on_outlived(runner.spec.name)
 
     def _crashed(self, task: str, error: BaseException) -> None:
-        tell("daemon.failed", exc=error, task=task)
+        log_event("daemon.failed", exc=error, task=task)
         self._soundness.lose()
 
 

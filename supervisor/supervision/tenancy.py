@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.leases.tenure import Standing
+from supervisor.leases.tenure import LeaseStatus
 from supervisor.supervision.restart import Ending
 from supervisor.supervision.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.supervision.runner import Runner
 
 # It would only run again elsewhere: who is done, or stands still until a person acts, holds on to the lease. Who
@@ -29,7 +29,7 @@ class Tenancy:
 
     __slots__ = ("_epoch", "_has_declined", "_is_ready", "ending", "tenure")
 
-    def __init__(self, tenure: Tenure) -> None:
+    def __init__(self, tenure: LeaseHandle) -> None:
         self.tenure = tenure
         self.ending: Ending | None = None
         self._epoch: int | None = None
@@ -39,12 +39,12 @@ class Tenancy:
     @property
     def may_run(self) -> bool:
         """Whether the worker may run here now."""
-        return self.tenure.standing is Standing.HELD
+        return self.tenure.status is LeaseStatus.HELD
 
     @property
     def is_lost(self) -> bool:
         """Whether nothing of the worker may run any more, not even to put things in order."""
-        return self.tenure.standing in (Standing.LOST, Standing.ABSENT)
+        return self.tenure.status in (LeaseStatus.LOST, LeaseStatus.NOT_HELD)
 
     @property
     def stands_still(self) -> bool:
@@ -57,13 +57,13 @@ class Tenancy:
 
     def attend(self, notice: Callable[[], object]) -> None:
         """Hear of every change from now on."""
-        self.tenure.heed(notice)
+        self.tenure.on_change(notice)
 
     def stand_by(self) -> None:
         """Say that the runner is ready, and that nothing of the worker runs."""
         if self._is_ready is not True:
             self._is_ready = True
-            self.tenure.offer()
+            self.tenure.request()
         self._vacate()
 
     def stand_back(self) -> None:
@@ -74,8 +74,8 @@ class Tenancy:
         self._vacate()
 
     def _vacate(self) -> None:
-        if self.tenure.standing in (Standing.RECALLED, Standing.LOST):
-            self.tenure.vacate()
+        if self.tenure.status in (LeaseStatus.REVOKING, LeaseStatus.LOST):
+            self.tenure.worker_ended()
 
     def give_up(self) -> None:
         """Say that no runner will come here any more: the lease goes once nothing runs."""
@@ -92,16 +92,16 @@ class Tenancy:
         """See to the lease from now on, in the place of a runner that has come to its end."""
 
         def look() -> None:
-            standing = self.tenure.standing
+            standing = self.tenure.status
             if runner.has_left_behind():
-                if standing is Standing.LOST:
+                if standing is LeaseStatus.LOST:
                     runner.floor.on_outlived(runner)
-            elif standing is Standing.LOST or (standing is Standing.RECALLED and not self._keeps(runner)):
-                self.tenure.vacate()
+            elif standing is LeaseStatus.LOST or (standing is LeaseStatus.REVOKING and not self._keeps(runner)):
+                self.tenure.worker_ended()
 
         if runner.state is State.EXHAUSTED or self.ending is Ending.DISPLACED:
             self.give_up()
-        self.tenure.heed(look)
+        self.tenure.on_change(look)
         look()
 
     def _keeps(self, runner: Runner) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.stop_signal import StopSignal
 
 
-class Timetable(Protocol):
+class Schedule(Protocol):
     """When the runs of a worker are due; a worker without one runs all the time."""
 
     def delay_s(self) -> float:
@@ -21,7 +21,7 @@ class Timetable(Protocol):
     def next_run_s(self) -> float:
         """Return when the next run is due, on the monotonic clock, as well as is known now."""
 
-    def begin(self) -> None:
+    def mark_started(self) -> None:
         """Note that the run that was due begins; all that were missed count as this one."""
 
     def skip_missed(self) -> None:
@@ -32,11 +32,11 @@ class Work(Protocol):
     """What one worker does, whatever its kind."""
 
     @property
-    def timetable(self) -> Timetable | None:
+    def timetable(self) -> Schedule | None:
         """When runs are due; None: one run follows the other."""
 
     @property
-    def tenure(self) -> Tenure | None:
+    def tenure(self) -> LeaseHandle | None:
         """The lease under which it runs; None: it needs none."""
 
     async def run(self, stop: StopSignal) -> None:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import Outages
-    from supervisor.supervision.work import Timetable
+    from supervisor.supervision.outage import DatabaseStatus
+    from supervisor.supervision.work import Schedule
 
 
 class CallWork:
@@ -34,11 +34,11 @@ class CallWork:
         self,
         spec: WorkerSpec,
         function: Callable[[Context], Any],
-        timetable: Timetable | None,
+        timetable: Schedule | None,
         *,
         clock: Clock,
-        outages: Outages,
-        tenure: Tenure | None = None,
+        outages: DatabaseStatus,
+        tenure: LeaseHandle | None = None,
     ) -> None:
         self.timetable = timetable
         self.tenure = tenure

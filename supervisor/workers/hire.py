@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
     from supervisor.events.bell import Bell
-    from supervisor.leases.tenure import Tenure
-    from supervisor.supervision.outage import Outages
+    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.supervision.outage import DatabaseStatus
     from supervisor.supervision.staffing import Hire
     from supervisor.supervision.work import Work
     from supervisor.workers.layout import Layouts
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Leasing(Protocol):
     """What workers with a lease need of the daemon."""
 
-    def stand(self, name: str) -> Tenure:
+    def stand(self, name: str) -> LeaseHandle:
         """Return how this node stands to a lease."""
 
     @property
@@ -36,7 +36,7 @@ class Leasing(Protocol):
         """Which projections have been laid out on the database."""
 
 
-def hiring(*, clock: Clock, outages: Outages, rng: Random, leasing: Callable[[], Leasing]) -> Hire:
+def hiring(*, clock: Clock, outages: DatabaseStatus, rng: Random, leasing: Callable[[], Leasing]) -> Hire:
     """Return what makes the work of one instance from its configuration and the user's function.
 
     Args:

@@ -13,7 +13,7 @@ from support.launching import config
 
 from supervisor.clock import SystemClock
 from supervisor.daemon.component import Component
-from supervisor.errors import DatabaseRefused
+from supervisor.errors import DatabaseAccessDenied
 from supervisor.exit_status import ExitStatus
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ async def test_stops_in_the_reverse_of_the_start(tmp_path: Path) -> None:
 async def test_a_start_that_fails_stops_everything(tmp_path: Path) -> None:
     """The components after it were never started; all are stopped, and the error names the exit status."""
     calls: list[str] = []
-    broken = Noting("b", calls, error=DatabaseRefused("no"))
+    broken = Noting("b", calls, error=DatabaseAccessDenied("no"))
     with daemon_of(tmp_path, Noting("a", calls), broken, Noting("c", calls)) as (daemon, entries):
         assert await _run(daemon) is ExitStatus.NOPERM
     assert calls == ["start a", "start b", "stop c", "stop b", "stop a"]

@@ -74,7 +74,7 @@ async def test_a_problem_is_shown(tmp_path: Path, database: str, shared_postgres
         name = database.rpartition("/")[2]
         rename = "alter function supervisor.look rename to glance"
         await aside(lambda: shared_postgres.execute(rename, dbname=name))
-        node.lease("x").offer()
+        node.lease("x").request()
         await house.until(lambda: node.problem is not None)
         assert "leases: " in daemon.status.line()
         assert daemon.status.condition().value == "degraded"
@@ -89,8 +89,8 @@ async def test_a_refused_join_leaves_nothing_behind(tmp_path: Path, database: st
         with pytest.raises(SupervisorError, match="pgsupervisor migrate"):
             await daemon.node.validate(new._replace(workers={}), new)
         assert daemon.node.membership is None
-        assert house.gate.resident is None
-        assert await house.gate.verify()
+        assert house.gate.session_owner is None
+        assert await house.gate.check_now()
         assert await _advisory_locks(shared_postgres, house) == "0"
 
 
@@ -101,11 +101,11 @@ async def test_a_discarded_join_leaves_nothing_behind(tmp_path: Path, database: 
         daemon.node._has_started = True
         new = daemon.state.config
         prepared = await daemon.node.validate(new._replace(workers={}), new)
-        assert house.gate.resident is not None
+        assert house.gate.session_owner is not None
         assert await _advisory_locks(shared_postgres, house) != "0"
         await prepared.discard()
         assert daemon.node.membership is None
-        assert house.gate.resident is None
+        assert house.gate.session_owner is None
         await house.until(lambda: not {task.get_name() for task in asyncio.all_tasks()} & {"leases", "leases: trust"})
         assert await _advisory_locks(shared_postgres, house) == "0"
 

@@ -131,7 +131,7 @@ async def test_a_refusal_leaves_no_connection(tmp_path: Path, database: str, sha
             before = {task.get_name() for task in asyncio.all_tasks()}
             assert await reload(daemon, tmp_path, text(shared_postgres.dsn(dbname=new))) == "rejected"
             assert daemon.database.candidate is None
-            assert daemon.database.database.gate.server.dsn == daemon.state.config.database.target.dsn  # type: ignore[union-attr]
+            assert daemon.database.database.monitor.server.dsn == daemon.state.config.database.target.dsn  # type: ignore[union-attr]
             async with asyncio.timeout(LIMIT_S):
                 while await aside(shared_postgres.sessions, f"datname = '{new}'"):  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0.01)
@@ -247,7 +247,7 @@ async def test_a_database_that_goes_before_it_is_in_force(
                 assert (fields["part"], fields["applied"]) == ("database", "journal")
                 assert "lost before it was in force" in fields["reason"]
                 assert daemon.database.database.is_up
-                assert str(daemon.database.database.gate.server.dsn).endswith(database.rpartition("/")[2])
+                assert str(daemon.database.database.monitor.server.dsn).endswith(database.rpartition("/")[2])
                 assert daemon.status.condition().value == "degraded"
                 proxy.forward()
                 daemon.components.pop()

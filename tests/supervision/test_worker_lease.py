@@ -21,8 +21,8 @@ from support.workers import (
     service,
 )
 
-from supervisor.errors import Displaced, LeaseLost, Poisoned
-from supervisor.leases.tenure import Standing
+from supervisor.errors import LeaseLost, ProjectionHalted, ShardingConflict
+from supervisor.leases.tenure import LeaseStatus
 from supervisor.supervision.attendance import Attendance
 from supervisor.supervision.attention import Attention
 from supervisor.supervision.runner import Runner
@@ -142,7 +142,7 @@ async def test_a_refusal_by_the_database_is_a_loss() -> None:
 
     async def refused(ctx: Context) -> None:
         assert ctx._tenure is not None
-        ctx._tenure.found_lost("the epoch has passed on")
+        ctx._tenure.report_lost("the epoch has passed on")
         raise LeaseLost("the epoch has passed on")
 
     async with running((SINGLETON, ScriptedWorker(refused))) as stage:
@@ -167,7 +167,7 @@ async def test_who_outlives_its_lease_is_reported(standing: str, after_s: float,
     """A run that ignores its end is told once its deadline and its grace are over, and its lease is not given back."""
     async with running((service(singleton=True, stop_timeout_s=10.0), ScriptedWorker(deaf))) as stage:
         await give(stage)
-        next(stage.supervisor._runners()).run.stop.is_watched = True  # type: ignore[union-attr]
+        next(stage.supervisor._runners()).run.stop.is_cooperative = True  # type: ignore[union-attr]
         getattr(stage.tenures["mail"], standing)()
         await stage.clock.jump(after_s - 0.1)
         assert stage.outlived == []
@@ -283,7 +283,7 @@ async def test_a_restart_keeps_the_lease() -> None:
         await settle()
         assert (stage.state("mail"), worker.runs) == ("running", 2)
         assert stage.tenures["mail"].said == ["offer"]
-        assert stage.tenures["mail"].standing is Standing.HELD
+        assert stage.tenures["mail"].status is LeaseStatus.HELD
 
 
 @pytest.mark.parametrize(
@@ -439,19 +439,19 @@ async def test_each_shard_has_its_own_lease() -> None:
 
 async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
     """An event that cannot be applied ends the shard for good, keeps its lease, and is told by the projection alone."""
-    worker = ScriptedWorker(Poisoned("event 7"))
+    worker = ScriptedWorker(ProjectionHalted("event 7"))
     async with running((projection(shards=2, restart="always"), worker)) as stage:
         await give(stage, "view/1of2")
         await stage.clock.jump(3600.0)
         assert (stage.state("view"), worker.runs) == ("failed", 1)
         assert stage.events() == ["worker.stopped"]
-        assert stage.row("view")["last_error"] == "Poisoned: event 7"
+        assert stage.row("view")["last_error"] == "ProjectionHalted: event 7"
         assert stage.tenures["view/1of2"].said == ["offer"]
 
 
 async def test_a_displaced_shard_gives_its_lease_up_and_stands_for_it_again_when_revived() -> None:
     """Another node's configuration may need the lease; once somebody has acted, this node looks again."""
-    worker = ScriptedWorker(Displaced("3 shards elsewhere"))
+    worker = ScriptedWorker(ShardingConflict("3 shards elsewhere"))
     async with running((projection(restart="always"), worker)) as stage:
         await give(stage, "view")
         await stage.clock.jump(3600.0)
@@ -468,7 +468,7 @@ async def test_a_displaced_shard_gives_its_lease_up_and_stands_for_it_again_when
 
 async def test_reviving_starts_what_stands_at_a_poisoned_event_and_nothing_else() -> None:
     """After a person has acted only the shard that had stopped is started again."""
-    worker = ScriptedWorker(Poisoned("event 7"))
+    worker = ScriptedWorker(ProjectionHalted("event 7"))
     async with running((projection(shards=2), worker), (service(restart="never"), ScriptedWorker(ValueError))) as stage:
         await give(stage, "view/1of2")
         await give(stage, "view/2of2")
@@ -558,7 +558,7 @@ async def test_a_runner_that_misses_its_lease_is_late() -> None:
     async with running((SINGLETON, ScriptedWorker())) as stage:
         runner = next(stage.supervisor._runners())
         tenure = stage.tenures["mail"]
-        tenure.heed(None)
+        tenure.on_change(None)
         tenure.give()
         await settle()
         assert (stage.state("mail"), is_late(runner, now_s=0.0, is_up=True)) == ("standby", True)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.config.difference import difference
+from supervisor.config.difference import diff_configs
 from supervisor.config.kinds import needs_schema
 from supervisor.config.model import Server
 from supervisor.daemon.component import Component, Prepared
 from supervisor.database.database import Database
 from supervisor.database.error_class import CONNECTION_ERRORS
 from supervisor.database.migration import bring_up_to_date, ensure_schema, tell_absent, tell_applied
-from supervisor.errors import ConfigError, DatabaseRefused, DatabaseUnavailable, Fault
+from supervisor.errors import ConfigError, ConfigFault, DatabaseAccessDenied, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from supervisor.config.model import Config, DatabaseConfig
-    from supervisor.database.gate import Gate
-    from supervisor.database.gate_listener import OutageListener
+    from supervisor.database.gate import ConnectionMonitor
+    from supervisor.database.gate_listener import DatabaseObserver
     from supervisor.runtime import Runtime
 
 # Connections are idle by then; closing them takes a millisecond unless the peer hangs.
@@ -47,10 +47,10 @@ class DatabaseComponent(Component):
     stop_timeout_s = _STOP_TIMEOUT_S
 
     def __init__(
-        self, config: Config, *, runtime: Runtime, server: Callable[[], Server], observer: OutageListener,
+        self, config: Config, *, runtime: Runtime, server: Callable[[], Server], observer: DatabaseObserver,
         before_switch: Callable[[Config], Awaitable[None]], on_step: Callable[[str], object],
     ) -> None:  # fmt: skip
-        self.candidate: Gate | None = None
+        self.candidate: ConnectionMonitor | None = None
         self._config = config
         self._runtime = runtime
         self._server = server
@@ -78,7 +78,7 @@ class DatabaseComponent(Component):
             self._server(), self._config.database, self._observer, name=self._config.name,
             clock=runtime.clock, rng=runtime.rng, tasks=runtime.tasks,
         )  # fmt: skip
-        self._start_monitor(self._database.gate)
+        self._start_monitor(self._database.monitor)
 
     async def validate(self, old: Config, new: Config) -> Prepared:
         """Connect to another database, when the configuration names one.
@@ -86,7 +86,7 @@ class DatabaseComponent(Component):
         Raises:
             ConfigError: It cannot be connected to.
         """
-        without_workers = difference(old._replace(workers={}), new._replace(workers={}))
+        without_workers = diff_configs(old._replace(workers={}), new._replace(workers={}))
         if not without_workers.database_changed:
             return Prepared(apply=lambda: self._update_policy(new), is_empty=not without_workers.policy_changed)
         gate = self._new_gate(new.database)
@@ -119,11 +119,11 @@ class DatabaseComponent(Component):
 
     def is_healthy(self, now_s: float) -> bool:
         """Whether the connection monitor makes progress."""
-        return self._database is None or not self._database.gate.is_overdue(now_s)
+        return self._database is None or not self._database.monitor.is_stuck(now_s)
 
     def degraded(self) -> str | None:
         """Return why the pool cannot give a connection, while it cannot."""
-        starved = self._database.starved if self._database is not None else None
+        starved = self._database.exhausted if self._database is not None else None
         return f"the pool has no connection left to give: {starved.reason}" if starved is not None else None
 
     def status(self) -> Mapping[str, object]:
@@ -133,15 +133,15 @@ class DatabaseComponent(Component):
         return {"database": _database_row(self._database, self._runtime.clock.now_s())}
 
     async def _update_policy(self, new: Config) -> None:
-        self.database.gate.config = new.database
+        self.database.monitor.config = new.database
         self._config = new
 
-    def _new_gate(self, config: DatabaseConfig) -> Gate:
+    def _new_gate(self, config: DatabaseConfig) -> ConnectionMonitor:
         target = config.target
         database = self.database
-        return database.gate_for(target if isinstance(target, Server) else database.gate.server, config)
+        return database.new_monitor(target if isinstance(target, Server) else database.monitor.server, config)
 
-    async def _switch(self, gate: Gate, new: Config) -> None:
+    async def _switch(self, gate: ConnectionMonitor, new: Config) -> None:
         """Move to a monitor that has connected; statements in flight on the old connections may finish.
 
         Raises:
@@ -150,38 +150,38 @@ class DatabaseComponent(Component):
         try:
             _check_connected(gate)
             await self._before_switch(new)
-            await self.database.switch(gate, limit_s=new.daemon.stop_timeout_s)
+            await self.database.switch_to(gate, limit_s=new.daemon.stop_timeout_s)
         except BaseException:
-            if self.database.gate is not gate:
+            if self.database.monitor is not gate:
                 gate.close()
             raise
         self._config = new
         self._start_monitor(gate)
 
-    def _start_monitor(self, gate: Gate) -> None:
+    def _start_monitor(self, gate: ConnectionMonitor) -> None:
         """Run a monitor, in the place of the one before."""
         self._runtime.tasks.cancel(_MONITOR_TASK)
         self._runtime.tasks.start(gate.run(), name=_MONITOR_TASK, critical=True)
 
 
-async def _connect(gate: Gate, config: Config) -> None:
+async def _connect(gate: ConnectionMonitor, config: Config) -> None:
     failure = await gate.connect_once()
     if failure is not None:
-        raise ConfigError(Fault(str(config.path), "database.dsn", failure.reason))
+        raise ConfigError(ConfigFault(str(config.path), "database.dsn", failure.reason))
 
 
-def _check_connected(gate: Gate) -> None:
-    if gate.link is None or gate.link.connection.is_closed():
+def _check_connected(gate: ConnectionMonitor) -> None:
+    if gate.connected is None or gate.connected.connection.is_closed():
         raise DatabaseUnavailable("the connection to the new database was lost before it was in force")
 
 
 def _database_row(database: Database, now_s: float) -> dict[str, object]:
-    gate = database.gate
+    gate = database.monitor
     return {
         "state": gate.state.value,
         "dsn": str(gate.server.dsn),
         "address": gate.address,
-        "since_s": round(now_s - gate.since_s, 1),
+        "since_s": round(now_s - gate.state_since_s, 1),
         "reason": gate.failure.reason if gate.failure and not database.is_up else None,
         "attempts": sum(gate.outage.failures.values()) if gate.outage else 0,
         "next_try_s": round(max(0.0, gate.next_try_at_s - now_s), 1) if gate.next_try_at_s is not None else None,
@@ -225,30 +225,30 @@ class SchemaComponent(Component):
         # Before its own start has ended, the start does this.
         is_first = self._has_started and needs_schema(new) and not needs_schema(old)
         if candidate is not None or is_first:
-            await self._ensure(candidate or self._database.database.gate, new)
+            await self._ensure(candidate or self._database.database.monitor, new)
 
         async def apply() -> None:
             self._config = new
 
         return Prepared(apply=apply, is_empty=True)
 
-    async def _ensure(self, gate: Gate, new: Config) -> None:
+    async def _ensure(self, gate: ConnectionMonitor, new: Config) -> None:
         """Have the schema behind a monitor that has connected.
 
         Raises:
             SupervisorError: It cannot be had, and a worker needs it.
         """
-        if gate.link is None:
+        if gate.connected is None:
             raise DatabaseUnavailable("the database is away, so that the SQL schema cannot be looked at")
         try:
-            connection = await gate.dialer.dial(gate.link.endpoint)
+            connection = await gate.connector.connect(gate.connected.endpoint)
         except CONNECTION_ERRORS as error:
             raise DatabaseUnavailable(f"the SQL schema could not be looked at: {error}") from error
         clock = self._runtime.clock
         began_s = clock.now_s()
         try:
             change = await bring_up_to_date(connection, mode=new.database.migrate, clock=clock, rng=self._runtime.rng)
-        except DatabaseRefused as error:
+        except DatabaseAccessDenied as error:
             if needs_schema(new):
                 raise
             tell_absent(error)

@@ -10,8 +10,8 @@ from supervisor.database.embedded import EmbeddedServer, lock_folder
 from supervisor.database.revival import keep_running
 from supervisor.database.server_program import find_programs
 from supervisor.database.state_lock import GIVE_UP_S, StateLock
-from supervisor.errors import ConfigError, Fault, StoreUnusable
-from supervisor.journal import tell
+from supervisor.errors import ConfigError, ConfigFault, EmbeddedDatabaseMisconfigured
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,15 +51,15 @@ class EmbeddedDatabaseComponent(Component):
     def server(self) -> Server:
         """Where it is, once it has started."""
         assert self._server is not None  # noqa: S101 - the components after this one ask
-        return Server(self._server.dsn, came_from="the embedded store")
+        return Server(self._server.dsn, source="the embedded store")
 
     async def start(self) -> None:
         """Take the lock of its folder and start the server.
 
         Raises:
             ConfigError: It cannot work until a person changes something.
-            StoreLocked: Another process kept the lock.
-            StoreFailed: It cannot be started at the moment; the message says why.
+            EmbeddedDatabaseLocked: Another process kept the lock.
+            EmbeddedDatabaseFailed: It cannot be started at the moment; the message says why.
         """
         key = "database.dsn"
         try:
@@ -68,8 +68,8 @@ class EmbeddedDatabaseComponent(Component):
                 key = "supervisor.state_dir"  # where a folder is that the dsn does not name
             await self._take_lock(StateLock(lock_folder(self._target, self._config.daemon.state_dir)))
             await self._start_server()
-        except StoreUnusable as error:
-            raise ConfigError(Fault(str(self._config.path), key, str(error))) from error
+        except EmbeddedDatabaseMisconfigured as error:
+            raise ConfigError(ConfigFault(str(self._config.path), key, str(error))) from error
 
     async def stop(self, deadline_s: float) -> None:
         """Shut the server down, then release the lock."""
@@ -79,7 +79,7 @@ class EmbeddedDatabaseComponent(Component):
                 began_s = self._clock.now_s()
                 await self._server.stop(min(_SHUTDOWN_TIMEOUT_S, max(0.0, deadline_s - began_s)))
                 if self._server.starts:
-                    tell("store.stopped", took_s=round(self._clock.now_s() - began_s, 3))
+                    log_event("store.stopped", took_s=round(self._clock.now_s() - began_s, 3))
         finally:
             if self._lock is not None:
                 self._lock.release()
@@ -87,12 +87,12 @@ class EmbeddedDatabaseComponent(Component):
     async def _start_server(self) -> None:
         target, state_dir = self._target, self._config.daemon.state_dir
         self._on_step("Starting the embedded PostgreSQL")
-        tell("store.starting", path=str(target.path or state_dir))
+        log_event("store.starting", path=str(target.path or state_dir))
         began_s = self._clock.now_s()
         max_connections = self._config.database.pool_max + _EXTRA_CONNECTIONS
         self._server = EmbeddedServer(target, state_dir, clock=self._clock, max_connections=max_connections)
         await self._server.start()
-        tell("store.started", path=str(self._server.path), took_s=round(self._clock.now_s() - began_s, 3))
+        log_event("store.started", path=str(self._server.path), took_s=round(self._clock.now_s() - began_s, 3))
         self._tasks.start(keep_running(self._server, clock=self._clock), name=_SUPERVISE_TASK)
 
     async def _take_lock(self, lock: StateLock) -> None:
@@ -101,7 +101,7 @@ class EmbeddedDatabaseComponent(Component):
 
         def on_waiting(holder: Holder, waited_s: float) -> None:
             self._on_step(f"Waiting for the embedded store, which {holder} holds")
-            tell(
+            log_event(
                 "store.locked",
                 path=str(lock.directory),
                 holder_pid=holder.pid,
@@ -116,4 +116,4 @@ class EmbeddedDatabaseComponent(Component):
         if was_taken is None:
             return
         await lock.acquire(clock=self._clock, give_up_s=give_up_s, on_waiting=on_waiting)
-        tell("store.unlocked", path=str(lock.directory), waited_s=round(self._clock.now_s() - began_s, 3))
+        log_event("store.unlocked", path=str(lock.directory), waited_s=round(self._clock.now_s() - began_s, 3))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import supervisor
 from supervisor.daemon.component import Component, Prepared
-from supervisor.journal import journal_asyncio_exception, tell
+from supervisor.journal import journal_asyncio_exception, log_event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ class JournalComponent(Component):
     async def start(self) -> None:
         """Have exceptions logged that asyncio would print."""
         asyncio.get_running_loop().set_exception_handler(journal_asyncio_exception)
-        tell("daemon.starting", version=supervisor.__version__, config=str(self._path))
+        log_event("daemon.starting", version=supervisor.__version__, config=str(self._path))
 
     async def validate(self, old: Config, new: Config) -> Prepared:
         """Prepare another level or format."""

@@ -9,7 +9,7 @@ import asyncpg
 import supervisor
 from supervisor.config.kinds import needs_node
 from supervisor.daemon.component import Component, Prepared
-from supervisor.errors import DatabaseRefused
+from supervisor.errors import DatabaseAccessDenied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from supervisor.daemon.cluster_status import ClusterStatus
     from supervisor.daemon.components.database import DatabaseComponent
     from supervisor.daemon.leasing import Leasing
-    from supervisor.database.gate import Gate
+    from supervisor.database.gate import ConnectionMonitor
     from supervisor.events.bell import Bell
-    from supervisor.leases.stand import Stand
+    from supervisor.leases.stand import LocalLease
     from supervisor.runtime import Runtime
     from supervisor.workers.layout import Layouts
 
@@ -87,7 +87,7 @@ class NodeComponent(Component):
         assert self._membership is not None  # noqa: S101 - made before the first worker that needs it
         return self._membership
 
-    def lease(self, name: str) -> Stand:
+    def lease(self, name: str) -> LocalLease:
         """Return this node's view of a lease."""
         return self._joined.node.lease(name)
 
@@ -223,7 +223,7 @@ class NodeComponent(Component):
             cluster_status=ClusterStatus(clock=runtime.clock, tasks=runtime.tasks),
         )
 
-    async def _check_lease_support(self, gate: Gate) -> None:
+    async def _check_lease_support(self, gate: ConnectionMonitor) -> None:
         """Make sure that a node can live on the connection of a monitor that is not in force yet.
 
         Raises:
@@ -231,13 +231,13 @@ class NodeComponent(Component):
         """
         # Only where there are leases.
         from supervisor.database.session import Session  # noqa: PLC0415
-        from supervisor.leases.look import LOOK  # noqa: PLC0415
-        from supervisor.leases.pooling import refuse_transaction_pooling  # noqa: PLC0415
+        from supervisor.leases.look import SNAPSHOT_SQL  # noqa: PLC0415
+        from supervisor.leases.pooling import reject_transaction_pooling  # noqa: PLC0415
 
-        assert gate.link is not None  # noqa: S101 - it has just connected
-        session = Session(gate, gate.link, clock=self._runtime.clock)
-        await refuse_transaction_pooling(session, is_thorough=True)
+        assert gate.connected is not None  # noqa: S101 - it has just connected
+        session = Session(gate, gate.connected, clock=self._runtime.clock)
+        await reject_transaction_pooling(session, is_thorough=True)
         try:
-            await session.ask(LOOK, _NO_NODE)
+            await session.fetch(SNAPSHOT_SQL, _NO_NODE)
         except asyncpg.PostgresError as error:
-            raise DatabaseRefused(f"this role may not do what a node does: {error} ({error.sqlstate})") from error
+            raise DatabaseAccessDenied(f"this role may not do what a node does: {error} ({error.sqlstate})") from error

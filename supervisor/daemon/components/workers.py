@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.difference import difference
+from supervisor.config.difference import diff_configs
 from supervisor.daemon.component import Component, Prepared
 from supervisor.errors import SupervisorError
 from supervisor.supervision.supervisor import Supervisor
@@ -13,14 +13,14 @@ from supervisor.workers.hire import hiring
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from supervisor.config.difference import Difference
+    from supervisor.config.difference import ConfigDiff
     from supervisor.config.model import Config, WorkerSpec
     from supervisor.daemon.components.node import NodeComponent
     from supervisor.database.database import Database
     from supervisor.database.error_class import Failure
     from supervisor.errors import WorkerExhausted
     from supervisor.events.bell import Bell
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.runtime import Runtime
     from supervisor.workers.layout import Layouts
 
@@ -185,25 +185,25 @@ class WorkersComponent(Component):
         if self._supervisor is not None:
             await self._supervisor.let_go_of_leases(reason)
 
-    def went_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the monitor has logged why
+    def on_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the monitor has logged why
         """Log that the workers wait for the database."""
         if self._supervisor is not None and told:
             self._supervisor.database_went_down()
         self._on_status()
 
-    def came_back(self, *, told: bool) -> None:
+    def on_up(self, *, told: bool) -> None:
         """Log that the workers go on."""
         if self._supervisor is not None:
             self._supervisor.database_came_back(told=told)
         self._on_status()
 
-    def settled(self) -> None:
+    def on_stable(self) -> None:
         """Log that the workers go on after an outage that came and went."""
         if self._supervisor is not None:
             self._supervisor.database_came_back()
         self._on_status()
 
-    def progressed(self) -> None:
+    def on_status(self) -> None:
         """Show the new status of the connection."""
         self._on_status()
 
@@ -216,21 +216,21 @@ class WorkersComponent(Component):
     def _specs(self) -> Mapping[str, WorkerSpec]:
         return self._config.workers if self._supervisor is None else self._supervisor.specs()
 
-    def _difference(self, old: Config, new: Config) -> Difference:
-        diff = difference(old._replace(workers=self._specs()), new)
+    def _difference(self, old: Config, new: Config) -> ConfigDiff:
+        diff = diff_configs(old._replace(workers=self._specs()), new)
         if not self._uncertain:
             return diff
         unsure = self._uncertain.difference(diff.added, diff.removed)
         return diff._replace(
             changed=tuple(name for name in new.workers if name in unsure or name in diff.changed),
-            retuned=tuple(name for name in diff.retuned if name not in unsure),
+            policy_only=tuple(name for name in diff.policy_only if name not in unsure),
             untouched=tuple(name for name in diff.untouched if name not in unsure),
         )
 
     async def _keep(self, new: Config) -> None:
         self._config = new
 
-    async def _apply(self, diff: Difference, new: Config) -> None:
+    async def _apply(self, diff: ConfigDiff, new: Config) -> None:
         supervisor = self._started
         self._node().touch_config_time((*diff.added, *diff.changed))
         self._uncertain |= {*diff.added, *diff.changed, *diff.removed}
@@ -244,7 +244,7 @@ class _Hiring:
     def __init__(self, node: NodeComponent) -> None:
         self._node = node
 
-    def stand(self, name: str) -> Tenure:
+    def stand(self, name: str) -> LeaseHandle:
         return self._node.lease(name)
 
     @property
