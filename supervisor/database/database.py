@@ -40,8 +40,8 @@ class Database:
     """
 
     def __init__(
-        self, server: Server, config: DatabaseConfig, listener: DatabaseObserver, *, name: str, clock: Clock, rng: Random,
-        tasks: BackgroundTasks,
+        self, server: Server, config: DatabaseConfig, listener: DatabaseObserver, *, name: str, clock: Clock,
+        rng: Random, tasks: BackgroundTasks,
     ) -> None:  # fmt: skip
         self._name = name
         self._listener = listener

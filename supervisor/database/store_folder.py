@@ -63,7 +63,8 @@ def data_owner(path: Path) -> tuple[int, int] | None:
     """Look at the folder and return user and group of its data, None when there are none yet.
 
     Raises:
-        EmbeddedDatabaseMisconfigured: It holds something else, another version's data, or cannot be read. Nothing has been touched.
+        EmbeddedDatabaseMisconfigured: It holds something else, another version's data, or cannot be read. Nothing
+            has been touched.
     """
     try:
         return _examine(path)
