@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import supervisor
 from supervisor.daemon.state import Condition
-from supervisor.database.gate_state import MonitorState
+from supervisor.database.monitor_policy import MonitorState
 from supervisor.durations import format_duration
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from supervisor.daemon.components.node import NodeComponent
     from supervisor.daemon.components.workers import WorkersComponent
     from supervisor.daemon.state import DaemonState
-    from supervisor.database.gate import ConnectionMonitor
+    from supervisor.database.monitor import ConnectionMonitor
 
 
 class StatusReport:

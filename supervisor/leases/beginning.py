@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from supervisor.database.error_class import ErrorClass, classify
+from supervisor.database.schema.grants import DAEMON_GRANTS, listed
 from supervisor.database.session import SessionEnded
 from supervisor.errors import ConnectAttemptsExhausted, DatabaseAccessDenied, SchemaIncompatible
 
@@ -55,8 +56,7 @@ def _explain(error: asyncpg.PostgresError) -> None:
     says = f"{' '.join(str(error).split())} ({error.sqlstate})"
     if classify(error) is ErrorClass.ACCESS_DENIED:
         raise DatabaseAccessDenied(
-            f"This role may not do what a node does: {says}. It needs USAGE on the schema supervisor, SELECT on its"
-            " tables and EXECUTE on its functions."
+            f"This role may not do what a node does: {says}. It needs {listed(DAEMON_GRANTS)}."
         ) from error
     if classify(error) is ErrorClass.READ_ONLY:
         raise DatabaseAccessDenied(f"Singletons and projections need a server that can be written: {says}") from error

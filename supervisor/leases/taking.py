@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from supervisor.database.schema.locks import LockSpace
 from supervisor.errors import SupervisorError
 
 if TYPE_CHECKING:
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 _TAKE = "SELECT t.id, t.epoch FROM supervisor.take_leases($1, $2, $3, $4, $5, $6) AS t"
 # Those of former holders: the lease's lock is ours, and it has no newer epoch yet.
-_END_STUCK = """
+_END_STUCK = f"""
     SELECT l.pid, pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks l
-    WHERE l.locktype = 'advisory' AND l.classid = 1885827843 AND l.objid = ANY ($1::bigint[]::oid[]) AND l.objsubid = 2
-        AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+    WHERE l.locktype = 'advisory' AND l.classid = {LockSpace.FENCED_TRANSACTION:d} AND l.objsubid = 2
+        AND l.objid = ANY ($1::bigint[]::oid[]) AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
         AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-"""
+"""  # noqa: S608 - a constant
 _THERE = """
     SELECT l.id FROM supervisor.lease l
     WHERE (l.id, l.name) IN (SELECT n.id, n.name FROM unnest($1::int[], $2::text[]) AS n (id, name))

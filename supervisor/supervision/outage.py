@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from supervisor.database.waiting_pool import WorkerPool
+    from supervisor.database.worker_pool import WorkerPool
     from supervisor.stop_signal import StopSignal
 
 

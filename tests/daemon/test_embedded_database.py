@@ -9,7 +9,7 @@ from support.daemon import running
 from support.entries import Entries
 from support.inner_daemon import inner_daemon
 
-from supervisor.database.state_lock import StateLock
+from supervisor.database.embedded.locks import StateLock
 from supervisor.exit_status import ExitStatus
 
 if TYPE_CHECKING:

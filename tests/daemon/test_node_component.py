@@ -15,7 +15,7 @@ from support.launching import config
 
 from supervisor.clock import SystemClock
 from supervisor.daemon.components.pruning import PruningComponent
-from supervisor.database.migration import ensure_schema
+from supervisor.database.schema.migrate import ensure_schema
 from supervisor.errors import SupervisorError
 from supervisor.events.pruning import EVERY_S
 

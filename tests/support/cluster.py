@@ -15,7 +15,7 @@ from support.gatehouse import policy, server
 from supervisor.clock import SystemClock
 from supervisor.config.model import DatabaseConfig
 from supervisor.database.database import Database
-from supervisor.database.migration import bring_up_to_date
+from supervisor.database.schema.migrate import migrate
 from supervisor.leases.fence import begin_fence
 from supervisor.leases.node import Node
 from supervisor.leases.tenure import LeaseStatus
@@ -165,9 +165,9 @@ class Member:
 
     # What the gate says
 
-    def on_down(self, failure: Any, *, told: bool) -> None: ...
+    def on_down(self, failure: Any, *, announced: bool) -> None: ...
 
-    def on_up(self, *, told: bool) -> None: ...
+    def on_up(self, *, announced: bool) -> None: ...
 
     def on_stable(self) -> None: ...
 
@@ -249,7 +249,7 @@ async def cluster(dsn: str) -> AsyncIterator[Cluster]:
     """Prepare a database for nodes; those that still live at the end are ended."""
     connection = await asyncpg.connect(dsn)
     try:
-        await bring_up_to_date(connection, mode="auto", clock=SystemClock(), rng=Random(1))
+        await migrate(connection, mode="auto", clock=SystemClock(), rng=Random(1))
     finally:
         await connection.close()
     them = Cluster(dsn)

@@ -10,15 +10,14 @@ from supervisor.config.model import Server
 from supervisor.daemon.component import Component, Prepared
 from supervisor.database.database import Database
 from supervisor.database.error_class import CONNECTION_ERRORS
-from supervisor.database.migration import bring_up_to_date, ensure_schema, tell_absent, tell_applied
+from supervisor.database.schema.migrate import ensure_schema, log_absent, log_migrated, migrate
 from supervisor.errors import ConfigError, ConfigFault, DatabaseAccessDenied, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from supervisor.config.model import Config, DatabaseConfig
-    from supervisor.database.gate import ConnectionMonitor
-    from supervisor.database.gate_listener import DatabaseObserver
+    from supervisor.database.monitor import ConnectionMonitor, DatabaseObserver
     from supervisor.runtime import Runtime
 
 # Connections are idle by then; closing them takes a millisecond unless the peer hangs.
@@ -247,12 +246,12 @@ class SchemaComponent(Component):
         clock = self._runtime.clock
         began_s = clock.now_s()
         try:
-            change = await bring_up_to_date(connection, mode=new.database.migrate, clock=clock, rng=self._runtime.rng)
+            result = await migrate(connection, mode=new.database.migrate, clock=clock, rng=self._runtime.rng)
         except DatabaseAccessDenied as error:
             if needs_schema(new):
                 raise
-            tell_absent(error)
+            log_absent(error)
         else:
-            tell_applied(change, took_s=clock.now_s() - began_s)
+            log_migrated(result, took_s=clock.now_s() - began_s)
         finally:
             connection.terminate()

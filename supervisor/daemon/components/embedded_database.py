@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from supervisor.config.model import Server
 from supervisor.daemon.component import Component
-from supervisor.database.embedded import EmbeddedServer, lock_folder
-from supervisor.database.revival import keep_running
-from supervisor.database.server_program import find_programs
-from supervisor.database.state_lock import GIVE_UP_S, StateLock
+from supervisor.database.embedded.locks import GIVE_UP_S, StateLock
+from supervisor.database.embedded.process import find_programs
+from supervisor.database.embedded.restart import supervise
+from supervisor.database.embedded.server import EmbeddedServer, lock_folder
 from supervisor.errors import ConfigError, ConfigFault, EmbeddedDatabaseMisconfigured
 from supervisor.journal import log_event
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import Config, EmbeddedStore
-    from supervisor.database.state_lock import Holder
+    from supervisor.database.embedded.locks import Holder
     from supervisor.tasks import BackgroundTasks
 
 # The monitor's connection, one for the validation of a reload, an administrator's and the reserved ones.
@@ -93,7 +93,7 @@ class EmbeddedDatabaseComponent(Component):
         self._server = EmbeddedServer(target, state_dir, clock=self._clock, max_connections=max_connections)
         await self._server.start()
         log_event("store.started", path=str(self._server.path), took_s=round(self._clock.now_s() - began_s, 3))
-        self._tasks.start(keep_running(self._server, clock=self._clock), name=_SUPERVISE_TASK)
+        self._tasks.start(supervise(self._server, clock=self._clock), name=_SUPERVISE_TASK)
 
     async def _take_lock(self, lock: StateLock) -> None:
         began_s = self._clock.now_s()

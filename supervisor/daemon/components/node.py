@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from supervisor.daemon.cluster_status import ClusterStatus
     from supervisor.daemon.components.database import DatabaseComponent
     from supervisor.daemon.leasing import Leasing
-    from supervisor.database.gate import ConnectionMonitor
+    from supervisor.database.monitor import ConnectionMonitor
     from supervisor.events.bell import Bell
     from supervisor.leases.stand import LocalLease
     from supervisor.runtime import Runtime

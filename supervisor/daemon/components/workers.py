@@ -185,16 +185,16 @@ class WorkersComponent(Component):
         if self._supervisor is not None:
             await self._supervisor.let_go_of_leases(reason)
 
-    def on_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the monitor has logged why
+    def on_down(self, failure: Failure, *, announced: bool) -> None:  # noqa: ARG002 - the monitor has logged why
         """Log that the workers wait for the database."""
-        if self._supervisor is not None and told:
+        if self._supervisor is not None and announced:
             self._supervisor.database_went_down()
         self._on_status()
 
-    def on_up(self, *, told: bool) -> None:
+    def on_up(self, *, announced: bool) -> None:
         """Log that the workers go on."""
         if self._supervisor is not None:
-            self._supervisor.database_came_back(told=told)
+            self._supervisor.database_came_back(told=announced)
         self._on_status()
 
     def on_stable(self) -> None:
