@@ -78,30 +78,30 @@ class StatusReport:
         database = self._database.current
         if database is None:
             return self._state.startup_step
-        gate = database.monitor
-        match gate.state:
+        monitor = database.monitor
+        match monitor.state:
             case MonitorState.UP if not self._state.is_ready:
-                return f"{self._state.startup_step}; the database is there ({gate.address})"
+                return f"{self._state.startup_step}; the database is there ({monitor.address})"
             case MonitorState.UP:
                 down = self._workers.degraded()
                 workers = self._workers.summary() if down is None else f"Degraded: {down}"
                 others = [reason for each in (self._database, self._node) if (reason := each.degraded()) is not None]
-                return "; ".join([f"{workers} on {gate.address}", *others])
+                return "; ".join([f"{workers} on {monitor.address}", *others])
             case MonitorState.CONNECTING:
-                return f"Connecting to {gate.address}{self._failure_text(gate)}"
+                return f"Connecting to {monitor.address}{self._failure_text(monitor)}"
             case MonitorState.DOWN:
-                return f"The database is away{self._failure_text(gate)}; workers wait for it"
+                return f"The database is away{self._failure_text(monitor)}; workers wait for it"
             case MonitorState.CLOSED:
                 return "The database connection is closed"
 
-    def _failure_text(self, gate: ConnectionMonitor) -> str:
-        if gate.failure is None:
+    def _failure_text(self, monitor: ConnectionMonitor) -> str:
+        if monitor.failure is None:
             return ""
-        attempts = sum(gate.outage.failures.values()) if gate.outage else 0
-        line = f": attempt {attempts}: {gate.failure.reason}"
-        if gate.next_try_at_s is not None:
+        attempts = sum(monitor.outage.failures.values()) if monitor.outage else 0
+        line = f": attempt {attempts}: {monitor.failure.reason}"
+        if monitor.next_try_at_s is not None:
             # "Within": between two tries a probe looks every probe_interval whether anything listens again.
-            line += f"; next try within {format_duration(max(0.0, gate.next_try_at_s - self._clock.now_s()))}"
+            line += f"; next try within {format_duration(max(0.0, monitor.next_try_at_s - self._clock.now_s()))}"
         return line
 
     async def whole(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from supervisor.config.difference import diff_configs
 from supervisor.config.kinds import needs_schema
 from supervisor.config.model import Server
 from supervisor.daemon.component import Component, Prepared
+from supervisor.database.connect import ping
 from supervisor.database.database import Database
 from supervisor.database.error_class import CONNECTION_ERRORS
 from supervisor.database.schema.migrate import ensure_schema, log_absent, log_migrated, migrate
@@ -88,21 +89,21 @@ class DatabaseComponent(Component):
         without_workers = diff_configs(old._replace(workers={}), new._replace(workers={}))
         if not without_workers.database_changed:
             return Prepared(apply=lambda: self._update_policy(new), is_empty=not without_workers.policy_changed)
-        gate = self._new_gate(new.database)
+        monitor = self._new_monitor(new.database)
         try:
-            await _connect(gate, new)
+            await _connect(monitor, new)
         except BaseException:
-            gate.close()
+            monitor.close()
             raise
-        self.candidate = gate
+        self.candidate = monitor
 
         async def apply() -> None:
             self.candidate = None
-            await self._switch(gate, new)
+            await self._switch(monitor, new)
 
         async def discard() -> None:
             self.candidate = None
-            gate.close()
+            monitor.close()
 
         return Prepared(apply=apply, discard=discard, changes={"changed": "the database connection"})
 
@@ -135,55 +136,60 @@ class DatabaseComponent(Component):
         self.database.monitor.config = new.database
         self._config = new
 
-    def _new_gate(self, config: DatabaseConfig) -> ConnectionMonitor:
+    def _new_monitor(self, config: DatabaseConfig) -> ConnectionMonitor:
         target = config.target
         database = self.database
         return database.new_monitor(target if isinstance(target, Server) else database.monitor.server, config)
 
-    async def _switch(self, gate: ConnectionMonitor, new: Config) -> None:
+    async def _switch(self, monitor: ConnectionMonitor, new: Config) -> None:
         """Move to a monitor that has connected; statements in flight on the old connections may finish.
 
         Raises:
             DatabaseUnavailable: Its connection was lost meanwhile; the old one is still in force.
         """
         try:
-            _check_connected(gate)
+            await _check(monitor)
             await self._before_switch(new)
-            await self.database.switch_to(gate, limit_s=new.daemon.stop_timeout_s)
+            await self.database.switch_to(monitor, limit_s=new.daemon.stop_timeout_s)
         except BaseException:
-            if self.database.monitor is not gate:
-                gate.close()
+            if self.database.monitor is not monitor:
+                monitor.close()
             raise
         self._config = new
-        self._start_monitor(gate)
+        self._start_monitor(monitor)
 
-    def _start_monitor(self, gate: ConnectionMonitor) -> None:
+    def _start_monitor(self, monitor: ConnectionMonitor) -> None:
         """Run a monitor, in the place of the one before."""
         self._runtime.tasks.cancel(_MONITOR_TASK)
-        self._runtime.tasks.start(gate.run(), name=_MONITOR_TASK, critical=True)
+        self._runtime.tasks.start(monitor.run(), name=_MONITOR_TASK, critical=True)
 
 
-async def _connect(gate: ConnectionMonitor, config: Config) -> None:
-    failure = await gate.connect_once()
+async def _connect(monitor: ConnectionMonitor, config: Config) -> None:
+    failure = await monitor.connect_once()
     if failure is not None:
         raise ConfigError(ConfigFault(str(config.path), "database.dsn", failure.reason))
 
 
-def _check_connected(gate: ConnectionMonitor) -> None:
-    if gate.connected is None or gate.connected.connection.is_closed():
-        raise DatabaseUnavailable("the connection to the new database was lost before it was in force")
+async def _check(monitor: ConnectionMonitor) -> None:
+    connected = monitor.connected
+    if connected is None:
+        raise DatabaseUnavailable("the new database is unreachable")
+    async with monitor.lock:
+        failure = await ping(connected.connection, connected.endpoint, monitor.connector)
+    if failure is not None:
+        raise DatabaseUnavailable(f"the new database was lost before it was in force: {failure.reason}")
 
 
 def _database_row(database: Database, now_s: float) -> dict[str, object]:
-    gate = database.monitor
+    monitor = database.monitor
     return {
-        "state": gate.state.value,
-        "dsn": str(gate.server.dsn),
-        "address": gate.address,
-        "since_s": round(now_s - gate.state_since_s, 1),
-        "reason": gate.failure.reason if gate.failure and not database.is_up else None,
-        "attempts": sum(gate.outage.failures.values()) if gate.outage else 0,
-        "next_try_s": round(max(0.0, gate.next_try_at_s - now_s), 1) if gate.next_try_at_s is not None else None,
+        "state": monitor.state.value,
+        "dsn": str(monitor.server.dsn),
+        "address": monitor.address,
+        "since_s": round(now_s - monitor.state_since_s, 1),
+        "reason": monitor.failure.reason if monitor.failure and not database.is_up else None,
+        "attempts": sum(monitor.outage.failures.values()) if monitor.outage else 0,
+        "next_try_s": round(max(0.0, monitor.next_try_at_s - now_s), 1) if monitor.next_try_at_s is not None else None,
         "pool": database.pool_counts(),
     }
 
@@ -231,16 +237,16 @@ class SchemaComponent(Component):
 
         return Prepared(apply=apply, is_empty=True)
 
-    async def _ensure(self, gate: ConnectionMonitor, new: Config) -> None:
+    async def _ensure(self, monitor: ConnectionMonitor, new: Config) -> None:
         """Have the schema behind a monitor that has connected.
 
         Raises:
             SupervisorError: It cannot be had, and a worker needs it.
         """
-        if gate.connected is None:
+        if monitor.connected is None:
             raise DatabaseUnavailable("the database is away, so that the SQL schema cannot be looked at")
         try:
-            connection = await gate.connector.connect(gate.connected.endpoint)
+            connection = await monitor.connector.connect(monitor.connected.endpoint)
         except CONNECTION_ERRORS as error:
             raise DatabaseUnavailable(f"the SQL schema could not be looked at: {error}") from error
         clock = self._runtime.clock

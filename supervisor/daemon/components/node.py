@@ -223,7 +223,7 @@ class NodeComponent(Component):
             cluster_status=ClusterStatus(clock=runtime.clock, tasks=runtime.tasks),
         )
 
-    async def _check_lease_support(self, gate: ConnectionMonitor) -> None:
+    async def _check_lease_support(self, monitor: ConnectionMonitor) -> None:
         """Make sure that a node can live on the connection of a monitor that is not in force yet.
 
         Raises:
@@ -234,8 +234,8 @@ class NodeComponent(Component):
         from supervisor.leases.look import SNAPSHOT_SQL  # noqa: PLC0415
         from supervisor.leases.pooling import reject_transaction_pooling  # noqa: PLC0415
 
-        assert gate.connected is not None  # noqa: S101 - it has just connected
-        session = Session(gate, gate.connected, clock=self._runtime.clock)
+        assert monitor.connected is not None  # noqa: S101 - it has just connected
+        session = Session(monitor, monitor.connected, clock=self._runtime.clock)
         await reject_transaction_pooling(session, is_thorough=True)
         try:
             await session.fetch(SNAPSHOT_SQL, _NO_NODE)
