@@ -138,7 +138,7 @@ class ClusterStatus:
     async def fetch(self, database: Database | None, query: StatusQuery) -> dict[str, Any]:
         """Return the rows of `status`, fresh ones if the database gives them within a second."""
         if database is None or not database.is_up:
-            self._problem = "the database is away"
+            self._problem = "the database is unreachable"
         else:
             await self._refresh_or_time_out(database, query)
         age_s = None if self._fetched_s is None else round(self._clock.now_s() - self._fetched_s, 1)
@@ -162,7 +162,7 @@ class ClusterStatus:
     async def _refresh(self, database: Database, query: StatusQuery) -> None:
         link, connection = database.monitor.connected, None
         if link is None:
-            self._problem = "the database is away"
+            self._problem = "the database is unreachable"
             return
         try:
             # The workers may hold the whole pool, and the session of the node must not wait.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 from supervisor.clock import done_within
@@ -84,9 +83,6 @@ class Leasing:
         self._snapshot_s, self._has_begun = self._clock.now_s(), True
         self._tasks.start(self.node.run(), name=_TASKS[0], critical=True)
         self._guard.start()
-        # A handler of Python's own runs before anything else that a worker left to be run when the process was
-        # suspended; a handler of the loop would have to wait for its turn.
-        signal.signal(signal.SIGCONT, lambda *_: self.on_process_resumed())
 
     async def join_with_timeout(self) -> None:
         """Join the other nodes, for a reload, which must not wait for ever.
@@ -127,7 +123,6 @@ class Leasing:
         self._has_begun = False
         await self.node.leave()
         self._guard.stop()
-        signal.signal(signal.SIGCONT, signal.SIG_DFL)
         for name in _TASKS:
             self._tasks.cancel(name)
 

@@ -90,7 +90,7 @@ class StatusReport:
             case MonitorState.CONNECTING:
                 return f"Connecting to {monitor.address}{self._failure_text(monitor)}"
             case MonitorState.DOWN:
-                return f"The database is away{self._failure_text(monitor)}; workers wait for it"
+                return f"The database is unreachable{self._failure_text(monitor)}; workers wait for it"
             case MonitorState.CLOSED:
                 return "The database connection is closed"
 

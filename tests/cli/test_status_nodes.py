@@ -76,14 +76,14 @@ def test_a_thousand_leases_are_one_readable_line() -> None:
 @pytest.mark.parametrize(
     ("age_s", "said"),
     [
-        (None, "the database is away; nothing is known of the nodes"),
-        (72.0, "the database is away; this was so 1m 12s ago"),
+        (None, "the database is unreachable; nothing is known of the nodes"),
+        (72.0, "the database is unreachable; this was so 1m 12s ago"),
     ],
     ids=["never", "once"],
 )
 def test_rows_that_are_not_fresh_say_so(age_s: float | None, said: str) -> None:
     """While the database does not answer, the table says why and how old it is."""
-    assert node_lines(status(problem="the database is away", age_s=age_s))[-1].strip() == said
+    assert node_lines(status(problem="the database is unreachable", age_s=age_s))[-1].strip() == said
 
 
 def test_a_daemon_that_is_no_node_shows_none() -> None:
@@ -126,7 +126,7 @@ def test_who_holds_a_worker(nodes: list[dict[str, Any]], said: str) -> None:
 
 def test_what_was_held_is_in_doubt_during_an_outage() -> None:
     """While nobody can know who holds a lease, the last answer stands with a question mark."""
-    seen = status(node("shop", "mail", this=True), problem="the database is away", age_s=3.0)
+    seen = status(node("shop", "mail", this=True), problem="the database is unreachable", age_s=3.0)
     assert holders(seen) == {"mail": f"here since {SAID}?"}
 
 
@@ -137,7 +137,7 @@ def test_a_worker_that_waits_for_a_lease_of_nobody_says_so() -> None:
 
 def test_during_an_outage_nobody_is_said_to_hold_nothing() -> None:
     """Where the database cannot be asked, a worker in standby says nothing of who has its lease."""
-    assert "by nobody" not in table(whole(**status(problem="the database is away", age_s=None)))
+    assert "by nobody" not in table(whole(**status(problem="the database is unreachable", age_s=None)))
 
 
 def worker(*leases: dict[str, Any]) -> dict[str, Any]:

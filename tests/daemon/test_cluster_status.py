@@ -201,7 +201,7 @@ async def test_during_an_outage_it_answers_from_memory_at_once(postgres: Postgre
         began_s = time.monotonic()
         seen = await here.look()
         assert time.monotonic() - began_s < 0.9
-        assert seen["cluster"]["problem"] == "the database is away"
+        assert seen["cluster"]["problem"] == "the database is unreachable"
         assert [row["name"] for row in seen["nodes"]] == ["shop"]
 
 

@@ -70,7 +70,7 @@ def test_says_what_it_waits_for(launch: Launcher, shared_postgres: Postgres, sys
         mark = systemd.mark
         proxy.refuse()
         proxy.cut()
-        systemd.wait_for("STATUS", "The database is away", after=mark)
+        systemd.wait_for("STATUS", "The database is unreachable", after=mark)
         proxy.forward()
         systemd.wait_for("STATUS", "Running 1 worker", after=mark)
         assert daemon.stop() == 0

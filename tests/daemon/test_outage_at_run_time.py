@@ -60,7 +60,7 @@ def test_an_outage_under_fifty_workers_is_four_entries(launch: Launcher, postgre
     daemon.wait_for("workers.parked", after=mark, instances=50)
     away = status(daemon)
     assert (away["state"], away["database"]["state"]) == ("database-down", "down")
-    assert "The database is away" in away["status"]
+    assert "The database is unreachable" in away["status"]
     time.sleep(1.0)
     postgres.start()
     daemon.wait_for("workers.resumed", after=mark, instances=50)

@@ -361,7 +361,7 @@ def test_a_reload_in_an_outage_does_not_add_the_first_singleton(launch: Launcher
     daemon.write(config(postgres.dsn(), workers=PLAIN + SINGLETON))
     answer = request(daemon, "reload")
     assert not answer["ok"]
-    assert "the database is away" in answer["error"]
+    assert "the database is unreachable" in answer["error"]
     postgres.start()
     daemon.wait_for("database.recovered")
     assert request(daemon, "reload")["ok"]

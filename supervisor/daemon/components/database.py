@@ -244,11 +244,11 @@ class SchemaComponent(Component):
             SupervisorError: It cannot be had, and a worker needs it.
         """
         if monitor.connected is None:
-            raise DatabaseUnavailable("the database is away, so that the SQL schema cannot be looked at")
+            raise DatabaseUnavailable("the database is unreachable, so that the SQL schema cannot be checked")
         try:
             connection = await monitor.connector.connect(monitor.connected.endpoint)
         except CONNECTION_ERRORS as error:
-            raise DatabaseUnavailable(f"the SQL schema could not be looked at: {error}") from error
+            raise DatabaseUnavailable(f"the SQL schema could not be checked: {error}") from error
         clock = self._runtime.clock
         began_s = clock.now_s()
         try:

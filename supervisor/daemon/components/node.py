@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -118,6 +119,7 @@ class NodeComponent(Component):
             self._on_step("Joining the other nodes")
             self._membership = self._new_membership()
             await self._membership.node.join()
+            self._watch_resume(self._membership)
         self._has_started = True
 
     async def validate(self, old: Config, new: Config) -> Prepared:  # noqa: ARG002 - what counts is whether it is a node
@@ -140,6 +142,7 @@ class NodeComponent(Component):
 
         async def apply() -> None:
             self._config, self._membership = new, membership
+            self._watch_resume(membership)
             if candidate is not None:
                 from supervisor.daemon.leasing import JOIN_TASK  # noqa: PLC0415 - most daemons have no leases
 
@@ -171,6 +174,7 @@ class NodeComponent(Component):
         """Give the leases back and leave; the workers have ended."""
         if self._membership is not None:
             await self._membership.node.leave()
+            self._watch_resume(None)
 
     def is_healthy(self, now_s: float) -> bool:
         """Whether the node's loop makes progress."""
@@ -199,6 +203,14 @@ class NodeComponent(Component):
         if membership is not None:
             await membership.node.wait_until_released()
             await membership.node.leave()
+            self._watch_resume(None)
+
+    def _watch_resume(self, membership: Membership | None) -> None:
+        """Have the node hear that the process goes on after a suspension: its leases may have passed on meanwhile."""
+        # A handler of Python's own runs before anything else that a worker left to be run when the process was
+        # suspended; a handler of the loop would have to wait for its turn.
+        handler = signal.SIG_DFL if membership is None else lambda *_: membership.node.on_process_resumed()
+        signal.signal(signal.SIGCONT, handler)
 
     def _new_membership(self) -> Membership:
         # Only daemons with leases pay for these imports.
