@@ -28,7 +28,7 @@ from supervisor.daemon.components import database as daemon_database
 from supervisor.database.database import Database
 from supervisor.exit_status import ExitStatus
 from supervisor.journal.events import EVENTS, LEVELS
-from supervisor.leases import stand
+from supervisor.leases import local_lease
 from supervisor.supervision import status as worker_status
 from supervisor.workers.context import Context
 
@@ -150,7 +150,7 @@ def _keys(keys: Mapping[str, Key]) -> Iterator[str]:
 def _status_keys() -> dict[str, set[str]]:
     """Return the keys of each dictionary that the functions of `status --json` write out, by function."""
     found = {}
-    for part in (daemon_status, daemon_database, worker_status, Database, cluster_status, stand):
+    for part in (daemon_status, daemon_database, worker_status, Database, cluster_status, local_lease):
         for function in ast.walk(ast.parse(inspect.getsource(part))):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 dicts = [node for node in ast.walk(function) if isinstance(node, ast.Dict)]

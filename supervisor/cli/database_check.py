@@ -17,7 +17,7 @@ from supervisor.database.schema.migrate import (
 )
 from supervisor.database.session import Session
 from supervisor.errors import ConfigError, ConfigFault, DatabaseAccessDenied
-from supervisor.leases.pooling import reject_transaction_pooling
+from supervisor.leases.pooler_check import reject_transaction_pooling
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from supervisor.clock import done_within
 from supervisor.config.model import Projection
 from supervisor.escaping import isoformat
-from supervisor.events.glob import like_patterns
+from supervisor.events.shard import like_patterns
 
 if TYPE_CHECKING:
     import asyncio
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import Config
-    from supervisor.daemon.leasing import Leasing
     from supervisor.database.database import Database
+    from supervisor.leases.node import Node
     from supervisor.tasks import BackgroundTasks
 
 _TIMEOUT_S = 1.0
@@ -107,7 +107,7 @@ class StatusQuery(NamedTuple):
         this: The node that asks; None: it has not joined yet.
         problem: What keeps it from holding leases.
         streams: For each projection of the configuration, the LIKE patterns of its streams.
-        local: What the node knows of itself and the others without the database, `Node.summary()`.
+        local: What the node knows of itself and the others without the database, `Node.describe()`.
     """
 
     this: int | None
@@ -116,11 +116,11 @@ class StatusQuery(NamedTuple):
     local: Mapping[str, Any] | None = None
 
 
-def status_query(config: Config, node: Leasing) -> StatusQuery:
+def status_query(config: Config, node: Node) -> StatusQuery:
     """Return the query of a node with a configuration."""
     projections = {name: spec.kind for name, spec in config.workers.items() if isinstance(spec.kind, Projection)}
     streams = {name: like_patterns(kind.streams) for name, kind in projections.items()}
-    return StatusQuery(node.id, node.problem, streams, node.summary())
+    return StatusQuery(node.id, node.problem, streams, node.describe())
 
 
 class ClusterStatus:
@@ -265,7 +265,7 @@ def cached_node_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row a node, as far as the node itself knows them.
 
     Args:
-        summary: What `Node.summary()` says.
+        summary: What `Node.describe()` says.
     """
     me, stands = summary["node"], summary["leases"]
     nodes = sorted(summary["nodes"], key=lambda node: (node["name"], node["id"]))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.supervision.crew import Crew
     from supervisor.supervision.runner import Runner
 

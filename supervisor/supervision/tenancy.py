@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.leases.lease import LeaseStatus
 from supervisor.supervision.restart import Ending
 from supervisor.supervision.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.supervision.runner import Runner
 
 # It would only run again elsewhere: who is done, or stands still until a person acts, holds on to the lease. Who

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.stop_signal import StopSignal
 
 

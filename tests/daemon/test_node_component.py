@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from supervisor.config.model import Config
     from supervisor.daemon.daemon import Daemon
-    from supervisor.daemon.leasing import Leasing
+    from supervisor.leases.node import Node
 
 SINGLETON = '[workers.main]\nrun = "workers:work"\nsingleton = true\n'
 
@@ -46,7 +46,7 @@ async def housed(tmp_path: Path, dsn: str) -> AsyncIterator[tuple[Daemon, Gateho
                 await asyncio.wait(daemon.tasks.cancel_all() or {asyncio.ensure_future(asyncio.sleep(0))})
 
 
-async def joined(daemon: Daemon, house: Gatehouse) -> Leasing:
+async def joined(daemon: Daemon, house: Gatehouse) -> Node:
     """Make the daemon a node."""
     await ensure_schema(house.database, mode="auto", is_needed=True, clock=SystemClock(), rng=Random(7))
     await daemon.node.start()

@@ -22,7 +22,7 @@ from support.workers import (
 )
 
 from supervisor.errors import LeaseLost, ProjectionHalted, ShardingConflict
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.leases.lease import LeaseStatus
 from supervisor.supervision.attendance import Attendance
 from supervisor.supervision.attention import Attention
 from supervisor.supervision.runner import Runner

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from supervisor.daemon.component import Component, Prepared
-from supervisor.workers.loading import load
+from supervisor.workers.handlers import import_handlers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ class HandlersComponent(Component):
         return Prepared(apply=apply, is_empty=old.workers.keys() == handlers.keys())
 
     async def _import(self, config: Config) -> Mapping[str, Any]:
-        return await load(
+        return await import_handlers(
             config.workers.values(),
             python_path=config.daemon.python_path,
             source=str(config.path),

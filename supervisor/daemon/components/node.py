@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from supervisor.config.model import Config
     from supervisor.daemon.cluster_status import ClusterStatus
     from supervisor.daemon.components.database import DatabaseComponent
-    from supervisor.daemon.leasing import Leasing
     from supervisor.database.monitor import ConnectionMonitor
-    from supervisor.events.bell import Bell
-    from supervisor.leases.stand import LocalLease
+    from supervisor.events.append_signal import AppendSignal
+    from supervisor.leases.local_lease import LocalLease
+    from supervisor.leases.node import Node
     from supervisor.runtime import Runtime
-    from supervisor.workers.layout import Layouts
+    from supervisor.workers.projection.sharding import ShardingClaims
 
 # The node bounds both its steps by a second itself.
 _STOP_TIMEOUT_S = 3.0
@@ -41,7 +41,9 @@ class Membership:
         cluster_status: What `status` says of all nodes.
     """
 
-    def __init__(self, node: Leasing, *, append_signal: Bell, sharding: Layouts, cluster_status: ClusterStatus) -> None:
+    def __init__(
+        self, node: Node, *, append_signal: AppendSignal, sharding: ShardingClaims, cluster_status: ClusterStatus
+    ) -> None:
         self.node = node
         self.append_signal = append_signal
         self.sharding = sharding
@@ -93,12 +95,12 @@ class NodeComponent(Component):
         return self._joined.node.lease(name)
 
     @property
-    def append_signal(self) -> Bell:
+    def append_signal(self) -> AppendSignal:
         """What wakes the projections when there may be new events."""
         return self._joined.append_signal
 
     @property
-    def sharding(self) -> Layouts:
+    def sharding(self) -> ShardingClaims:
         """The projections that have been laid out on the database."""
         return self._joined.sharding
 
@@ -107,7 +109,7 @@ class NodeComponent(Component):
         if self._membership is not None:
             now_s = self._runtime.clock.now_s()
             for name in workers:
-                self._membership.sharding.renew(name, now_s=now_s)
+                self._membership.sharding.touch(name, now_s=now_s)
 
     async def start(self) -> None:
         """Join the other nodes, where a worker needs it.
@@ -144,7 +146,7 @@ class NodeComponent(Component):
             self._config, self._membership = new, membership
             self._watch_resume(membership)
             if candidate is not None:
-                from supervisor.daemon.leasing import JOIN_TASK  # noqa: PLC0415 - most daemons have no leases
+                from supervisor.leases.node import JOIN_TASK  # noqa: PLC0415 - most daemons have no leases
 
                 self._runtime.tasks.start(membership.node.join(), name=JOIN_TASK, critical=True)
 
@@ -158,10 +160,12 @@ class NodeComponent(Component):
         """Give the leases back on the connection in force; after the switch they are requested on the new one."""
         if self._membership is None or not self._has_started:
             return
-        from supervisor.workers.layout import Layouts  # noqa: PLC0415 - most daemons have no leases
+        from supervisor.workers.projection.sharding import ShardingClaims  # noqa: PLC0415 - most daemons have no leases
 
         await self._membership.node.wait_until_released()
-        self._membership.sharding = Layouts()  # what was laid out on the old database says nothing about the new one
+        self._membership.sharding = (
+            ShardingClaims()
+        )  # what was laid out on the old database says nothing about the new one
         if not needs_node(new):
             await self._leave()  # the new database may have no schema
 
@@ -215,23 +219,23 @@ class NodeComponent(Component):
     def _new_membership(self) -> Membership:
         # Only daemons with leases pay for these imports.
         from supervisor.daemon.cluster_status import ClusterStatus  # noqa: PLC0415
-        from supervisor.daemon.leasing import Leasing  # noqa: PLC0415
-        from supervisor.events.bell import Bell  # noqa: PLC0415
-        from supervisor.workers.layout import Layouts  # noqa: PLC0415
+        from supervisor.events.append_signal import AppendSignal  # noqa: PLC0415
+        from supervisor.leases.node import Node  # noqa: PLC0415
+        from supervisor.workers.projection.sharding import ShardingClaims  # noqa: PLC0415
 
         runtime = self._runtime
-        node = Leasing(
+        node = Node(
             self._database.database, self._config.name, runtime=runtime, version=supervisor.__version__,
             on_overrun=self._on_overrun,
         )  # fmt: skip
-        append_signal = Bell()
-        node.subscribe("supervisor_event", append_signal.ring)
+        append_signal = AppendSignal()
+        node.subscribe("supervisor_event", append_signal.notify)
         node.subscribe("supervisor_projection", self._on_projection_changed)
-        node.on_snapshot.append(append_signal.look)
+        node.on_snapshot.append(append_signal.update_head)
         return Membership(
             node,
             append_signal=append_signal,
-            sharding=Layouts(),
+            sharding=ShardingClaims(),
             cluster_status=ClusterStatus(clock=runtime.clock, tasks=runtime.tasks),
         )
 
@@ -243,8 +247,8 @@ class NodeComponent(Component):
         """
         # Only where there are leases.
         from supervisor.database.session import Session  # noqa: PLC0415
-        from supervisor.leases.look import SNAPSHOT_SQL  # noqa: PLC0415
-        from supervisor.leases.pooling import reject_transaction_pooling  # noqa: PLC0415
+        from supervisor.leases.pooler_check import reject_transaction_pooling  # noqa: PLC0415
+        from supervisor.leases.snapshot import SNAPSHOT_SQL  # noqa: PLC0415
 
         assert monitor.connected is not None  # noqa: S101 - it has just connected
         session = Session(monitor, monitor.connected, clock=self._runtime.clock)

@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import Config
     from supervisor.database.database import Database
+    from supervisor.events.pruning import EventPruner
     from supervisor.tasks import BackgroundTasks
-
-_TASK = "events: prune"
 
 
 class PruningComponent(Component):
@@ -30,7 +29,7 @@ class PruningComponent(Component):
         self._clock = clock
         self._tasks = tasks
         self._has_started = False
-        self._is_pruning = False
+        self._pruner: EventPruner | None = None
 
     async def start(self) -> None:
         """Start to prune, unless events are kept for ever."""
@@ -53,13 +52,16 @@ class PruningComponent(Component):
     async def stop(self, deadline_s: float) -> None:  # noqa: ARG002 - nothing is waited for
         """End the task."""
         self._has_started = False
-        self._tasks.cancel(_TASK)
+        if self._pruner is not None:
+            self._pruner.stop()
 
     def _prune_if_wanted(self) -> None:
-        if not self._has_started or self._is_pruning or self._config.keep_s <= 0:
+        if not self._has_started or self._config.keep_s <= 0:
             return
-        from supervisor.events.pruning import Pruning  # noqa: PLC0415 - most daemons keep their events
+        from supervisor.events.pruning import EventPruner  # noqa: PLC0415 - most daemons keep their events
 
-        pruning = Pruning(self._database(), keep_s=lambda: self._config.keep_s, clock=self._clock)
-        self._tasks.start(pruning.run(), name=_TASK, critical=True)
-        self._is_pruning = True
+        if self._pruner is None:
+            self._pruner = EventPruner(
+                self._database(), keep_s=lambda: self._config.keep_s, clock=self._clock, tasks=self._tasks
+            )
+        self._pruner.start()

@@ -8,7 +8,7 @@ from supervisor.config.difference import diff_configs
 from supervisor.daemon.component import Component, Prepared
 from supervisor.errors import SupervisorError
 from supervisor.supervision.supervisor import Supervisor
-from supervisor.workers.hire import hiring
+from supervisor.workers.kinds import work_factory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from supervisor.database.database import Database
     from supervisor.database.error_class import Failure
     from supervisor.errors import WorkerExhausted
-    from supervisor.events.bell import Bell
-    from supervisor.leases.tenure import LeaseHandle
     from supervisor.runtime import Runtime
-    from supervisor.workers.layout import Layouts
 
 # Draining the node, and what the supervisor adds to the longest stop_timeout.
 _STOP_MARGIN_S = 20.0
@@ -80,7 +77,7 @@ class WorkersComponent(Component):
         self._on_step("Starting the workers")
         runtime, database = self._runtime, self._database()
         self._supervisor = Supervisor(
-            hire=hiring(clock=runtime.clock, outages=database, rng=runtime.rng, leasing=lambda: _Hiring(self._node())),
+            hire=work_factory(runtime=runtime, database=database, cluster=self._node),
             outages=database,
             clock=runtime.clock,
             rng=runtime.rng,
@@ -236,21 +233,3 @@ class WorkersComponent(Component):
         self._uncertain |= {*diff.added, *diff.changed, *diff.removed}
         await supervisor.apply(diff, workers=new.workers, functions=self._handlers())
         self._config, self._uncertain = new, frozenset()
-
-
-class _Hiring:
-    """What the work of a leased worker is made from."""
-
-    def __init__(self, node: NodeComponent) -> None:
-        self._node = node
-
-    def stand(self, name: str) -> LeaseHandle:
-        return self._node.lease(name)
-
-    @property
-    def bell(self) -> Bell:
-        return self._node.append_signal
-
-    @property
-    def layouts(self) -> Layouts:
-        return self._node.sharding
