@@ -2,7 +2,7 @@
 
 `status` queries the database each time, because only the database has the view that all nodes share. An operator types
 it when something is wrong: so it has a connection of its own, which no worker can occupy, and waits at most a second.
-Without an answer it shows the last one, or else what the node itself knows, and says so.
+Without an answer it shows the last one, with its age and the reason. Before the first answer there are no rows.
 
 The answer adds to `status --json`:
 
@@ -10,21 +10,20 @@ The answer adds to `status --json`:
 nodes        [{"name", "id", "host", "pid", "version", "this", "started", "since", "wants",
                "leases": [{"name", "epoch", "since"}],
                "lag_events", "lag_exact", "lag_s"}]
-               every living node by name; `this` marks the one that answers. `since`: of the node, when it joined, null:
-               the row comes from memory, with those leases alone that this node holds or waits for; of a lease, when
-               it was acquired. `wants`: how many leases it is ready to hold. The lag is that of the shards
-               it holds: their sum in events, the largest in seconds; null where none is known.
+               every living node by name; `this` marks the one that answers. `since`: of the node, when it joined; of
+               a lease, when it was acquired. `wants`: how many leases it is ready to hold. The lag is that of the
+               shards it holds: their sum in events, the largest in seconds; null where none is known.
 projections  [{"name", "shards": [{"lease", "shard", "shards", "position", "applied", "poison", "error",
                "lag_events", "lag_exact", "lag_s"}], "lag_events", "lag_exact", "lag_s"}]
-               the projections of this daemon's configuration, whoever runs them. An inexact number of events is an
+               the projections of this daemon's configuration, on any node. An inexact number of events is an
                estimate from the first ones; `lag_s` is the age of the oldest event that is not applied, 0 without any,
                null when none is among the first ones.
 cluster      {"age_s", "problem", "trouble"}
-               how old the rows above are (null: there are none, or from memory alone), why they are not fresh (null:
-               they are), and what keeps this node from holding leases (null: nothing).
+               how old the rows above are (null: there are none), why they are not fresh (null: they are), and what
+               keeps this node from holding leases (null: nothing).
 ```
 
-Times are ISO 8601, durations seconds. A daemon none of whose workers needs a lease is no node, and says none of this.
+Times are ISO 8601, durations seconds. A daemon whose workers need no lease is no node, and has none of these rows.
 """
 
 from __future__ import annotations
@@ -55,7 +54,6 @@ _TIMEOUT_S = 1.0
 # A statement must not stay in a queue for a lock when its answer is not awaited any more.
 _STATEMENT_TIMEOUT_SQL = "SET statement_timeout = '2s'"
 _MAX_POSITIONS = 100_000
-_HELD = ("held", "recalled")
 
 # A lock shows that a node lives or that a lease is held; the row has the details. A lease whose row names another node
 # is just being acquired.
@@ -107,20 +105,18 @@ class StatusQuery(NamedTuple):
         this: The node that asks; None: it has not joined yet.
         problem: What keeps it from holding leases.
         streams: For each projection of the configuration, the LIKE patterns of its streams.
-        local: What the node knows of itself and the others without the database, `Node.describe()`.
     """
 
     this: int | None
     problem: str | None
     streams: Mapping[str, Sequence[str]]
-    local: Mapping[str, Any] | None = None
 
 
 def status_query(config: Config, node: Node) -> StatusQuery:
     """Return the query of a node with a configuration."""
     projections = {name: spec.kind for name, spec in config.workers.items() if isinstance(spec.kind, Projection)}
     streams = {name: like_patterns(kind.streams) for name, kind in projections.items()}
-    return StatusQuery(node.id, node.problem, streams, node.describe())
+    return StatusQuery(node.id, node.problem, streams)
 
 
 class ClusterStatus:
@@ -142,11 +138,8 @@ class ClusterStatus:
         else:
             await self._refresh_or_time_out(database, query)
         age_s = None if self._fetched_s is None else round(self._clock.now_s() - self._fetched_s, 1)
-        nodes = self._nodes
-        if self._fetched_s is None and query.local is not None:
-            nodes = cached_node_rows(query.local)
         return {
-            "nodes": add_lag(nodes, self._projections),
+            "nodes": add_lag(self._nodes, self._projections),
             "projections": self._projections,
             "cluster": {"age_s": age_s, "problem": self._problem, "trouble": query.problem},
         }
@@ -259,40 +252,3 @@ def _total_lag(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "lag_exact": all(shard["lag_exact"] for shard in shards),
         "lag_s": max((shard["lag_s"] for shard in shards if shard["lag_s"] is not None), default=None),
     }
-
-
-def cached_node_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return one row a node, as far as the node itself knows them.
-
-    Args:
-        summary: What `Node.describe()` says.
-    """
-    me, stands = summary["node"], summary["leases"]
-    nodes = sorted(summary["nodes"], key=lambda node: (node["name"], node["id"]))
-    return [
-        {
-            "name": node["name"],
-            "id": node["id"],
-            "host": node["host"],
-            "pid": node["pid"],
-            "version": None,
-            "this": node["name"] == me,
-            "started": isoformat(node["started"]),
-            "since": None,
-            "wants": node["wants"],
-            "leases": _own(stands) if node["name"] == me else _of(node["name"], stands),
-        }
-        for node in nodes
-    ]
-
-
-def _own(stands: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    held = [stand for stand in stands if stand["standing"] in _HELD]
-    return [{"name": stand["lease"], "epoch": stand["epoch"], "since": None} for stand in held]
-
-
-def _of(node: str, stands: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    waited_for = [stand for stand in stands if stand["holder"] is not None and stand["holder"]["name"] == node]
-    return [
-        {"name": stand["lease"], "epoch": None, "since": isoformat(stand["holder"]["since"])} for stand in waited_for
-    ]
