@@ -58,8 +58,8 @@ _MAX_POSITIONS = 100_000
 # A lock shows that a node lives or that a lease is held; the row has the details. A lease whose row names another node
 # is just being acquired.
 NODES_SQL = """
-    WITH held AS MATERIALIZED (SELECT h.kind, h.id, h.pid FROM supervisor.held h)
-    SELECT n.id, n.name, n.host, n.pid, n.version, n.started_at, n.joined_at, cardinality(n.wants) AS wants,
+    WITH held AS MATERIALIZED (SELECT h.kind, h.id, h.pid FROM supervisor.lock_holders h)
+    SELECT n.id, n.name, n.host, n.pid, n.version, n.started_at, n.joined_at, cardinality(n.wanted_leases) AS wants,
         l.name AS lease, l.epoch, l.acquired_at
     FROM held alive
     JOIN supervisor.node n ON n.id = alive.id
@@ -89,9 +89,9 @@ SHARD_LAG_SQL = """
         SELECT count(*) AS events, min(e.at) AS oldest FROM supervisor.event e
         WHERE e.position > s.start AND e.position <= s.start + s.most
             AND e.bucket % s.shards = s.shard AND e.stream LIKE ANY (s.patterns)
-            AND (s.layers = '[]' OR NOT EXISTS (
-                SELECT FROM jsonb_array_elements(s.layers) AS layer
-                WHERE (layer -> 'positions' ->> (e.bucket % (layer ->> 'shards')::int))::bigint >= e.position
+            AND (s.previous_shardings = '[]' OR NOT EXISTS (
+                SELECT FROM jsonb_array_elements(s.previous_shardings) AS sharding
+                WHERE (sharding -> 'positions' ->> (e.bucket % (sharding ->> 'shards')::int))::bigint >= e.position
             ))
     ) AS ahead
     ORDER BY s.projection, s.shard

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from supervisor.events.shard import Shard
 
 _LOAD = """
-    SELECT p.shards, c.position, c.revision, c.layers::text AS previous
+    SELECT p.shards, c.position, c.revision, c.previous_shardings::text AS previous
     FROM supervisor.projection p
     LEFT JOIN supervisor.checkpoint c ON c.projection = p.name AND c.shard = $2 AND c.shards = $3
     WHERE p.name = $1

@@ -72,7 +72,7 @@ async def test_a_problem_is_shown(tmp_path: Path, database: str, shared_postgres
     async with housed(tmp_path, database) as (daemon, house):
         node = await joined(daemon, house)
         name = database.rpartition("/")[2]
-        rename = "alter function supervisor.look rename to glance"
+        rename = "alter function supervisor.cluster_snapshot rename to glance"
         await aside(lambda: shared_postgres.execute(rename, dbname=name))
         node.lease("x").request()
         await house.until(lambda: node.problem is not None)
@@ -121,7 +121,7 @@ async def test_a_daemon_without_leases_prunes_too(tmp_path: Path, database: str)
     clock = FakeClock()
     async with gatehouse(database) as house:
         await ensure_schema(house.database, mode="auto", is_needed=True, clock=SystemClock(), rng=Random(7))
-        await house.view().execute("select supervisor.append('s', 't'), supervisor.lay_out('view', 1)")
+        await house.view().execute("select supervisor.append('s', 't'), supervisor.reshard('view', 1)")
         await house.view().execute("update supervisor.checkpoint set position = 9")
         with inner_daemon(tmp_path, config(database), clock=clock) as daemon:
             old = daemon.state.config

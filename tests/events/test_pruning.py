@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from support.postgres import Postgres
 
 _FILL = """
-    select supervisor.lay_out('view', 1);
+    select supervisor.reshard('view', 1);
     select supervisor.append('s', 't') from generate_series(1, 5);
     update supervisor.event set at = at - interval '1 day' where position <= 5;
     update supervisor.checkpoint set position = 4;

@@ -116,7 +116,7 @@ async def test_a_log_of_small_events_is_read_without_summing_sizes(database: str
     await make_schema(database)
     async with connection(database) as connected:
         await connected.execute("select supervisor.append('s' || n, 't') from generate_series(1, 50) n")
-        await connected.execute("select supervisor.lay_out('view', 1)")
+        await connected.execute("select supervisor.reshard('view', 1)")
         shard = Shard("view", 0, 1)
         assert (await fetch_log_position(connected, shard)).may_be_large is False
         pages = []

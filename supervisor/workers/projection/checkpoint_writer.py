@@ -106,7 +106,7 @@ class CheckpointWriter:
             transaction.end_handler_access()
             self._uncertain_position = to
             await transaction.commit(
-                f"SELECT supervisor.leave_batch('{shard.projection}', {shard.number}, {shard.shards}, "
+                f"SELECT supervisor.finish_batch('{shard.projection}', {shard.number}, {shard.shards}, "
                 f"{checkpoint.revision}, {to}, {count})"
             )
         except BaseException as error:
@@ -121,7 +121,8 @@ class CheckpointWriter:
         """Put an event among the dead letters, and move past it."""
         name = self._context.shard.projection
         async with self.advance(pooled, to=position):
-            await raw_connection(pooled).execute("SELECT supervisor.bury($1, $2, $3)", name, position, reason)
+            connection = raw_connection(pooled)
+            await connection.execute("SELECT supervisor.add_dead_letter($1, $2, $3)", name, position, reason)
 
     async def record_poison(self, pooled: Any, position: int, reason: str) -> None:
         """Record the event at which the shard halts; the checkpoint stays where it is."""
@@ -129,7 +130,7 @@ class CheckpointWriter:
         try:
             await transaction.begin(require_held(self._context.tenure, self._lease))
             is_recorded = await raw_connection(pooled).fetchval(
-                "SELECT supervisor.note_poison($1, $2, $3, $4, $5, $6)",
+                "SELECT supervisor.record_poison($1, $2, $3, $4, $5, $6)",
                 *self._context.shard, self.checkpoint.revision, position, reason,
             )  # fmt: skip
             transaction.end_handler_access()
@@ -157,7 +158,7 @@ class _Transaction:
         Raises:
             LeaseLost: The lease was lost.
         """
-        fence = f"supervisor.enter_batch({lease.id}, {lease.epoch}, '{lease.incarnation}')"
+        fence = f"supervisor.begin_batch({lease.id}, {lease.epoch}, '{lease.incarnation}')"
         try:
             await self._connection.execute(
                 f"BEGIN ISOLATION LEVEL READ COMMITTED; SELECT {fence}",

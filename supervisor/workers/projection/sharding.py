@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LOCK_TIMEOUT = "1s"
 _TIMEOUT_S = 30.0
 _BACKOFF = Backoff(initial_s=0.25, factor=2.0, max_s=5.0, jitter="none")
-_RESHARD = "SELECT supervisor.lay_out($1, $2, $3 * interval '1 s')"
+_RESHARD = "SELECT supervisor.reshard($1, $2, $3 * interval '1 s')"
 _LOCK_CONFLICTS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 

@@ -134,7 +134,7 @@ async def test_the_number_of_shards_changes_while_events_come_in(database: str) 
 async def _reshard(st: Stage, actors: list[Actor]) -> list[BaseException]:
     """Reshard while the workers run, as a reloaded node does, and return the errors of their runs."""
     shards = actors[0].work._context.shard.shards
-    await st.owner.fetchval("select supervisor.lay_out('view', $1)", 2 if shards == 4 else 3)
+    await st.owner.fetchval("select supervisor.reshard('view', $1)", 2 if shards == 4 else 3)
     errors: list[BaseException] = []
     for actor in actors:
         assert actor.task is not None
@@ -192,7 +192,7 @@ async def test_an_idle_shard_notices_a_resharding(database: str) -> None:
         actor = await st.play(Seen(), shards=2)
         await st.until(lambda: _is_laid_out(st, 2))
         await st.until(lambda: st.house.count("idle") > 0)
-        await st.owner.fetchval("select supervisor.lay_out('view', 1)")
+        await st.owner.fetchval("select supervisor.reshard('view', 1)")
         with pytest.raises(ShardingConflict):
             await actor.ended()
 
@@ -298,7 +298,7 @@ async def test_a_dead_letter_keeps_what_earlier_shardings_applied(database: str)
         await first.end()
         applied = await seen(st)
         bad = next(position for position in await appended(st) if position not in applied)
-        await st.owner.fetchval("select supervisor.lay_out('view', 1)")
+        await st.owner.fetchval("select supervisor.reshard('view', 1)")
         await st.play(Seen(lambda event: event.position == bad), poison="dead-letter", claims=ShardingClaims())
         await st.until(lambda: _has_seen(st, 39))
         assert sorted(await seen(st)) == [position for position in await appended(st) if position != bad]
@@ -314,8 +314,8 @@ async def test_a_reset_forgets_what_earlier_shardings_applied(database: str) -> 
         await _idle(st, first)
         await first.end()
         assert len(await seen(st)) < 40
-        await st.owner.fetchval("select supervisor.lay_out('view', 1)")
-        assert (await st.checkpoint())["layers"] != "[]"
+        await st.owner.fetchval("select supervisor.reshard('view', 1)")
+        assert (await st.checkpoint())["previous_shardings"] != "[]"
         await st.owner.execute("truncate seen")
         assert await st.owner.fetchval("select supervisor.reset_projection('view')")
         await st.play(Seen(), claims=ShardingClaims())
@@ -370,7 +370,7 @@ async def test_shards_change_although_a_checkpoint_was_deleted(database: str) ->
 async def test_a_reset_creates_deleted_checkpoints_again(database: str) -> None:
     """The shard begins where the reset says, not at the start."""
     async with stage(database) as st:
-        await st.owner.fetchval("select supervisor.lay_out('view', 2)")
+        await st.owner.fetchval("select supervisor.reshard('view', 2)")
         await st.append_many(5)
         await st.owner.execute("delete from supervisor.checkpoint")
         assert await st.owner.fetchval("select supervisor.reset_projection('view', 4)")
@@ -384,7 +384,7 @@ async def test_a_node_has_no_new_claim_until_an_operator_configures_it(database:
         actor = await st.play(Seen(), shards=2, claims=old)
         await st.until(lambda: _is_laid_out(st, 2))
         await actor.end()
-        await st.owner.fetchval("select supervisor.lay_out('view', 3)")
+        await st.owner.fetchval("select supervisor.reshard('view', 3)")
         again = await st.play(Seen(), shards=2, claims=old)
         with pytest.raises(ShardingConflict):
             await again.ended()
