@@ -142,7 +142,7 @@ def force_exit_after_timeout(status: ExitStatus, journal: Journal) -> None:
     _exit_status.append(status)
 
     def watch() -> None:
-        # Nobody sets it: this thread ends with the process.
+        # It is never set: this thread ends with the process.
         threading.Event().wait(_EXIT_TIMEOUT_S)
         part, stack = _blocking_threads()
         log_event("stop.overdue", part=part, limit_s=_EXIT_TIMEOUT_S, stack=stack)

@@ -113,7 +113,7 @@ async def test_names_every_living_node_and_what_it_holds(database: str) -> None:
         assert [row["pid"] for row in seen["nodes"]] == [11, 13]
 
 
-async def test_a_lease_on_its_way_is_nobodys(database: str) -> None:
+async def test_a_lease_in_transit_is_shown_for_no_node(database: str) -> None:
     """A lock whose row still names the former holder is not shown as the new one's, with the old one's time."""
     async with site(database) as here:
         former, _ = await here.node("shop", "mail", pid=11)
@@ -248,7 +248,7 @@ async def test_the_lag_of_shards_is_that_of_their_streams(database: str) -> None
 
 @pytest.mark.parametrize("shards", [1, 8])
 async def test_a_long_backlog_is_estimated(database: str, shards: int) -> None:
-    """Of a long backlog only its beginning is counted, so that nobody waits for it, and the rest is estimated."""
+    """Of a long backlog only its beginning is counted, so that no client waits for it, and the rest is estimated."""
     async with site(database) as here:
         await here.admin.execute("select supervisor.reshard('view', $1)", shards)
         await here.admin.execute(

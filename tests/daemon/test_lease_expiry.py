@@ -1,4 +1,4 @@
-"""Nothing runs under a lease that has passed on, not even where no event loop turns to see to it."""
+"""Nothing runs under a lease that has passed on, not even when the event loop is blocked."""
 
 from __future__ import annotations
 

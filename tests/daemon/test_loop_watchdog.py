@@ -1,4 +1,4 @@
-"""The thread that notices a blocked event loop: it names who blocks it, and accuses nobody else."""
+"""The thread that notices a blocked event loop: it names the code that blocks it, and no other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FAST = 'stall_warning = "100ms"'
 
 @pytest.mark.parametrize("block", ["time.sleep(0.7)", "while time.monotonic() < end: pass"])
 def test_names_the_line_that_blocks(launch: Launcher, database: str, block: str) -> None:
-    """Whether it sleeps or computes: the entry carries the worker's file and line, and its end is told."""
+    """Whether it sleeps or computes: the entry carries the worker's file and line, and its end is logged."""
     work = f"""
         import time
         async def work(ctx):
@@ -35,8 +35,8 @@ def test_names_the_line_that_blocks(launch: Launcher, database: str, block: str)
     assert status(daemon)["state"] == "running"
 
 
-def test_two_blocks_at_different_places_are_both_told(launch: Launcher, database: str) -> None:
-    """The fold of equal entries does not swallow a second culprit."""
+def test_two_blocks_at_different_places_are_both_logged(launch: Launcher, database: str) -> None:
+    """Folding equal entries does not hide a second place that blocks."""
     work = """
         import time
         async def work(ctx):
@@ -50,7 +50,7 @@ def test_two_blocks_at_different_places_are_both_told(launch: Launcher, database
 
 
 def test_the_worker_that_blocks_is_named(launch: Launcher, database: str) -> None:
-    """The entry bears the name of the worker whose run it is, replicas too; a callback of nobody's run has none."""
+    """The entry bears the name of the worker whose run it is, replicas too; a callback outside any run has none."""
     work = """
         import asyncio, time
         async def work(ctx):
@@ -74,7 +74,7 @@ def _blocks(entries: list[dict[str, str]]) -> list[dict[str, str]]:
     return [entry for entry in entries if entry["event"] == "loop.blocked"]
 
 
-def test_a_stopped_process_accuses_nobody(launch: Launcher, database: str) -> None:
+def test_a_suspended_process_blames_no_code(launch: Launcher, database: str) -> None:
     """After SIGSTOP and SIGCONT the watchdog logs that the process did not run, and blames no code."""
     daemon = launch.ready(config(database, supervisor=_FAST))
     daemon.signal(signal.SIGSTOP)
@@ -87,7 +87,7 @@ def test_a_stopped_process_accuses_nobody(launch: Launcher, database: str) -> No
 
 
 def test_code_that_holds_the_interpreters_lock_is_noticed(launch: Launcher, database: str) -> None:
-    """While C code keeps the interpreter's lock nothing can be told; afterwards it is."""
+    """While C code keeps the interpreter's lock nothing can be logged; afterwards it is."""
     work = """
         import ctypes
         async def work(ctx):
@@ -104,7 +104,7 @@ def test_code_that_holds_the_interpreters_lock_is_noticed(launch: Launcher, data
 
 
 def test_an_idle_loop_is_not_blocked(launch: Launcher, database: str) -> None:
-    """A loop that has nothing to do answers the watch each time."""
+    """A loop that has nothing to do answers the watchdog each time."""
     daemon = launch.ready(config(database, supervisor='stall_warning = "500ms"'), IDLE)
     time.sleep(1.2)
     assert daemon.stop() == 0

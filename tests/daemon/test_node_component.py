@@ -82,7 +82,7 @@ async def test_a_problem_is_shown(tmp_path: Path, database: str, shared_postgres
 
 
 async def test_a_refused_join_leaves_nothing_behind(tmp_path: Path, database: str, shared_postgres: Postgres) -> None:
-    """When joining fails in a reload, the gate's connection serves on as if nobody had tried."""
+    """When joining fails in a reload, the monitor's connection is used as before."""
     async with housed(tmp_path, database) as (daemon, house):
         daemon.node._has_started = True
         new = daemon.state.config
@@ -144,6 +144,6 @@ async def test_a_daemon_without_leases_prunes_too(tmp_path: Path, database: str)
             await pruning.start()
             await clock.jump(EVERY_S)
             async with asyncio.timeout(10):
-                while await house.view().fetchval("select count(*) from supervisor.event"):  # noqa: ASYNC110 - nobody tells
+                while await house.view().fetchval("select count(*) from supervisor.event"):  # noqa: ASYNC110 - no notification
                     await asyncio.sleep(0.005)
             await pruning.stop(0.0)

@@ -147,7 +147,7 @@ def test_a_demoted_primary_is_left_for_the_new_one(launch: Launcher, make_postgr
 
 
 def test_an_exhausted_pool_hides_nothing(launch: Launcher, shared_postgres: Postgres) -> None:
-    """Workers hold every connection: the gate is up, and the control socket answers who waits."""
+    """Workers hold every connection: the connection monitor is up, and the control socket answers how many wait."""
     holding = """
         async def work(ctx):
             async with ctx.db.acquire():

@@ -133,7 +133,7 @@ async def test_a_refusal_leaves_no_connection(tmp_path: Path, database: str, sha
             assert daemon.database.candidate is None
             assert daemon.database.database.monitor.server.dsn == daemon.state.config.database.target.dsn  # type: ignore[union-attr]
             async with asyncio.timeout(LIMIT_S):
-                while await aside(shared_postgres.sessions, f"datname = '{new}'"):  # noqa: ASYNC110 - nobody tells
+                while await aside(shared_postgres.sessions, f"datname = '{new}'"):  # noqa: ASYNC110 - no notification
                     await asyncio.sleep(0.01)
             assert {task.get_name() for task in asyncio.all_tasks()} <= before
             last.fails_in = set()

@@ -1,4 +1,4 @@
-"""What systemd hears regularly, on a clock that the test owns."""
+"""The messages that systemd gets regularly, on a clock that the test owns."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ async def _feedings(reader: socket.socket, clock: FakeClock) -> int:
     return count
 
 
-async def test_a_ready_that_met_a_full_socket_waits_for_no_beat(tmp_path: Path) -> None:
-    """Once it is woken the heartbeat tries again every 200 ms, and READY arrives as soon as somebody has read."""
+async def test_ready_after_a_full_socket_does_not_wait_for_the_next_beat(tmp_path: Path) -> None:
+    """Once it is woken the heartbeat tries again every 200 ms, and READY arrives as soon as the socket is read."""
     clock = FakeClock()
     with (
         full_socket(tmp_path / "notify") as reader,
@@ -52,15 +52,15 @@ async def test_a_ready_that_met_a_full_socket_waits_for_no_beat(tmp_path: Path) 
         daemon.heartbeat.wake()
         assert await clock.next_sleep() == pytest.approx(0.2)
         await clock.jump(0.2)
-        assert await clock.next_sleep() == pytest.approx(0.2)  # nobody has read yet
+        assert await clock.next_sleep() == pytest.approx(0.2)  # the socket was not read yet
         _read(reader)
         await clock.jump(0.2)
         assert "READY=1" in [message.partition("\n")[0] for message in _read(reader)]
         assert await clock.next_sleep() == pytest.approx(5.0)
 
 
-async def test_an_unsound_part_stops_the_watchdog(tmp_path: Path) -> None:
-    """While every part turns WATCHDOG=1 is sent; when one has stopped it is told once, and systemd hears no more."""
+async def test_a_stuck_component_stops_the_watchdog(tmp_path: Path) -> None:
+    """While every component is healthy WATCHDOG=1 is sent; a stuck one is named once, and WATCHDOG=1 ends."""
     clock, worker = FakeClock(), ScriptedWorker(*[None] * 10)
     notify = tmp_path / "notify"
     with (

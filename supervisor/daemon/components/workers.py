@@ -164,7 +164,7 @@ class WorkersComponent(Component):
             SupervisorError: There is no such worker, or there are none yet.
         """
         supervisor = self._started
-        self._node().touch_config_time((name,))
+        self._node().touch_config_time({name} & self._specs().keys())
         await supervisor.restart(name)
 
     def force_stop(self) -> None:
