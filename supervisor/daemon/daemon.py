@@ -199,7 +199,7 @@ class Daemon:
         elif self._stop_signals > 2:
             self._leave()
         elif self.supervisor is not None:
-            self.supervisor.hurry()
+            self.supervisor.force_stop()
 
     def retake_signals(self) -> None:
         """Take back the signals that an import or a worker took: a SIGHUP could kill the daemon."""
@@ -244,19 +244,19 @@ class Daemon:
     def went_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the gate has told why
         """Say that the workers are parked."""
         if self.supervisor is not None and told:
-            self.supervisor.database_went_down()
+            self.supervisor.on_database_down()
         self.progressed()
 
     def came_back(self, *, told: bool) -> None:
         """Say that the workers go on; those that are parked notice by themselves."""
         if self.supervisor is not None:
-            self.supervisor.database_came_back(told=told)
+            self.supervisor.on_database_up(was_logged=told)
         self.progressed()
 
     def settled(self) -> None:
         """Say that the workers go on after an outage that came and went."""
         if self.supervisor is not None:
-            self.supervisor.database_came_back()
+            self.supervisor.on_database_up()
         self.progressed()
 
     def progressed(self) -> None:

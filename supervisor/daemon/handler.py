@@ -47,9 +47,9 @@ async def _order(daemon: Daemon, command: str, worker: str) -> dict[str, Any]:
     try:
         match command:
             case "pause":
-                supervisor.pause(worker)
+                await supervisor.pause(worker)
             case "resume":
-                supervisor.resume(worker)
+                await supervisor.resume(worker)
             case _:
                 if daemon.leasing is not None:
                     daemon.leasing.renew((worker,))

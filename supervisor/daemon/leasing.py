@@ -133,7 +133,7 @@ class Leasing:
 
     def _revive(self, projection: str) -> None:
         if self._daemon.supervisor is not None:
-            self._daemon.supervisor.revive(projection)
+            self._daemon.supervisor.resume_halted(projection)
 
 
 async def _outcome(leasing: Leasing) -> Exception | None:

@@ -71,4 +71,4 @@ class Pulse:
         now_s = daemon.clock.now_s()
         gate_turns = daemon.database is None or not daemon.database.gate.is_overdue(now_s)
         leases_turn = daemon.leasing is None or not daemon.leasing.is_overdue(now_s)
-        return gate_turns and leases_turn and (daemon.supervisor is None or daemon.supervisor.is_sound())
+        return gate_turns and leases_turn and (daemon.supervisor is None or daemon.supervisor.is_healthy())

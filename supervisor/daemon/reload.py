@@ -255,7 +255,7 @@ class Reloader:
         if daemon.leasing is not None:
             daemon.leasing.renew((*change.added, *change.changed))
         if supervisor is not None:  # None while a daemon with ready = "started" still connects
-            await supervisor.apply(change, workers=config.workers, functions=proven.functions)
+            await supervisor.apply(change, workers=config.workers, handlers=proven.functions)
             if not config.needs_leases:
                 await self._leave()
             prune_if_asked(daemon)
@@ -266,7 +266,7 @@ class Reloader:
         database, leasing = daemon.database, daemon.leasing
         assert database is not None  # noqa: S101 - reloads begin after the start
         if leasing is not None and daemon.supervisor is not None:
-            await daemon.supervisor.let_go_of_leases("the database connection changes")
+            await daemon.supervisor.stop_leased_workers("the database connection changes")
             await leasing.let_go()
             leasing.move()
             if not config.needs_leases:

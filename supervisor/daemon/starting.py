@@ -13,6 +13,7 @@ from supervisor.daemon.status import status_line
 from supervisor.database.database import Database
 from supervisor.database.migration import ensure_schema
 from supervisor.journal import tell
+from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor
 from supervisor.workers.hire import hiring
 from supervisor.workers.loading import load
@@ -97,13 +98,15 @@ class Start:
         daemon = self._daemon
         database = daemon.database
         assert database is not None  # noqa: S101 - connected just before
+        runtime = Runtime(
+            clock=daemon.clock, rng=daemon.rng, tasks=daemon.tasks, notifier=daemon.notifier, journal=daemon.journal
+        )
         daemon.supervisor = Supervisor(
-            hire=hiring(clock=daemon.clock, outages=database, rng=daemon.rng, leasing=self._leasing),
-            outages=database,
-            clock=daemon.clock,
-            rng=daemon.rng,
+            work_factory=hiring(clock=daemon.clock, outages=database, rng=daemon.rng, leasing=self._leasing),
+            database=database,
+            runtime=runtime,
             on_exhausted=daemon.on_exhausted,
-            on_outlived=daemon.on_outlived,
+            on_lease_overrun=daemon.on_outlived,
         )
         daemon.supervisor.start(daemon.config.workers.values(), daemon.functions)
 

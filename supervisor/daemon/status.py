@@ -65,7 +65,7 @@ def _workers_line(daemon: Daemon) -> str:
     counts = daemon.counts()
     noun = "worker" if counts["workers"] == 1 else "workers"
     many = f" ({counts['instances']} instances)" if "instances" in counts else ""
-    ill = daemon.supervisor.ill() if daemon.supervisor else {}
+    ill = daemon.supervisor.unhealthy() if daemon.supervisor else {}
     if not ill:
         paused = daemon.supervisor.paused() if daemon.supervisor else 0
         rest = f", {paused} of them paused" if paused else ""

@@ -63,7 +63,7 @@ async def _stop_workers(daemon: Daemon) -> None:
     if daemon.supervisor is not None:
         # Bounded by the workers' own deadlines; what is left behind has been named.
         await daemon.supervisor.stop()
-        if stubborn := daemon.supervisor.unreleasable():
+        if stubborn := daemon.supervisor.holding_leases():
             # Its lease goes with the process: given back now, it would let another node run the worker beside it.
             daemon.on_outlived(stubborn[0])
     if daemon.leasing is not None:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
     from supervisor.leases.tenure import Tenure
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import Outages
-    from supervisor.supervision.work import Timetable
+    from supervisor.supervision.ports import Outages, Timetable
 
 
 class CallWork:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from supervisor.leases.lease import Lease
     from supervisor.leases.tenure import Tenure
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import Outages
+    from supervisor.supervision.ports import Outages
 
 
 class Context:

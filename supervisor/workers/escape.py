@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from supervisor.errors import SupervisorError
-from supervisor.supervision.record import sentence_of
+from supervisor.supervision.instance_log import sentence_of
 
 
 class HandlerEscaped(SupervisorError):

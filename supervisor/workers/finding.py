@@ -8,7 +8,7 @@ import inspect
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from supervisor.supervision.record import sentence_of
+from supervisor.supervision.instance_log import sentence_of
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
     from supervisor.events.bell import Bell
     from supervisor.leases.tenure import Tenure
-    from supervisor.supervision.outage import Outages
-    from supervisor.supervision.staffing import Hire
-    from supervisor.supervision.work import Work
+    from supervisor.supervision.ports import Outages, Work, WorkFactory
     from supervisor.workers.layout import Layouts
 
 
@@ -36,7 +34,7 @@ class Leasing(Protocol):
         """Which projections have been laid out on the database."""
 
 
-def hiring(*, clock: Clock, outages: Outages, rng: Random, leasing: Callable[[], Leasing]) -> Hire:
+def hiring(*, clock: Clock, outages: Outages, rng: Random, leasing: Callable[[], Leasing]) -> WorkFactory:
     """Return what makes the work of one instance from its configuration and the user's function.
 
     Args:

@@ -10,7 +10,7 @@ from supervisor.workers.every import EveryTimetable
 if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import Periodic
-    from supervisor.supervision.work import Timetable
+    from supervisor.supervision.ports import Timetable
 
 
 def timetable_of(kind: Periodic, *, clock: Clock) -> Timetable:

@@ -12,7 +12,7 @@ from supervisor.errors import Displaced, LeaseLost, Poisoned, SupervisorError
 from supervisor.events.checkpoint import NoCheckpoint, load, look
 from supervisor.events.reader import Reader
 from supervisor.journal import tell
-from supervisor.supervision.record import sentence_of
+from supervisor.supervision.instance_log import sentence_of
 from supervisor.workers.call import call
 from supervisor.workers.escape import HandlerEscaped, is_handlers_own
 from supervisor.workers.falling_behind import FallingBehind

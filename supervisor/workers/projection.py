@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from supervisor.events.lag import Lag
     from supervisor.leases.tenure import Tenure
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import Outages
+    from supervisor.supervision.ports import Outages
     from supervisor.workers.layout import Layouts
 
 

@@ -6,15 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from supervisor.journal import tell
-from supervisor.supervision.attendance import Stalled
-from supervisor.supervision.stack import stack_of
+from supervisor.supervision.ports import Stalled
+from supervisor.supervision.run import stack_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.supervision.outage import Outages
+    from supervisor.supervision.ports import Outages
 
 _STEP_S = 1.0
 _SHORTEST_STEP_S = 0.02

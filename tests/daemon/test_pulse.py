@@ -72,7 +72,7 @@ async def test_an_unsound_part_stops_the_watchdog(tmp_path: Path) -> None:
             daemon.supervisor, daemon.is_ready = stage.supervisor, True
             daemon.tasks.start(daemon.pulse.run(), name="pulse")
             assert await _feedings(reader, clock) == 13
-            for task in stage.supervisor._crews["tidy"].tasks:
+            for task in stage.supervisor._groups["tidy"].tasks:
                 task.cancel()
             assert 2 <= await _feedings(reader, clock) < 12  # late is not broken at once
             assert await _feedings(reader, clock) == 0

@@ -10,70 +10,70 @@ from hypothesis import strategies as st
 from support.workers import periodic, projection, service
 
 from supervisor.backoff import Backoff
-from supervisor.supervision.restart import (
-    Ending,
+from supervisor.supervision.restart_policy import (
     Exhausted,
     Finished,
-    History,
     NextTick,
     RestartAfter,
-    RunAgain,
-    begun,
-    judge,
+    RestartHistory,
+    ResumeAfterOutage,
+    RunOutcome,
+    decide_restart,
+    on_run_started,
 )
 
 if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
-    from supervisor.supervision.restart import Decision
+    from supervisor.supervision.restart_policy import Decision
 
-RETURNED, FAILED, OUTAGE = Ending.RETURNED, Ending.FAILED, Ending.OUTAGE
+RETURNED, FAILED, OUTAGE = RunOutcome.RETURNED, RunOutcome.FAILED, RunOutcome.OUTAGE
 
 
 @pytest.mark.parametrize(
-    ("restart", "ending", "of_service", "of_periodic"),
+    ("restart", "outcome", "of_service", "of_periodic"),
     [
         ("always", RETURNED, RestartAfter(1.0, 1), NextTick()),
         ("always", FAILED, RestartAfter(1.0, 1), RestartAfter(1.0, 1)),
-        ("always", OUTAGE, RunAgain(0.05), RunAgain(0.05)),
+        ("always", OUTAGE, ResumeAfterOutage(0.05), ResumeAfterOutage(0.05)),
         ("on-failure", RETURNED, Finished(is_failure=False), NextTick()),
         ("on-failure", FAILED, RestartAfter(1.0, 1), RestartAfter(1.0, 1)),
-        ("on-failure", OUTAGE, RunAgain(0.05), RunAgain(0.05)),
+        ("on-failure", OUTAGE, ResumeAfterOutage(0.05), ResumeAfterOutage(0.05)),
         ("never", RETURNED, Finished(is_failure=False), NextTick()),
         ("never", FAILED, Finished(is_failure=True), Finished(is_failure=True)),
-        ("never", OUTAGE, RunAgain(0.05), RunAgain(0.05)),
+        ("never", OUTAGE, ResumeAfterOutage(0.05), ResumeAfterOutage(0.05)),
     ],
 )
 def test_every_ending_under_every_policy(
-    restart: str, ending: Ending, of_service: Decision, of_periodic: Decision
+    restart: str, outcome: RunOutcome, of_service: Decision, of_periodic: Decision
 ) -> None:
-    """What follows an ending is what the contract's words say, for both kinds."""
+    """What follows an outcome is what the contract's words say, for both kinds."""
     for spec, expected in ((service(restart=restart), of_service), (periodic(restart=restart), of_periodic)):
-        history = begun(spec, History(), now_s=0.0)
-        assert judge(spec, history, ending, now_s=1.0, sample=1.0)[0] == expected
+        history = on_run_started(spec, RestartHistory(), now_s=0.0)
+        assert decide_restart(spec, history, outcome, now_s=1.0, sample=1.0)[0] == expected
 
 
 @pytest.mark.parametrize("restart", ["always", "on-failure", "never"])
 def test_who_cannot_go_on_without_a_person_is_not_started_again(restart: str) -> None:
     """Poison ends a projection whatever its restart policy says, and uses up none of its restarts."""
     spec = projection(restart=restart)
-    history = begun(spec, History(), now_s=0.0)
-    decision, after = judge(spec, history, Ending.POISONED, now_s=1.0, sample=1.0)
+    history = on_run_started(spec, RestartHistory(), now_s=0.0)
+    decision, after = decide_restart(spec, history, RunOutcome.HALTED, now_s=1.0, sample=1.0)
     assert decision == Finished(is_failure=True)
     assert after.restarts_s == ()
 
 
 def crash(spec: WorkerSpec, times_s: list[float], *, runs_s: float = 0.0) -> list[Decision]:
     """Judge crashes at these times, each after a run of `runs_s`."""
-    history, decisions = History(), []
+    history, decisions = RestartHistory(), []
     for now_s in times_s:
-        history = begun(spec, history, now_s=now_s - runs_s)
-        decision, history = judge(spec, history, FAILED, now_s=now_s, sample=1.0)
+        history = on_run_started(spec, history, now_s=now_s - runs_s)
+        decision, history = decide_restart(spec, history, FAILED, now_s=now_s, sample=1.0)
         decisions.append(decision)
     return decisions
 
 
 def test_one_restart_more_than_allowed_exhausts() -> None:
-    """`max_restarts` restarts are made within the window; the next ending is the last."""
+    """`max_restarts` restarts are made within the window; the next outcome is the last."""
     decisions = crash(service(max_restarts=3, window_s=300.0), [1.0, 2.0, 3.0, 4.0])
     assert [type(decision) for decision in decisions] == [RestartAfter, RestartAfter, RestartAfter, Exhausted]
     assert decisions[-1] == Exhausted(restarts=3)
@@ -113,10 +113,10 @@ def test_a_run_shorter_than_its_long_backoff_resets_nothing() -> None:
 
 def test_a_tick_that_succeeds_once_resets_nothing_yet() -> None:
     """A periodic worker that fails every other second tick keeps growing delays; a good while resets them."""
-    spec, history = periodic(max_restarts=100), History()
+    spec, history = periodic(max_restarts=100), RestartHistory()
     delays_s = []
-    for now_s, ending in [(0.0, FAILED), (2.0, RETURNED), (4.0, FAILED), (6.0, RETURNED), (16.0, FAILED)]:
-        decision, history = judge(spec, history, ending, now_s=now_s, sample=1.0)
+    for now_s, outcome in [(0.0, FAILED), (2.0, RETURNED), (4.0, FAILED), (6.0, RETURNED), (16.0, FAILED)]:
+        decision, history = decide_restart(spec, history, outcome, now_s=now_s, sample=1.0)
         if isinstance(decision, RestartAfter):
             delays_s.append(decision.delay_s)
     assert delays_s == [1.0, 2.0, 1.0]
@@ -124,34 +124,34 @@ def test_a_tick_that_succeeds_once_resets_nothing_yet() -> None:
 
 def test_an_outage_that_ends_runs_quickly_waits_longer_each_time() -> None:
     """A worker that ends again and again because of an outage that is over does not spin."""
-    spec, history, delays_s = service(), History(), []
+    spec, history, delays_s = service(), RestartHistory(), []
     for n in range(10):
-        history = begun(spec, history, now_s=float(n))
-        decision, history = judge(spec, history, OUTAGE, now_s=float(n), sample=1.0)
-        assert isinstance(decision, RunAgain)
+        history = on_run_started(spec, history, now_s=float(n))
+        decision, history = decide_restart(spec, history, OUTAGE, now_s=float(n), sample=1.0)
+        assert isinstance(decision, ResumeAfterOutage)
         delays_s.append(decision.delay_s)
     assert delays_s[:3] == [0.05, 0.1, 0.2]
     assert delays_s[-1] == 5.0
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 1000), st.sampled_from(Ending)), max_size=60),
+    st.lists(st.tuples(st.floats(0, 1000), st.sampled_from(RunOutcome)), max_size=60),
     st.integers(0, 5),
     st.floats(0, 600),
     st.booleans(),
 )
 def test_never_more_restarts_than_allowed(
-    steps: list[tuple[float, Ending]], most: int, window_s: float, is_service: bool
+    steps: list[tuple[float, RunOutcome]], most: int, window_s: float, is_service: bool
 ) -> None:
     """Whatever happens when, no window ever holds more restarts than the policy allows, and outages count nothing."""
     make = service if is_service else periodic
-    spec, history, now_s, restarts_s = make(max_restarts=most, window_s=window_s), History(), 0.0, []
-    for pause_s, ending in steps:
-        history = begun(spec, history, now_s=now_s)
+    spec, history, now_s, restarts_s = make(max_restarts=most, window_s=window_s), RestartHistory(), 0.0, []
+    for pause_s, outcome in steps:
+        history = on_run_started(spec, history, now_s=now_s)
         now_s += pause_s
-        decision, history = judge(spec, history, ending, now_s=now_s, sample=0.5)
-        if ending is OUTAGE:
-            assert isinstance(decision, RunAgain)
+        decision, history = decide_restart(spec, history, outcome, now_s=now_s, sample=0.5)
+        if outcome is OUTAGE:
+            assert isinstance(decision, ResumeAfterOutage)
         if isinstance(decision, RestartAfter):
             restarts_s.append(now_s)
             assert sum(1 for at_s in restarts_s if now_s - at_s <= window_s) == decision.restarts <= most
@@ -162,8 +162,8 @@ def test_never_more_restarts_than_allowed(
 @given(st.integers(0, 40), st.floats(0, 1))
 def test_the_delay_stays_within_the_backoff(crashes: int, sample: float) -> None:
     """No restart waits longer than the policy's largest bound."""
-    spec, history = service(max_restarts=1000), History()
+    spec, history = service(max_restarts=1000), RestartHistory()
     for n in range(crashes + 1):
-        decision, history = judge(spec, history, FAILED, now_s=float(n), sample=sample)
+        decision, history = decide_restart(spec, history, FAILED, now_s=float(n), sample=sample)
         assert isinstance(decision, RestartAfter)
         assert 0.0 <= decision.delay_s <= spec.backoff.max_s

@@ -27,6 +27,7 @@ from supervisor.config.model import (
 )
 from supervisor.events.shard import lease_name
 from supervisor.journal import observe
+from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor
 from supervisor.workers.hire import hiring
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from supervisor.errors import WorkerExhausted
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.work import Work
+    from supervisor.supervision.ports import Work
     from supervisor.workers.context import Context
 
 
@@ -145,13 +146,13 @@ class Stage:
         self.tenures: dict[str, ScriptedTenure] = {}
         rng = HighRoller()
         self._hire_others = hiring(clock=clock, outages=database, rng=rng, leasing=lambda: self)
+        runtime = Runtime(clock=clock, rng=rng, tasks=None, notifier=None, journal=None)  # type: ignore[arg-type]
         self.supervisor = Supervisor(
-            hire=self._hire,
-            outages=database,
-            clock=clock,
-            rng=rng,
+            work_factory=self._hire,
+            database=database,
+            runtime=runtime,
             on_exhausted=self.exits.append,
-            on_outlived=self.outlived.append,
+            on_lease_overrun=self.outlived.append,
         )
 
     def _hire(self, spec: WorkerSpec, function: Any, index: int) -> Work:
@@ -198,7 +199,7 @@ async def running(
         yield stage
     finally:
         unobserve()
-        stage.supervisor.hurry()
+        stage.supervisor.force_stop()
         await ended(stage.supervisor.stop(), stage.clock)
 
 
@@ -217,7 +218,7 @@ def _config(*specs: WorkerSpec) -> Config:
 async def reload(stage: Stage, old: list[WorkerSpec], new: list[WorkerSpec], /, **functions: Any) -> None:
     """Apply the difference between two configurations."""
     before, after = _config(*old), _config(*new)
-    await stage.supervisor.apply(difference(before, after), workers=after.workers, functions=functions)
+    await stage.supervisor.apply(difference(before, after), workers=after.workers, handlers=functions)
     await settle()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.clock import FakeClock, settle
@@ -23,16 +23,17 @@ from support.workers import (
 
 from supervisor.errors import Displaced, LeaseLost, Poisoned
 from supervisor.leases.tenure import Standing
-from supervisor.supervision.attendance import Attendance
-from supervisor.supervision.attention import Attention
-from supervisor.supervision.runner import Runner
-from supervisor.supervision.soundness import is_late
+from supervisor.supervision import instance as instance_module
+from supervisor.supervision.instance import WorkerInstance
+from supervisor.supervision.progress_check import is_stuck
+from supervisor.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from support.workers import Stage
 
+    from supervisor.supervision.run import Run
     from supervisor.workers.context import Context
 
 SINGLETON = service(singleton=True)
@@ -78,7 +79,7 @@ async def test_it_stands_by_until_the_lease_is_held() -> None:
     async with running((SINGLETON, worker)) as stage:
         await stage.clock.jump(3600.0)
         assert (stage.state("mail"), worker.runs, stage.events()) == ("standby", 0, [])
-        assert stage.supervisor.ill() == {}
+        assert stage.supervisor.unhealthy() == {}
         assert stage.tenures["mail"].said == ["offer"]
         await give(stage)
         assert (stage.state("mail"), worker.runs, stage.events()) == ("running", 1, ["worker.started"])
@@ -167,7 +168,7 @@ async def test_who_outlives_its_lease_is_reported(standing: str, after_s: float,
     """A run that ignores its end is told once its deadline and its grace are over, and its lease is not given back."""
     async with running((service(singleton=True, stop_timeout_s=10.0), ScriptedWorker(deaf))) as stage:
         await give(stage)
-        next(stage.supervisor._runners()).run.stop.is_watched = True  # type: ignore[union-attr]
+        next(stage.supervisor._instances()).current_run.stop.is_watched = True  # type: ignore[union-attr]
         getattr(stage.tenures["mail"], standing)()
         await stage.clock.jump(after_s - 0.1)
         assert stage.outlived == []
@@ -209,11 +210,11 @@ async def test_pausing_lets_the_lease_go() -> None:
     worker = ScriptedWorker()
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
-        stage.supervisor.pause("mail")
+        await stage.supervisor.pause("mail")
         await settle()
         tenure = stage.tenures["mail"]
         assert (stage.state("mail"), tenure.said) == ("paused", ["offer", "decline", "vacate"])
-        stage.supervisor.resume("mail")
+        await stage.supervisor.resume("mail")
         await settle()
         assert (stage.state("mail"), tenure.said[3:]) == ("standby", ["offer"])
 
@@ -221,10 +222,10 @@ async def test_pausing_lets_the_lease_go() -> None:
 async def test_who_stands_by_can_be_paused_and_stopped() -> None:
     """Orders reach a worker that waits for its lease."""
     async with running((SINGLETON, ScriptedWorker())) as stage:
-        stage.supervisor.pause("mail")
+        await stage.supervisor.pause("mail")
         await settle()
         assert (stage.state("mail"), stage.tenures["mail"].said) == ("paused", ["offer", "decline"])
-        stage.supervisor.resume("mail")
+        await stage.supervisor.resume("mail")
         await settle()
         assert await stage.supervisor.stop() == []
         assert (stage.state("mail"), stage.tenures["mail"].said[-1]) == ("stopped", "decline")
@@ -247,7 +248,7 @@ async def test_a_stop_names_whose_lease_cannot_be_given_back(deaf: Deaf) -> None
     async with running((SINGLETON, ScriptedWorker(deaf))) as stage:
         await give(stage)
         assert await ended(stage.supervisor.stop(), stage.clock) == ["mail"]
-        assert stage.supervisor.unreleasable() == ["mail"]
+        assert stage.supervisor.holding_leases() == ["mail"]
         assert (stage.outlived, stage.tenures["mail"].said) == ([], ["offer", "decline"])
 
 
@@ -338,11 +339,11 @@ async def test_an_outage_is_told_of_leases_not_of_their_workers() -> None:
     async with running(*workers, database=database) as stage:
         await give(stage)
         database.go_down()
-        stage.supervisor.database_went_down()
+        stage.supervisor.on_database_down()
         stage.tenures["mail"].lose()
         await settle()
         database.come_back()
-        stage.supervisor.database_came_back()
+        stage.supervisor.on_database_up()
         told = {event: fields for event, _, fields in stage.said if event.startswith("workers.")}
         assert told["workers.parked"]["workers"] == told["workers.resumed"]["workers"] == 1
         assert stage.state("mail") == "standby"
@@ -458,8 +459,8 @@ async def test_a_displaced_shard_gives_its_lease_up_and_stands_for_it_again_when
         assert (stage.state("view"), worker.runs) == ("failed", 1)
         assert stage.tenures["view"].said == ["offer", "decline", "vacate"]
         (reason,) = [fields["reason"] for event, _, fields in stage.said if event == "worker.stopped"]
-        assert reason.startswith("it stands aside")
-        stage.supervisor.revive("view")
+        assert reason.startswith("a node with a newer configuration")
+        stage.supervisor.resume_halted("view")
         await settle()
         assert (stage.state("view"), stage.tenures["view"].said[-1]) == ("standby", "offer")
         await give(stage, "view")
@@ -473,13 +474,13 @@ async def test_reviving_starts_what_stands_at_a_poisoned_event_and_nothing_else(
         await give(stage, "view/1of2")
         await give(stage, "view/2of2")
         assert stage.row("view")["running"] == 1
-        stage.supervisor.revive("other")
+        stage.supervisor.resume_halted("other")
         await settle()
         assert worker.runs == 2
-        stage.supervisor.revive("view")
+        stage.supervisor.resume_halted("view")
         await settle()
         assert (worker.runs, stage.row("view")["running"], stage.state("view")) == (3, 2, "running")
-        stage.supervisor.revive("")
+        stage.supervisor.resume_halted("")
         await settle()
         assert (worker.runs, stage.state("mail")) == (3, "failed")
 
@@ -530,9 +531,9 @@ async def test_all_leases_go_and_come_back_when_the_connection_changes() -> None
     workers = {spec.name: ScriptedWorker() for spec in specs}
     async with running(*((spec, workers[spec.name]) for spec in specs)) as stage:
         await give(stage)
-        stage.supervisor.pause("quiet")
+        await stage.supervisor.pause("quiet")
         await settle()
-        await stage.supervisor.let_go_of_leases("the database connection changes")
+        await stage.supervisor.stop_leased_workers("the database connection changes")
         assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
         await reload(stage, specs, specs, **workers)
         assert stage.tenures["mail"].said[3:] == ["offer"]
@@ -556,18 +557,18 @@ async def test_the_status_names_leases_and_who_holds_them_elsewhere() -> None:
 async def test_a_runner_that_misses_its_lease_is_late() -> None:
     """Standing by with the lease in hand, or running without it, is noticed by the watchdog's look, and mended."""
     async with running((SINGLETON, ScriptedWorker())) as stage:
-        runner = next(stage.supervisor._runners())
+        instance = next(stage.supervisor._instances())
         tenure = stage.tenures["mail"]
         tenure.heed(None)
         tenure.give()
         await settle()
-        assert (stage.state("mail"), is_late(runner, now_s=0.0, is_up=True)) == ("standby", True)
-        assert stage.supervisor.is_sound()
+        assert (stage.state("mail"), is_stuck(instance, now_s=0.0, is_up=True)) == ("standby", True)
+        assert stage.supervisor.is_healthy()
         await settle()
         assert stage.state("mail") == "running"
         tenure.lose()
-        assert is_late(runner, now_s=0.0, is_up=True)
-        stage.supervisor.is_sound()
+        assert is_stuck(instance, now_s=0.0, is_up=True)
+        stage.supervisor.is_healthy()
         await settle()
         assert stage.state("mail") == "standby"
 
@@ -575,33 +576,33 @@ async def test_a_runner_that_misses_its_lease_is_late() -> None:
 async def test_a_fault_of_the_runner_does_not_leak_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the runner itself fails for good, what it held is still given back on request."""
 
-    async def broken(_: Runner) -> None:
+    async def broken(_: WorkerInstance) -> None:
         raise RuntimeError("a fault of the daemon")
 
     async with running((SINGLETON, ScriptedWorker())) as stage:
         await give(stage)
-        runner = next(stage.supervisor._runners())
-        monkeypatch.setattr(Runner, "_do_run", broken)
-        monkeypatch.setattr(Attention, "wait", broken)
-        runner.attention.wake()
+        instance = next(stage.supervisor._instances())
+        monkeypatch.setattr(WorkerInstance, "_run_once", broken)
+        monkeypatch.setattr(Wakeup, "wait", broken)
+        instance.wakeup.wake()
         stage.tenures["mail"].recall()
         await stage.clock.jump(10.0)
         monkeypatch.undo()
-        assert not stage.supervisor.is_sound()
+        assert not stage.supervisor.is_healthy()
         assert stage.tenures["mail"].said == ["offer", "vacate"]
 
 
 async def test_a_fault_of_the_runner_starts_no_second_run(monkeypatch: pytest.MonkeyPatch, deaf: Deaf) -> None:
     """A run that a failing runner left behind is waited for: a singleton does not run twice, not even here."""
 
-    async def broken(_: Attendance) -> None:
+    async def broken(_: Run, **__: Any) -> None:
         monkeypatch.undo()
         await settle()  # the run begins
         raise RuntimeError("a fault of the daemon")
 
     worker = ScriptedWorker(deaf)
     async with running((SINGLETON, worker)) as stage:
-        monkeypatch.setattr(Attendance, "until_end", broken)
+        monkeypatch.setattr(instance_module, "monitor_run", broken)
         await give(stage)
         await settle()
         await stage.clock.jump(60.0)

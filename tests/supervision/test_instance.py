@@ -137,7 +137,7 @@ async def test_replicas_have_histories_of_their_own() -> None:
         await forever()
 
     async with running((service(replicas=3, max_restarts=0), first_fails)) as stage:
-        assert stage.supervisor.census() == {"exhausted": 1, "running": 2}
+        assert stage.supervisor.instances_by_state() == {"exhausted": 1, "running": 2}
         assert stage.row("mail")["state"] == "exhausted"
         assert stage.row("mail")["running"] == 2
 
@@ -194,7 +194,7 @@ async def test_a_worker_that_swallows_in_ctx_sleep_does_not_turn_hot() -> None:
 
     clock = FakeClock()
     async with running((service(stop_timeout_s=5.0), ScriptedWorker(stubborn)), clock=clock) as stage:
-        stage.supervisor.pause("mail")
+        await stage.supervisor.pause("mail")
         await clock.jump(5.0)
         assert turns < 60
         await clock.jump(3.0)
@@ -213,7 +213,7 @@ async def test_an_error_during_the_stop_is_told() -> None:
             raise ValueError("cannot tidy up")
 
     async with running((service(), ScriptedWorker(untidy))) as stage:
-        stage.supervisor.pause("mail")
+        await stage.supervisor.pause("mail")
         await settle()
         assert stage.state("mail") == "paused"
         assert "cannot tidy up" in stage.row("mail")["last_error"]

@@ -18,7 +18,7 @@ async def test_an_idle_service_ends_without_time_passing() -> None:
     """A service that waits for something of its own is cancelled at once."""
     async with running((service(), ScriptedWorker())) as stage:
         assert await stage.supervisor.stop() == []
-        assert stage.supervisor.census() == {"stopped": 1}
+        assert stage.supervisor.instances_by_state() == {"stopped": 1}
         assert stage.events()[-1] == "worker.stopped"
 
 
@@ -58,7 +58,7 @@ async def test_a_service_that_watches_its_stop_finishes_by_itself() -> None:
 async def test_a_service_in_the_database_is_waited_for() -> None:
     """A service inside of a database call is cancelled when that call has ended, not within it."""
     async with running((service(stop_timeout_s=30.0), ScriptedWorker())) as stage:
-        run = next(stage.supervisor._runners()).run
+        run = next(stage.supervisor._instances()).current_run
         assert run is not None
         run.stop.entered()
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
@@ -82,7 +82,7 @@ async def test_a_tick_in_flight_gets_the_stop_timeout() -> None:
     async with running(*specs, clock=clock) as stage:
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
         await clock.jump(3.9)
-        assert stage.supervisor.census() == {"stopping": 2}
+        assert stage.supervisor.instances_by_state() == {"stopping": 2}
         await clock.jump(0.2)
         assert stage.state("quick") == "stopped"
         assert stage.state("slow") == "stopping"
@@ -106,7 +106,7 @@ async def test_hurry_cancels_what_is_waited_for() -> None:
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
         await settle()
         assert not stop.done()
-        stage.supervisor.hurry()
+        stage.supervisor.force_stop()
         await settle()
         assert await stop == []
 
