@@ -53,10 +53,9 @@ class WorkerGroup:
         instances: Its instances, by index.
         tasks: The task of each instance.
         generation: How often all instances have been started.
-        lock: Held by the order that is being carried out.
     """
 
-    __slots__ = ("_services", "desired_state", "generation", "handler", "instances", "lock", "spec", "tasks")
+    __slots__ = ("_lock", "_services", "desired_state", "generation", "handler", "instances", "spec", "tasks")
 
     def __init__(self, spec: WorkerSpec, handler: Any, services: GroupServices) -> None:
         self.spec = spec
@@ -65,8 +64,15 @@ class WorkerGroup:
         self.instances: list[WorkerInstance] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.generation = 0
-        self.lock = asyncio.Lock()
         self._services = services
+        self._lock: asyncio.Lock | None = None
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Held by the order that is being carried out."""
+        if self._lock is None:  # of ten thousand workers, hardly any ever gets an order
+            self._lock = asyncio.Lock()
+        return self._lock
 
     @property
     def is_single(self) -> bool:
