@@ -1,4 +1,4 @@
-"""One timer for all deadlines."""
+"""One sleeping task for all deadlines."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def make() -> tuple[FakeClock, TimerQueue, list[str]]:
     return clock, TimerQueue(clock=clock, tasks=BackgroundTasks(lambda name, error: None)), []  # noqa: ARG005
 
 
-async def test_rings_in_order_and_on_time() -> None:
-    """Each deadline rings at its moment, also one that is set while a later one is waited for."""
+async def test_timers_call_in_order_and_on_time() -> None:
+    """Each timer calls back at its moment, also one that is set while a later one is waited for."""
     clock, timers, called = make()
     timers.call_at(clock.now_s() + 5, lambda: called.append("late"))
     await settle()
@@ -29,7 +29,7 @@ async def test_rings_in_order_and_on_time() -> None:
 
 
 async def test_a_cancelled_deadline_is_silent() -> None:
-    """A cancelled deadline does not ring, and the others do."""
+    """A cancelled timer does not call back, and the others do."""
     clock, timers, called = make()
     timer = timers.call_at(clock.now_s() + 1, lambda: called.append("cancelled"))
     timers.call_at(clock.now_s() + 1, lambda: called.append("kept"))

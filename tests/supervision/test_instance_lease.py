@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 SINGLETON = service(singleton=True)
 
 
-class Deaf:
+class IgnoresStop:
     """Ignores every cancellation until the test is over."""
 
     def __init__(self) -> None:
@@ -52,9 +52,9 @@ class Deaf:
 
 
 @pytest.fixture
-async def deaf() -> AsyncIterator[Deaf]:
+async def deaf() -> AsyncIterator[IgnoresStop]:
     """A worker's run that would not end."""
-    run = Deaf()
+    run = IgnoresStop()
     yield run
     run.may_end.set()
     await settle()
@@ -73,8 +73,8 @@ async def give(stage: Stage, name: str = "mail") -> None:
     await settle()
 
 
-async def test_it_stands_by_until_the_lease_is_held() -> None:
-    """A singleton offers itself, waits without being ill, and begins when its lease is held."""
+async def test_a_singleton_waits_in_standby_until_its_lease_is_held() -> None:
+    """A singleton requests its lease, waits without being unhealthy, and begins when the lease is held."""
     worker = ScriptedWorker()
     async with running((SINGLETON, worker)) as stage:
         await stage.clock.jump(3600.0)
@@ -88,8 +88,8 @@ async def test_it_stands_by_until_the_lease_is_held() -> None:
         assert (lease.name, lease.epoch) == ("mail", 1)
 
 
-async def test_a_recall_is_a_stop_after_which_the_lease_goes() -> None:
-    """A recalled worker may finish what it does; the lease is given back once it has ended, and not before."""
+async def test_a_revoked_lease_is_released_after_the_stop() -> None:
+    """A worker whose lease is revoked may finish its work; the lease is given back when it has ended, not before."""
     worker = ScriptedWorker(watchful)
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
@@ -139,7 +139,7 @@ async def test_what_a_run_raises_under_a_lost_lease_counts_for_nothing(error: Ba
 
 
 async def test_a_refusal_by_the_database_is_a_loss() -> None:
-    """A run that ends because its fence was refused stands by again, as one whose lease was lost."""
+    """An instance whose run ended because its fence was refused is in standby again, as after a lost lease."""
 
     async def refused(ctx: Context) -> None:
         assert ctx._tenure is not None
@@ -164,8 +164,8 @@ async def test_a_loss_during_a_recall_cuts_it_short() -> None:
 
 
 @pytest.mark.parametrize(("standing", "after_s"), [("lose", 2.0), ("recall", 12.0)])
-async def test_who_outlives_its_lease_is_reported(standing: str, after_s: float, deaf: Deaf) -> None:
-    """A run that ignores its end is told once its deadline and its grace are over, and its lease is not given back."""
+async def test_a_run_that_outlives_its_lease_is_reported(standing: str, after_s: float, deaf: IgnoresStop) -> None:
+    """A run that ignores its stop is reported when its deadline and grace are over, and its lease is not given back."""
     async with running((service(singleton=True, stop_timeout_s=10.0), ScriptedWorker(deaf))) as stage:
         await give(stage)
         next(stage.supervisor._instances()).current_run.stop.is_watched = True  # type: ignore[union-attr]
@@ -178,7 +178,7 @@ async def test_who_outlives_its_lease_is_reported(standing: str, after_s: float,
         assert stage.tenures["mail"].said == ["offer"]
 
 
-async def test_a_stalled_tick_left_behind_is_reported_when_its_lease_has_to_go(deaf: Deaf) -> None:
+async def test_an_abandoned_tick_is_reported_when_its_lease_is_lost(deaf: IgnoresStop) -> None:
     """A tick that would not end keeps the lease, and is reported only when that is lost."""
     spec = periodic(every_s=10.0, stall_timeout_s=5.0, singleton=True)
     async with running((spec, ScriptedWorker(deaf))) as stage:
@@ -191,8 +191,8 @@ async def test_a_stalled_tick_left_behind_is_reported_when_its_lease_has_to_go(d
         assert stage.tenures["tidy"].said == ["offer"]
 
 
-async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: Deaf) -> None:
-    """A recall that finds a run left behind waits for its end."""
+async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: IgnoresStop) -> None:
+    """A revoked lease is given back when the abandoned run has ended."""
     spec = periodic(every_s=10.0, stall_timeout_s=5.0, singleton=True)
     async with running((spec, ScriptedWorker(deaf))) as stage:
         await give(stage, "tidy")
@@ -206,7 +206,7 @@ async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: Dea
 
 
 async def test_pausing_lets_the_lease_go() -> None:
-    """A paused singleton declines, so that another node runs it, and offers itself again when it is resumed."""
+    """A paused singleton declines its lease, so that another node runs it, and requests it again when it is resumed."""
     worker = ScriptedWorker()
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
@@ -219,7 +219,7 @@ async def test_pausing_lets_the_lease_go() -> None:
         assert (stage.state("mail"), tenure.said[3:]) == ("standby", ["offer"])
 
 
-async def test_who_stands_by_can_be_paused_and_stopped() -> None:
+async def test_an_instance_in_standby_can_be_paused_and_stopped() -> None:
     """Orders reach a worker that waits for its lease."""
     async with running((SINGLETON, ScriptedWorker())) as stage:
         await stage.supervisor.pause("mail")
@@ -243,7 +243,7 @@ async def test_a_stop_gives_the_lease_back_once_the_worker_has_ended() -> None:
         assert await stop == []
 
 
-async def test_a_stop_names_whose_lease_cannot_be_given_back(deaf: Deaf) -> None:
+async def test_a_stop_returns_the_workers_whose_leases_cannot_be_given_back(deaf: IgnoresStop) -> None:
     """A singleton that ignores the daemon's stop is named once the others have ended; its lease stays."""
     async with running((SINGLETON, ScriptedWorker(deaf))) as stage:
         await give(stage)
@@ -252,8 +252,8 @@ async def test_a_stop_names_whose_lease_cannot_be_given_back(deaf: Deaf) -> None
         assert (stage.outlived, stage.tenures["mail"].said) == ([], ["offer", "decline"])
 
 
-async def test_a_lease_lost_during_the_stop_is_reported_at_once(deaf: Deaf) -> None:
-    """While others are still waited for, a run left behind may not go on without its lease."""
+async def test_a_lease_lost_during_the_stop_is_reported_at_once(deaf: IgnoresStop) -> None:
+    """While other workers are still waited for, an abandoned run may not go on without its lease."""
     slow = service("slow", stop_timeout_s=60.0)
     quick = service(singleton=True, stop_timeout_s=0.0)
     clock = FakeClock()
@@ -290,7 +290,7 @@ async def test_a_restart_keeps_the_lease() -> None:
 @pytest.mark.parametrize(
     ("script", "restart", "state"), [(None, "on-failure", "finished"), (ValueError("no"), "never", "failed")]
 )
-async def test_who_is_done_keeps_the_lease(script: object, restart: str, state: str) -> None:
+async def test_a_finished_worker_keeps_the_lease(script: object, restart: str, state: str) -> None:
     """A finished worker holds on to its lease, also when another node asks for it, and never runs again."""
     worker = ScriptedWorker(script)
     async with running((service(singleton=True, restart=restart), worker)) as stage:
@@ -332,8 +332,8 @@ async def test_a_backoff_goes_on_under_the_lease() -> None:
         assert (stage.state("mail"), worker.runs) == ("running", 2)
 
 
-async def test_an_outage_is_told_of_leases_not_of_their_workers() -> None:
-    """Only workers without a lease are parked; of the others it is told that their leases are lost."""
+async def test_an_outage_is_logged_of_leases_not_of_their_workers() -> None:
+    """Only workers without a lease count as parked; for the others the loss of their leases is logged."""
     database = SwitchedDatabase()
     workers = [(SINGLETON, ScriptedWorker()), (service("plain"), ScriptedWorker())]
     async with running(*workers, database=database) as stage:
@@ -344,13 +344,13 @@ async def test_an_outage_is_told_of_leases_not_of_their_workers() -> None:
         await settle()
         database.come_back()
         stage.supervisor.on_database_up()
-        told = {event: fields for event, _, fields in stage.said if event.startswith("workers.")}
-        assert told["workers.parked"]["workers"] == told["workers.resumed"]["workers"] == 1
+        logged = {event: fields for event, _, fields in stage.said if event.startswith("workers.")}
+        assert logged["workers.parked"]["workers"] == logged["workers.resumed"]["workers"] == 1
         assert stage.state("mail") == "standby"
 
 
 async def test_a_run_that_an_outage_ended_gives_its_lease_up_when_that_is_lost() -> None:
-    """A parked singleton stands by once its lease is found lost."""
+    """A parked singleton is in standby once its lease is lost."""
     database = SwitchedDatabase()
     async with running((SINGLETON, ScriptedWorker(ConnectionError("gone"))), database=database) as stage:
         database.go_down()
@@ -359,9 +359,6 @@ async def test_a_run_that_an_outage_ended_gives_its_lease_up_when_that_is_lost()
         stage.tenures["mail"].lose()
         await settle()
         assert (stage.state("mail"), stage.row("mail")["failures"]) == ("standby", 0)
-
-
-# Ticks
 
 
 async def test_the_first_holder_ticks_at_once() -> None:
@@ -422,9 +419,6 @@ async def test_a_tick_that_a_loss_cut_off_is_left_to_who_took_over() -> None:
         assert (worker.runs, stage.state("tidy")) == (2, "scheduled")
 
 
-# Shards
-
-
 async def test_each_shard_has_its_own_lease() -> None:
     """The shards of a projection come and go one by one; one that runs speaks for the worker."""
     worker = ScriptedWorker()
@@ -439,7 +433,7 @@ async def test_each_shard_has_its_own_lease() -> None:
 
 
 async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
-    """An event that cannot be applied ends the shard for good, keeps its lease, and is told by the projection alone."""
+    """An event that cannot be applied ends the shard for good, keeps its lease, and is logged by the projection alone."""
     worker = ScriptedWorker(Poisoned("event 7"))
     async with running((projection(shards=2, restart="always"), worker)) as stage:
         await give(stage, "view/1of2")
@@ -450,7 +444,7 @@ async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
         assert stage.tenures["view/1of2"].said == ["offer"]
 
 
-async def test_a_displaced_shard_gives_its_lease_up_and_stands_for_it_again_when_revived() -> None:
+async def test_a_shard_in_a_sharding_conflict_gives_its_lease_up_and_requests_it_again_when_resumed() -> None:
     """Another node's configuration may need the lease; once somebody has acted, this node looks again."""
     worker = ScriptedWorker(Displaced("3 shards elsewhere"))
     async with running((projection(restart="always"), worker)) as stage:
@@ -467,7 +461,7 @@ async def test_a_displaced_shard_gives_its_lease_up_and_stands_for_it_again_when
         assert (stage.state("view"), worker.runs) == ("running", 2)
 
 
-async def test_reviving_starts_what_stands_at_a_poisoned_event_and_nothing_else() -> None:
+async def test_resuming_starts_the_halted_shard_and_nothing_else() -> None:
     """After a person has acted only the shard that had stopped is started again."""
     worker = ScriptedWorker(Poisoned("event 7"))
     async with running((projection(shards=2), worker), (service(restart="never"), ScriptedWorker(ValueError))) as stage:
@@ -498,7 +492,7 @@ async def test_a_reload_to_fewer_shards_lets_the_others_go() -> None:
         assert stage.row("view")["replicas"] == 2
 
 
-async def test_a_removed_worker_lets_its_lease_go() -> None:
+async def test_a_removed_worker_releases_its_lease() -> None:
     """A worker that is no longer configured gives its lease back after its run has ended."""
     async with running((SINGLETON, ScriptedWorker())) as stage:
         await give(stage)
@@ -526,7 +520,7 @@ async def test_a_worker_that_is_no_singleton_any_more_lets_its_lease_go() -> Non
 
 
 async def test_all_leases_go_and_come_back_when_the_connection_changes() -> None:
-    """Workers with leases end before a new connection, and stand for their leases again afterwards; others run on."""
+    """Workers with leases end before a new connection, and request their leases again afterwards; others run on."""
     specs = [SINGLETON, service("plain"), service("quiet", singleton=True)]
     workers = {spec.name: ScriptedWorker() for spec in specs}
     async with running(*((spec, workers[spec.name]) for spec in specs)) as stage:
@@ -543,7 +537,7 @@ async def test_all_leases_go_and_come_back_when_the_connection_changes() -> None
 
 
 async def test_the_status_names_leases_and_who_holds_them_elsewhere() -> None:
-    """A row has the lease's name, epoch and standing, and of one that is held elsewhere who has it, as JSON."""
+    """A row has the lease's name, epoch and status, and the holder of a lease that another node holds, as JSON."""
     async with running((SINGLETON, ScriptedWorker()), (service("plain"), ScriptedWorker())) as stage:
         (lease,) = json.loads(json.dumps(stage.row("mail")["leases"]))
         assert (lease["lease"], lease["standing"], lease["epoch"]) == ("mail", "absent", None)
@@ -554,8 +548,8 @@ async def test_the_status_names_leases_and_who_holds_them_elsewhere() -> None:
         assert stage.row("plain")["leases"] == []
 
 
-async def test_a_runner_that_misses_its_lease_is_late() -> None:
-    """Standing by with the lease in hand, or running without it, is noticed by the watchdog's look, and mended."""
+async def test_an_instance_that_misses_a_change_of_its_lease_is_stuck() -> None:
+    """Standby although the lease is held, and a run without it, are noticed and repaired by the health check."""
     async with running((SINGLETON, ScriptedWorker())) as stage:
         instance = next(stage.supervisor._instances())
         tenure = stage.tenures["mail"]
@@ -573,8 +567,8 @@ async def test_a_runner_that_misses_its_lease_is_late() -> None:
         assert stage.state("mail") == "standby"
 
 
-async def test_a_fault_of_the_runner_does_not_leak_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the runner itself fails for good, what it held is still given back on request."""
+async def test_a_crash_of_the_instance_does_not_leak_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the instance's own task fails for good, its lease is still given back on request."""
 
     async def broken(_: WorkerInstance) -> None:
         raise RuntimeError("a fault of the daemon")
@@ -592,8 +586,8 @@ async def test_a_fault_of_the_runner_does_not_leak_the_lease(monkeypatch: pytest
         assert stage.tenures["mail"].said == ["offer", "vacate"]
 
 
-async def test_a_fault_of_the_runner_starts_no_second_run(monkeypatch: pytest.MonkeyPatch, deaf: Deaf) -> None:
-    """A run that a failing runner left behind is waited for: a singleton does not run twice, not even here."""
+async def test_a_crash_of_the_instance_starts_no_second_run(monkeypatch: pytest.MonkeyPatch, deaf: IgnoresStop) -> None:
+    """The run of a crashed instance is waited for: a singleton does not run twice, not even then."""
 
     async def broken(_: Run, **__: Any) -> None:
         monkeypatch.undo()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def test_a_service_that_the_outage_ended_runs_again_when_it_is_over() -> None:
-    """It is parked, counts nothing, says nothing above debug, and goes on when the database is back."""
+    """It is parked, counts nothing, logs nothing above debug, and runs again when the database is back."""
 
     async def query(_: Context) -> None:
         stage.database.go_down()

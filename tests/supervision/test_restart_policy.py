@@ -53,7 +53,7 @@ def test_every_ending_under_every_policy(
 
 
 @pytest.mark.parametrize("restart", ["always", "on-failure", "never"])
-def test_who_cannot_go_on_without_a_person_is_not_started_again(restart: str) -> None:
+def test_a_halted_projection_is_not_started_again(restart: str) -> None:
     """Poison ends a projection whatever its restart policy says, and uses up none of its restarts."""
     spec = projection(restart=restart)
     history = on_run_started(spec, RestartHistory(), now_s=0.0)
@@ -63,7 +63,7 @@ def test_who_cannot_go_on_without_a_person_is_not_started_again(restart: str) ->
 
 
 def crash(spec: WorkerSpec, times_s: list[float], *, runs_s: float = 0.0) -> list[Decision]:
-    """Judge crashes at these times, each after a run of `runs_s`."""
+    """Return the decisions after crashes at these times, each after a run of `runs_s`."""
     history, decisions = RestartHistory(), []
     for now_s in times_s:
         history = on_run_started(spec, history, now_s=now_s - runs_s)

@@ -28,19 +28,19 @@ async def test_a_sleeping_service_ends_at_its_next_sleep() -> None:
 
     async def loop(ctx: Context) -> None:
         while True:
-            rounds.append("begun")
+            rounds.append("started")
             await asyncio.sleep(0)
             rounds.append("done")
             await ctx.sleep(3600)
 
     async with running((service(), ScriptedWorker(loop))) as stage:
         await stage.supervisor.stop()
-        assert rounds == ["begun", "done", "begun", "done"]
+        assert rounds == ["started", "done", "started", "done"]
         assert stage.row("mail")["failures"] == 0
 
 
 async def test_a_service_that_watches_its_stop_finishes_by_itself() -> None:
-    """Who looks at `ctx.stopping` gets its stop timeout and is not cancelled before."""
+    """A service that looks at `ctx.stopping` gets its stop timeout and is not cancelled before."""
     clock, ended_well = FakeClock(), False
 
     async def careful(ctx: Context) -> None:
@@ -89,9 +89,9 @@ async def test_a_tick_in_flight_gets_the_stop_timeout() -> None:
         await clock.jump(1.0)
         assert await stop == []
         assert stage.row("slow")["failures"] == 0
-        told = {fields["worker"]: (level, fields) for event, level, fields in stage.said if event == "worker.stopped"}
-        assert (told["slow"][0], told["slow"][1]["cancelled_after_s"]) == (WARNING, 5.0)
-        assert "cancelled_after_s" not in told["quick"][1]
+        logged = {fields["worker"]: (level, fields) for event, level, fields in stage.said if event == "worker.stopped"}
+        assert (logged["slow"][0], logged["slow"][1]["cancelled_after_s"]) == (WARNING, 5.0)
+        assert "cancelled_after_s" not in logged["quick"][1]
 
 
 async def test_between_ticks_a_periodic_worker_ends_at_once() -> None:
@@ -100,7 +100,7 @@ async def test_between_ticks_a_periodic_worker_ends_at_once() -> None:
         assert await stage.supervisor.stop() == []
 
 
-async def test_hurry_cancels_what_is_waited_for() -> None:
+async def test_a_forced_stop_cancels_what_is_waited_for() -> None:
     """A second SIGTERM cancels a tick in flight at once."""
     async with running((periodic(stop_timeout_s=600.0), ScriptedWorker(forever))) as stage:
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())

@@ -158,8 +158,8 @@ async def test_a_restart_of_a_worker_that_was_removed_and_added_again_concerns_t
         assert (again.runs, len(live_run_tasks())) == (1, 1)
 
 
-async def test_reviving_a_shard_during_a_restart_runs_no_shard_twice() -> None:
-    """A halted shard that is revived while another one still drains for a restart runs once, under its lease."""
+async def test_resuming_a_shard_during_a_restart_runs_no_shard_twice() -> None:
+    """A halted shard that is resumed while another one still drains for a restart runs once, under its lease."""
     poisoned, drains = asyncio.Event(), asyncio.Event()
     clock = FakeClock()
     runs: Counter[str] = Counter()
@@ -236,7 +236,7 @@ async def test_orders_for_different_workers_do_not_wait_for_each_other() -> None
 
 
 async def test_restarts_that_wait_for_a_restart_are_served_by_it() -> None:
-    """Ten people who restart a worker that drains for a while drain it once; one who paused it in between counts."""
+    """Ten restarts of a worker that drains for a while drain it once; a pause between two of them is not lost."""
     worker = ScriptedWorker(slow_to_stop)
     async with running((service(stop_timeout_s=30.0), worker)) as stage:
         await stage.clock.jump(1.0)
@@ -374,7 +374,7 @@ class Orders(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.tenures: dict[str, ScriptedTenure] = {}
         self.poison: dict[str, asyncio.Future[None]] = {}
-        # plain/1 outlives its stop timeout and the grace after it: it is left behind.
+        # plain/1 outlives its stop timeout and the grace after it: it is abandoned.
         self.drain_s = {"plain/1": 25.0, "single": DRAIN_S, "view/2of2": DRAIN_S}
         self.config = dict(SPECS)
         self.changes = 0

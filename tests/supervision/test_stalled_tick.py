@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def test_a_tick_over_its_limit_is_cancelled_and_a_failure() -> None:
-    """It is told with the place where it stood, counts as a failure, and the next tick comes."""
+    """It is logged with the place where it waited, counts as a failure, and the next tick comes."""
     worker = ScriptedWorker(forever)
     async with running((periodic(every_s=60.0, stall_timeout_s=5.0), worker)) as stage:
         await stage.clock.jump(5.0)

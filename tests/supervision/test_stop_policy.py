@@ -1,4 +1,4 @@
-"""How long a run that was told to stop is waited for."""
+"""How long a run that was asked to stop is waited for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REQUESTED = StopProgress(
 )
 
 
-def test_who_cannot_notice_is_cancelled_at_once() -> None:
+def test_an_uncooperative_run_is_cancelled_at_once() -> None:
     """A service that never looked for its stop, and is inside of no database call, is not waited for."""
     assert next_stop_action(REQUESTED, now_s=100.0) == Cancel()
 
@@ -32,7 +32,7 @@ def test_database_work_in_flight_is_waited_for() -> None:
     assert next_stop_action(busy, now_s=130.0) == Cancel()
 
 
-def test_who_notices_gets_its_time() -> None:
+def test_a_cooperative_run_gets_its_time() -> None:
     """A worker that looks for its stop, or a tick, may finish by itself."""
     assert next_stop_action(REQUESTED._replace(is_cooperative=True), now_s=100.0) == WaitUntil(130.0)
     assert next_stop_action(REQUESTED._replace(is_cooperative=True), now_s=130.0) == Cancel()
@@ -46,13 +46,13 @@ def test_an_early_cancellation_leaves_the_rest_of_the_time() -> None:
 
 
 def test_a_late_cancellation_leaves_a_grace() -> None:
-    """What was cancelled at its deadline gets a short grace, then it is left behind."""
+    """What was cancelled at its deadline gets a short grace, then it is abandoned."""
     cancelled = REQUESTED._replace(cancelled_s=130.0)
     assert next_stop_action(cancelled, now_s=130.0) == WaitUntil(130.0 + GRACE_S)
     assert next_stop_action(cancelled, now_s=130.0 + GRACE_S) == Abandon()
 
 
-def test_hurry_cancels_now() -> None:
+def test_a_forced_stop_cancels_now() -> None:
     """After a second SIGTERM nothing is waited for, and a swallowed cancellation comes again."""
     forced = REQUESTED._replace(is_cooperative=True, in_flight=3, forced_since_s=105.0)
     assert next_stop_action(forced, now_s=105.0) == Cancel()
@@ -70,7 +70,7 @@ def test_a_lost_lease_cancels_now() -> None:
     assert next_stop_action(lost._replace(cancelled_s=105.0), now_s=105.0 + GRACE_S) == Abandon()
 
 
-def test_a_hurry_after_a_loss_shortens_the_grace() -> None:
+def test_a_forced_stop_after_a_loss_shortens_the_grace() -> None:
     """A second SIGTERM counts for a run whose lease is lost too."""
     both = REQUESTED._replace(lease_lost_s=105.0, forced_since_s=106.0)
     assert next_stop_action(both._replace(cancelled_s=105.0), now_s=106.0) == Cancel()
@@ -97,7 +97,7 @@ def test_every_stop_ends(
     lease_lost_s: float | None,
     start_s: float,
 ) -> None:
-    """A run that never ends is left behind by the limit and the grace, whatever it does."""
+    """A run that never ends is abandoned after its timeout and the grace, whatever it does."""
     stop, now_s = StopProgress(start_s, timeout_s, is_cooperative, in_flight, None, None), start_s
     for _ in range(10):
         if forced_since_s is not None and now_s >= forced_since_s:

@@ -1,4 +1,4 @@
-"""Orders for one worker, the reload, and what the supervisor says of itself."""
+"""Orders for one worker, the reload, and what the supervisor reports of itself."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_the_last_order_counts(orders: str) -> None:
         assert stage.row("mail")["restarts"] == 0
 
 
-async def test_restart_revives_an_exhausted_worker() -> None:
+async def test_restart_starts_an_exhausted_worker() -> None:
     """It runs again with its whole allowance of restarts, and its counters go on."""
     worker = ScriptedWorker(ValueError, ValueError)
     async with running((service(max_restarts=1), worker)) as stage:
@@ -84,7 +84,7 @@ async def test_restarts_at_the_same_time_leave_one_instance() -> None:
 
 
 async def test_an_unknown_worker_is_answered_with_the_nearest() -> None:
-    """A typo in a worker's name is told with the name that was meant."""
+    """The error for a typo in a worker's name has the name that was meant."""
     async with running((service("send-mail"), ScriptedWorker())) as stage:
         with pytest.raises(UnknownWorker, match="did you mean 'send-mail'"):
             await stage.supervisor.pause("sendmail")
@@ -93,7 +93,7 @@ async def test_an_unknown_worker_is_answered_with_the_nearest() -> None:
 
 
 async def test_a_reload_applies_the_difference_alone() -> None:
-    """Removed workers end, changed ones run anew, added ones start, and the others do not notice."""
+    """Removed workers end, changed ones are restarted, added ones start, and the others do not notice."""
     kept, changed, gone, new = (ScriptedWorker() for _ in range(4))
     old = [service("kept"), service("changed"), service("gone")]
     async with running(*zip(old, (kept, changed, gone), strict=True)) as stage:
@@ -105,7 +105,7 @@ async def test_a_reload_applies_the_difference_alone() -> None:
 
 
 async def test_a_new_policy_restarts_nothing() -> None:
-    """A worker whose policy alone has changed runs on and is judged by the new one."""
+    """A worker of which only the policy has changed runs on under the new one."""
     worker = ScriptedWorker(ValueError)
     old, new = service(), service(stop_timeout_s=1.0)
     async with running((old, worker)) as stage:
@@ -183,8 +183,8 @@ async def test_the_status_is_json() -> None:
         assert rows[1]["last_error"] == "ValueError: x"
 
 
-async def test_sound_in_every_ordinary_state() -> None:
-    """Long waits, outages and pauses are sound."""
+async def test_healthy_in_every_ordinary_state() -> None:
+    """Long waits, outages and pauses are healthy."""
     workers = [
         (service("a"), ScriptedWorker()),
         (periodic("b"), ScriptedWorker()),
@@ -198,8 +198,8 @@ async def test_sound_in_every_ordinary_state() -> None:
             assert stage.supervisor.is_healthy()
 
 
-async def test_a_periodic_worker_that_stands_still_is_woken_and_else_unsound() -> None:
-    """A tick that is long overdue while nothing runs is noticed: woken once, and unsound if that does not help."""
+async def test_a_stuck_periodic_worker_is_woken_and_else_unhealthy() -> None:
+    """A tick that is long overdue while nothing runs is noticed: the instance is woken, and the supervisor is unhealthy if that does not help."""
     worker = ScriptedWorker(*[None] * 10)
     async with running((periodic(every_s=10.0), worker)) as stage:
         # The one timer dies, as a fault of ours would make it.
@@ -217,8 +217,8 @@ async def test_a_periodic_worker_that_stands_still_is_woken_and_else_unsound() -
         assert not stage.supervisor.is_healthy()
 
 
-async def test_a_runner_that_fails_by_our_fault_is_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault inside of a runner is told, its worker runs again, and a fault that stays makes it unsound."""
+async def test_an_instance_that_crashes_by_our_fault_is_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of an instance's task is logged and its worker runs again; one that stays makes supervision unhealthy."""
     failures = [RuntimeError("ours"), RuntimeError("ours")]
     run = WorkerInstance.run
 
