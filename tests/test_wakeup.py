@@ -39,7 +39,7 @@ async def test_a_cancelled_deadline_is_silent() -> None:
     timers.close()
 
 
-async def test_cancelled_deadlines_are_tidied_away() -> None:
+async def test_cancelled_deadlines_are_removed() -> None:
     """A deadline far away that is set and cancelled again and again takes no memory."""
     clock, timers, _ = make()
     for _ in range(10_000):

@@ -433,7 +433,7 @@ async def test_each_shard_has_its_own_lease() -> None:
 
 
 async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
-    """An event that cannot be applied ends the shard for good, keeps its lease, and is logged by the projection alone."""
+    """An event that cannot be applied ends the shard for good; its lease stays, and only the projection logs it."""
     worker = ScriptedWorker(Poisoned("event 7"))
     async with running((projection(shards=2, restart="always"), worker)) as stage:
         await give(stage, "view/1of2")

@@ -199,7 +199,7 @@ async def test_healthy_in_every_ordinary_state() -> None:
 
 
 async def test_a_stuck_periodic_worker_is_woken_and_else_unhealthy() -> None:
-    """A tick that is long overdue while nothing runs is noticed: the instance is woken, and the supervisor is unhealthy if that does not help."""
+    """A tick that is long overdue is noticed: the instance is woken; if that does not help, nothing is healthy."""
     worker = ScriptedWorker(*[None] * 10)
     async with running((periodic(every_s=10.0), worker)) as stage:
         # The one timer dies, as a fault of ours would make it.
