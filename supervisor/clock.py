@@ -17,7 +17,7 @@ class Clock(Protocol):
     def now_s(self) -> float:
         """Return monotonic seconds; only differences mean something."""
 
-    def wall(self) -> datetime:
+    def wall_time(self) -> datetime:
         """Return the wall time, aware of its zone (the machine's own)."""
 
     async def sleep(self, delay_s: float) -> None:
@@ -35,7 +35,7 @@ class SystemClock:
         """Return monotonic seconds plus this clock's own offset."""
         return time.monotonic() + self._offset_s  # noqa: TID251 - the one place
 
-    def wall(self) -> datetime:
+    def wall_time(self) -> datetime:
         """Return the wall time in the machine's zone."""
         return datetime.now(UTC).astimezone()
 

@@ -9,7 +9,7 @@ class SupervisorError(Exception):
     """Everything that pgsupervisor raises on purpose."""
 
 
-class Fault(NamedTuple):
+class ConfigFault(NamedTuple):
     """One thing that is wrong with the configuration.
 
     Attributes:
@@ -34,7 +34,7 @@ class ConfigError(SupervisorError):
         faults: Everything that is wrong with it, in the order of the file.
     """
 
-    def __init__(self, *faults: Fault) -> None:
+    def __init__(self, *faults: ConfigFault) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = faults
 
@@ -47,11 +47,11 @@ class LeaseLost(SupervisorError):
     """The lease has passed on: what this transaction wrote is rolled back, and the worker is stopped here."""
 
 
-class Poisoned(SupervisorError):
+class ProjectionHalted(SupervisorError):
     """An event cannot be applied: the projection stands still at it until a person has acted."""
 
 
-class Displaced(SupervisorError):
+class ShardingConflict(SupervisorError):
     """A projection is laid out as a later configuration says: here it stands aside, and leaves its leases to others."""
 
 
@@ -63,31 +63,31 @@ class InvalidEvent(SupervisorError, ValueError):
     """What was to be appended cannot be stored; nothing was sent, and the transaction can go on."""
 
 
-class DatabaseGaveUp(SupervisorError):
+class ConnectAttemptsExhausted(SupervisorError):
     """The start used up its attempts to connect (exit status 69)."""
 
 
-class DatabaseRefused(SupervisorError):
+class DatabaseAccessDenied(SupervisorError):
     """The server refused the login, the database or a privilege at the start (exit status 77)."""
 
 
-class SchemaUnusable(SupervisorError):
+class SchemaIncompatible(SupervisorError):
     """The SQL schema is older or newer than this daemon can work with (exit status 78)."""
 
 
-class StoreLocked(SupervisorError):
+class EmbeddedDatabaseLocked(SupervisorError):
     """Another process kept the embedded store's directory locked (exit status 75)."""
 
 
-class StoreUnusable(SupervisorError):
+class EmbeddedDatabaseMisconfigured(SupervisorError):
     """The embedded store cannot work until a person changes something (exit status 78)."""
 
 
-class StoreFailed(SupervisorError):
+class EmbeddedDatabaseFailed(SupervisorError):
     """The embedded store cannot work at the moment, for want of disk space, say (exit status 69)."""
 
 
-class ControlTaken(SupervisorError):
+class ControlSocketInUse(SupervisorError):
     """Another daemon already answers at the control socket (exit status 75)."""
 
 

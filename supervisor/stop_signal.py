@@ -19,12 +19,12 @@ class StopSignal:
         dismissed: Tasks of the worker that a `ctx.sleep` has cancelled since the stop.
     """
 
-    __slots__ = ("_notices", "dismissed", "in_flight", "is_set", "is_watched")
+    __slots__ = ("_notices", "cancelled_tasks", "in_flight", "is_set", "is_cooperative")
 
     def __init__(self) -> None:
         self.is_set = False
-        self.is_watched = False
-        self.dismissed: tuple[object, ...] = ()
+        self.is_cooperative = False
+        self.cancelled_tasks: tuple[object, ...] = ()
         self.in_flight = 0
         # A worker may have thousands of calls under way, each with a notice; most have none.
         self._notices: dict[Callable[[], object], None] | None = None
@@ -34,17 +34,17 @@ class StopSignal:
         self.is_set = True
         self._wake()
 
-    def entered(self) -> None:
+    def call_started(self) -> None:
         """Count a database call that begins."""
         self.in_flight += 1
 
-    def left(self) -> None:
+    def call_finished(self) -> None:
         """Count a database call that ended."""
         self.in_flight -= 1
         if self.in_flight == 0 and self.is_set:
             self._wake()
 
-    def notify(self, notice: Callable[[], object]) -> None:
+    def add_callback(self, notice: Callable[[], object]) -> None:
         """Call `notice` at once at each change, without the turn of the loop that a waiting task needs.
 
         A change is the stop itself and, after it, each end of the last database call in flight.
@@ -53,7 +53,7 @@ class StopSignal:
             self._notices = {}
         self._notices[notice] = None
 
-    def forget(self, notice: Callable[[], object]) -> None:
+    def remove_callback(self, notice: Callable[[], object]) -> None:
         """Call `notice` no more."""
         if self._notices is not None:
             self._notices.pop(notice, None)

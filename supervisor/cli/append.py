@@ -9,8 +9,8 @@ import asyncpg
 
 from supervisor.cli.output import show
 from supervisor.cli.own_connection import carry_out, configuration, connected
-from supervisor.database.error_class import ErrorClass, classify, is_suspicious
-from supervisor.errors import DatabaseRefused, DatabaseUnavailable, InvalidEvent, SchemaUnusable
+from supervisor.database.error_class import ErrorClass, classify, may_be_connection_loss
+from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, InvalidEvent, SchemaIncompatible
 from supervisor.events.append import append_text, check_name, encode
 
 
@@ -58,16 +58,16 @@ def _refuse_constant(name: str) -> NoReturn:
 def _explain(error: Exception) -> NoReturn:
     says = " ".join(str(error).split())
     match classify(error):
-        case ErrorClass.REFUSED:
-            raise DatabaseRefused(
+        case ErrorClass.ACCESS_DENIED:
+            raise DatabaseAccessDenied(
                 f"The event was not appended: {says}. The role needs GRANT USAGE ON SCHEMA supervisor and"
                 " GRANT EXECUTE ON FUNCTION supervisor.append."
             ) from error
         case ErrorClass.READ_ONLY:
             raise DatabaseUnavailable(f"The event was not appended: {says}.") from error
-        case _ if is_suspicious(error):
+        case _ if may_be_connection_loss(error):
             raise DatabaseUnavailable(f"Whether the event was appended is not known: {says}.") from error
         case _ if isinstance(error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError)):
-            raise SchemaUnusable("The SQL schema is not there, or too old: run `pgsupervisor migrate`.") from error
+            raise SchemaIncompatible("The SQL schema is not there, or too old: run `pgsupervisor migrate`.") from error
         case _:
             raise InvalidEvent(f"The event was not appended: {says}") from error

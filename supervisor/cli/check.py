@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from supervisor.config.model import Config
-    from supervisor.errors import Fault
+    from supervisor.errors import ConfigFault
 
 _CONFIG = 78
 
@@ -59,7 +59,7 @@ def _tightness(config: Config) -> str:
     )
 
 
-async def _try_what_is_readable(path: Path) -> tuple[Fault, ...]:
+async def _try_what_is_readable(path: Path) -> tuple[ConfigFault, ...]:
     """Return the faults of the imports, as far as a wrong configuration says what to import."""
     specs, python_path = readable_workers(path, os.environ)
     try:

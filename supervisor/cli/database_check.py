@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.database.gate import Gate
+from supervisor.database.gate import ConnectionMonitor
 from supervisor.database.migration import is_outdated, known_files, version_of
 from supervisor.database.schema_error import explain
 from supervisor.database.session import Session
-from supervisor.errors import ConfigError, DatabaseRefused, Fault
-from supervisor.leases.pooling import refuse_transaction_pooling
+from supervisor.errors import ConfigError, ConfigFault, DatabaseAccessDenied
+from supervisor.leases.pooling import reject_transaction_pooling
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
@@ -44,17 +44,17 @@ async def try_database(server: Server, config: Config, clock: Clock) -> str:
         ConfigError: It cannot be connected to, or leases cannot work there.
         SupervisorError: The SQL schema keeps `run` from starting.
     """
-    gate = Gate(server, config.database, name=config.name, clock=clock, rng=random.Random())  # noqa: S311 - jitter
+    gate = ConnectionMonitor(server, config.database, name=config.name, clock=clock, rng=random.Random())  # noqa: S311 - jitter
     # What others have prepared behind a proxy that pools transactions would be in the way.
-    gate.dialer = gate.dialer._replace(cached_statements=0)
+    gate.connector = gate.connector._replace(cached_statements=0)
     try:
         failure = await gate.connect_once()
         if failure is not None:
-            raise ConfigError(Fault(str(config.path), "database.dsn", failure.reason))
-        assert gate.link is not None  # noqa: S101 - it has connected
+            raise ConfigError(ConfigFault(str(config.path), "database.dsn", failure.reason))
+        assert gate.connected is not None  # noqa: S101 - it has connected
         if config.needs_leases:
-            await refuse_transaction_pooling(Session(gate, gate.link, clock=clock), is_thorough=True)
-        return ", the database answers" + await _look_at_schema(gate.link.connection, config)
+            await reject_transaction_pooling(Session(gate, gate.connected, clock=clock), is_thorough=True)
+        return ", the database answers" + await _look_at_schema(gate.connected.connection, config)
     finally:
         gate.close()
 
@@ -63,8 +63,8 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
     """Return what there is to say of the schema.
 
     Raises:
-        SchemaUnusable: It is newer, or older and `run` is only to look at it.
-        DatabaseRefused: A privilege is missing that a worker needs.
+        SchemaIncompatible: It is newer, or older and `run` is only to look at it.
+        DatabaseAccessDenied: A privilege is missing that a worker needs.
         DatabaseUnavailable: The connection was lost.
     """
     known = len(known_files())
@@ -77,13 +77,13 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
     except _LOST as error:
         try:
             explain(error, found, known)
-        except DatabaseRefused as refusal:
+        except DatabaseAccessDenied as refusal:
             if config.needs_leases:
                 raise
             return f"; no worker needs the SQL schema, which this role cannot use ({refusal.__cause__})"
     if withheld and config.needs_leases:
         more = f" and {len(withheld) - 1} more" if len(withheld) > 1 else ""
-        raise DatabaseRefused(f"the role needs {withheld[0]}{more}, for its leases and events")
+        raise DatabaseAccessDenied(f"the role needs {withheld[0]}{more}, for its leases and events")
     return ""
 
 
@@ -93,7 +93,7 @@ async def _foresee(connection: Any, config: Config, found: int, known: int) -> s
     if await connection.fetchval(_MAY_CREATE, timeout=_LIMIT_S):
         return f"; `run` creates the SQL schema, version {known}"
     if config.needs_leases:
-        raise DatabaseRefused(
+        raise DatabaseAccessDenied(
             "the SQL schema is not there, and this role cannot create it here: run `pgsupervisor migrate` with the"
             " login of a role that may (PGSUPERVISOR__DATABASE__DSN=…)"
         )

@@ -16,15 +16,15 @@ from supervisor.clock import SystemClock
 from supervisor.config.finding import find_config
 from supervisor.config.model import Dsn, EmbeddedStore, Server
 from supervisor.database.error_class import ErrorClass
-from supervisor.database.gate import Gate
+from supervisor.database.gate import ConnectionMonitor
 from supervisor.errors import (
     ConfigError,
-    DatabaseGaveUp,
-    DatabaseRefused,
+    ConfigFault,
+    ConnectAttemptsExhausted,
+    DatabaseAccessDenied,
     DatabaseUnavailable,
-    Fault,
     InvalidEvent,
-    SchemaUnusable,
+    SchemaIncompatible,
     SupervisorError,
 )
 
@@ -40,9 +40,9 @@ _SOFTWARE = 70
 _STATUS: dict[type[SupervisorError], int] = {
     InvalidEvent: USAGE,
     DatabaseUnavailable: 69,
-    DatabaseGaveUp: 69,
-    DatabaseRefused: 77,
-    SchemaUnusable: 78,
+    ConnectAttemptsExhausted: 69,
+    DatabaseAccessDenied: 77,
+    SchemaIncompatible: 78,
     ConfigError: 78,
 }
 _FAREWELL_S = 1.0
@@ -73,19 +73,19 @@ async def connected(config: Config) -> AsyncIterator[Any]:
 
     Raises:
         ConfigError: The connection string cannot work.
-        DatabaseRefused: The server refuses the login, the database or a privilege.
+        DatabaseAccessDenied: The server refuses the login, the database or a privilege.
         DatabaseUnavailable: It cannot be reached, or the connection was lost.
     """
     with _server_of(config) as server:
         # The gate of a command makes one attempt; nothing of it is random.
-        gate = Gate(server, config.database, name=config.name, clock=SystemClock(), rng=random.Random(0))  # noqa: S311
+        gate = ConnectionMonitor(server, config.database, name=config.name, clock=SystemClock(), rng=random.Random(0))  # noqa: S311
         # What others have prepared behind a proxy that pools transactions would be in the way.
-        gate.dialer = gate.dialer._replace(cached_statements=0)
+        gate.connector = gate.connector._replace(cached_statements=0)
         failure = await gate.connect_once()
         if failure is not None:
             raise _error_for(failure, config) from failure.error
-        assert gate.link is not None  # noqa: S101 - it has connected
-        connection = gate.link.connection
+        assert gate.connected is not None  # noqa: S101 - it has connected
+        connection = gate.connected.connection
         try:
             yield connection
             with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -99,9 +99,9 @@ def _error_for(failure: Failure, config: Config) -> SupervisorError:
         return DatabaseUnavailable(f"{_embedded(config)} cannot be reached ({failure.reason}); {_ONLY_WHILE}")
     match failure.error_class:
         case ErrorClass.MISCONFIGURED:
-            return ConfigError(Fault(str(config.path), "database.dsn", failure.reason))
-        case ErrorClass.REFUSED:
-            return DatabaseRefused(f"{config.path}: database.dsn: {failure.reason}")
+            return ConfigError(ConfigFault(str(config.path), "database.dsn", failure.reason))
+        case ErrorClass.ACCESS_DENIED:
+            return DatabaseAccessDenied(f"{config.path}: database.dsn: {failure.reason}")
         case _:
             return DatabaseUnavailable(f"{config.path}: database.dsn: {failure.reason}")
 
@@ -116,7 +116,7 @@ def _server_of(config: Config) -> Iterator[Server]:
             try:
                 # Short enough for a socket's path, wherever the store is.
                 text = f"postgresql://postgres@/postgres?port=5432&host=/proc/self/fd/{folder}"
-                yield Server(Dsn(text, redacted=text), came_from=_embedded(config))
+                yield Server(Dsn(text, redacted=text), source=_embedded(config))
             finally:
                 os.close(folder)
 

@@ -13,9 +13,9 @@ from supervisor.cli.output import complain, show
 from supervisor.cli.own_connection import carry_out, configuration, connected
 from supervisor.config.model import Projection
 from supervisor.config.table import nearest
-from supervisor.daemon.cluster_rows import SHARDS, projection_rows
-from supervisor.database.error_class import ErrorClass, classify, is_suspicious
-from supervisor.errors import DatabaseRefused, DatabaseUnavailable, SchemaUnusable, SupervisorError
+from supervisor.daemon.cluster_rows import SHARD_LAG_SQL, projection_rows
+from supervisor.database.error_class import ErrorClass, classify, may_be_connection_loss
+from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible, SupervisorError
 from supervisor.events.glob import like_patterns
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ async def _rows(connection: Any, config: Config) -> list[dict[str, Any]]:
     known = [row["name"] for row in await connection.fetch("SELECT name FROM supervisor.projection")]
     # Of one that another daemon runs, nobody here knows its streams.
     patterns = {name: like_patterns(configured[name].streams if name in configured else ()) for name in known}
-    laid_out = projection_rows(await connection.fetch(SHARDS, json.dumps(patterns), _COUNTED))
+    laid_out = projection_rows(await connection.fetch(SHARD_LAG_SQL, json.dumps(patterns), _COUNTED))
     letters = {row["projection"]: row["letters"] for row in await connection.fetch(_DEAD)}
     rows = [row | {"dead_letters": letters.get(row["name"], 0)} for row in laid_out]
     rows += [{"name": name, "shards": [], "dead_letters": 0} for name in configured if name not in known]
@@ -161,16 +161,16 @@ def _cells(row: dict[str, Any]) -> list[tuple[str, ...]]:
 def _explain(error: Exception) -> NoReturn:
     says = " ".join(str(error).split())
     match classify(error):
-        case ErrorClass.REFUSED:
-            raise DatabaseRefused(
+        case ErrorClass.ACCESS_DENIED:
+            raise DatabaseAccessDenied(
                 f"The database refused it: {says}. The role needs GRANT USAGE ON SCHEMA supervisor, SELECT on its"
                 " tables and EXECUTE on its functions."
             ) from error
-        case _ if is_suspicious(error):
+        case _ if may_be_connection_loss(error):
             raise DatabaseUnavailable(f"The connection was lost: {says}. Look with `projections list`.") from error
         case _ if isinstance(
             error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError)
         ):
-            raise SchemaUnusable("The SQL schema is not there, or too old: run `pgsupervisor migrate`.") from error
+            raise SchemaIncompatible("The SQL schema is not there, or too old: run `pgsupervisor migrate`.") from error
         case _:
             raise DatabaseUnavailable(f"The database could not do it: {says}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.difference import difference, is_same_target, name_of_target
+from supervisor.config.difference import diff_configs, is_same_target, name_of_target
 from supervisor.config.model import Cron, EmbeddedStore, Periodic, Projection, Service
 from supervisor.config.schema import BACKOFF, COMMON, CONNECT, DATABASE, EVENTS, LOG, PROJECTION, SUPERVISOR
 from supervisor.durations import format_duration
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 _NOT_COMPARED_SINGLY = ("dsn", "dsn_file", "startup", "runtime", "kind", "backoff", "singleton", "settings")
 
 
-def describe(old: Config, new: Config) -> list[str]:
+def diff_text(old: Config, new: Config) -> list[str]:
     """Return a line for each thing that a reload from `old` to `new` changes; never with a secret in it."""
-    found = difference(old, new)
+    found = diff_configs(old, new)
     lines = [f"! {fault.key}: {fault.problem}" for fault in found.needs_restart]
     lines += [f"~ {change}" for change in _changes_of_daemon(old, new)]
     lines += [f"+ worker {name}: {_kind(new.workers[name])}, {new.workers[name].run}" for name in found.added]
     lines += [f"- worker {name}" for name in found.removed]
     for name in found.changed:
         changes = "; ".join(_changes_of_worker(old.workers[name], new.workers[name]))
-        goes_on = " (runs on)" if name in found.retuned else ""
+        goes_on = " (runs on)" if name in found.policy_only else ""
         lines.append(f"~ worker {name}{goes_on}: {changes}")
     if found.untouched:
         lines.append(f"= {len(found.untouched)} worker{'s' if len(found.untouched) > 1 else ''} untouched")

@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.config.model import EmbeddedStore
-from supervisor.errors import Fault
+from supervisor.errors import ConfigFault
 
 if TYPE_CHECKING:
     from supervisor.config.model import Config, DaemonConfig, DatabaseConfig, Server, WorkerSpec
 
 
-class Difference(NamedTuple):
+class ConfigDiff(NamedTuple):
     """What differs between two configurations.
 
     Attributes:
@@ -37,14 +37,14 @@ class Difference(NamedTuple):
     added: tuple[str, ...]
     removed: tuple[str, ...]
     changed: tuple[str, ...]
-    retuned: tuple[str, ...]
+    policy_only: tuple[str, ...]
     untouched: tuple[str, ...]
     database_changed: bool
     policy_changed: bool
     log_changed: bool
     events_changed: bool
     daemon_changed: bool
-    needs_restart: tuple[Fault, ...]
+    needs_restart: tuple[ConfigFault, ...]
 
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
@@ -53,16 +53,16 @@ class Difference(NamedTuple):
         return not (workers or values or self.events_changed or self.daemon_changed or self.needs_restart)
 
 
-def difference(old: Config, new: Config) -> Difference:
+def diff_configs(old: Config, new: Config) -> ConfigDiff:
     """Return what a reload from `old` to `new` has to do."""
     both = [name for name in new.workers if name in old.workers]
     changed = tuple(name for name in both if not is_same_worker(old.workers[name], new.workers[name]))
     differing = frozenset(changed)
-    return Difference(
+    return ConfigDiff(
         added=tuple(name for name in new.workers if name not in old.workers),
         removed=tuple(name for name in old.workers if name not in new.workers),
         changed=changed,
-        retuned=tuple(name for name in changed if _is_retuned(old.workers[name], new.workers[name])),
+        policy_only=tuple(name for name in changed if _is_retuned(old.workers[name], new.workers[name])),
         untouched=tuple(name for name in both if name not in differing),
         database_changed=_connections(old.database) != _connections(new.database),
         policy_changed=_policy(old.database) != _policy(new.database),
@@ -116,7 +116,7 @@ def _live(daemon: DaemonConfig) -> tuple[object, ...]:
     return (daemon.stop_timeout_s, daemon.stall_warning_s, daemon.python_path)
 
 
-def _needs_restart(old: Config, new: Config) -> tuple[Fault, ...]:
+def _needs_restart(old: Config, new: Config) -> tuple[ConfigFault, ...]:
     found = []
     for key, before, after in (
         ("supervisor.state_dir", old.daemon.state_dir, new.daemon.state_dir),
@@ -128,7 +128,7 @@ def _needs_restart(old: Config, new: Config) -> tuple[Fault, ...]:
     if stores and not is_same_target(old.database.target, new.database.target):
         before_text, after_text = name_of_target(old.database.target), name_of_target(new.database.target)
         found.append(("database.dsn", f"moving from {before_text} to {after_text} needs a restart"))
-    return tuple(Fault(str(new.path), key, problem) for key, problem in found)
+    return tuple(ConfigFault(str(new.path), key, problem) for key, problem in found)
 
 
 def name_of_target(target: Server | EmbeddedStore) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.config.location import from_here
 from supervisor.config.toml_file import cannot_be_read
-from supervisor.errors import ConfigError, Fault
+from supervisor.errors import ConfigError, ConfigFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,13 +31,13 @@ def find_config(explicit: str | None, environ: Mapping[str, str]) -> Path:
     if path is None:
         looked = f"{from_here(_HERE)} and {_SYSTEM}"
         problem = f"there is no configuration: looked for {looked}; write one, or name it with -c FILE or ${VARIABLE}"
-        raise ConfigError(Fault(_HERE, "", problem))
+        raise ConfigError(ConfigFault(_HERE, "", problem))
     try:
         path.stat()
     except OSError as error:
         asked = "-c" if explicit is not None else f"${VARIABLE}" if environ.get(VARIABLE) else None
         why = f" (named by {asked})" if asked else ""
-        raise ConfigError(Fault(str(path), "", f"{cannot_be_read(error)}{why}")) from None
+        raise ConfigError(ConfigFault(str(path), "", f"{cannot_be_read(error)}{why}")) from None
     return path
 
 

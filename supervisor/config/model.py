@@ -48,7 +48,7 @@ class Dsn:
         self._text = text
         self._redacted = redacted
 
-    def reveal(self) -> str:
+    def secret_value(self) -> str:
         """Return the connection string with its password, for the driver."""
         return self._text
 
@@ -74,7 +74,7 @@ class Server(NamedTuple):
     """
 
     dsn: Dsn
-    came_from: str
+    source: str
 
 
 class EmbeddedStore(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from supervisor.config.value import WrongValue, key_path, quoted
-from supervisor.errors import Fault
+from supervisor.errors import ConfigFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,7 +36,7 @@ class Faults:
     """
 
     def __init__(self, file: str) -> None:
-        self.found: list[Fault] = []
+        self.found: list[ConfigFault] = []
         self.variables: dict[tuple[str, ...], str] = {}
         self._file = file
         self._places: set[tuple[str, ...]] = set()
@@ -44,12 +44,12 @@ class Faults:
     def add(self, where: tuple[str, ...], problem: str) -> None:
         """Add what is wrong at a key path; the source is whoever said the value."""
         source = self.variable_of(where) or self._file
-        self.found.append(Fault(source, key_path(*where), problem))
+        self.found.append(ConfigFault(source, key_path(*where), problem))
         self._places.add(where)
 
     def add_from(self, source: str, problem: str) -> None:
         """Add what is wrong with a source that is no key."""
-        self.found.append(Fault(source, "", problem))
+        self.found.append(ConfigFault(source, "", problem))
 
     def concern(self, *where: str) -> bool:
         """Whether something is wrong at exactly this key path, so that its value is not the one to judge by."""

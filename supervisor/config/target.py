@@ -62,12 +62,12 @@ def _with_service(
     target: Server | EmbeddedStore | None, where: tuple[str, ...] | None, environ: Mapping[str, str], faults: Faults
 ) -> Server | EmbeddedStore | None:
     """Return the target unless it names a service that is not defined: the driver would connect elsewhere."""
-    service = service_of(target.dsn.reveal()) if isinstance(target, Server) else None
+    service = service_of(target.dsn.secret_value()) if isinstance(target, Server) else None
     problem = problem_of_service(service, environ) if service else None
     if not isinstance(target, Server) or problem is None:
         return target
     # What libpq's variables give comes from several; the one to blame is this.
-    source = "PGSERVICE" if target.came_from.startswith("PG") and where is None else target.came_from
+    source = "PGSERVICE" if target.source.startswith("PG") and where is None else target.source
     _report(where, None if where == _DSN else source, problem, faults)
     return None
 
@@ -100,7 +100,7 @@ def _from_libpq(environ: Mapping[str, str], faults: Faults) -> Server | None:
     service = environ.get("PGSERVICE")
     text = f"postgresql://?service={quote(service, safe='')}" if service else ""
     shown = text or "libpq's variables"
-    return Server(Dsn(text, redacted=shown), came_from=", ".join(names))
+    return Server(Dsn(text, redacted=shown), source=", ".join(names))
 
 
 def _from_file(path: Path, base: Path, where: tuple[str, ...] | None, faults: Faults) -> Server | EmbeddedStore | None:

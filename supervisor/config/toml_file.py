@@ -6,7 +6,7 @@ import stat
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from supervisor.errors import ConfigError, Fault
+from supervisor.errors import ConfigError, ConfigFault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,14 +24,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_text(path, _LARGEST_BYTES))
     except OSError as error:
-        raise ConfigError(Fault(str(path), "", cannot_be_read(error))) from None
+        raise ConfigError(ConfigFault(str(path), "", cannot_be_read(error))) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(Fault(str(path), "", f"is not UTF-8 text (byte {error.start + 1})")) from None
+        raise ConfigError(ConfigFault(str(path), "", f"is not UTF-8 text (byte {error.start + 1})")) from None
     except tomllib.TOMLDecodeError as error:
         reason = str(error)
-        raise ConfigError(Fault(str(path), "", f"is not valid TOML: {reason[:1].lower()}{reason[1:]}")) from None
+        raise ConfigError(ConfigFault(str(path), "", f"is not valid TOML: {reason[:1].lower()}{reason[1:]}")) from None
     except (ValueError, RecursionError):
-        raise ConfigError(Fault(str(path), "", "is not valid TOML: a number or a nesting is too large")) from None
+        raise ConfigError(ConfigFault(str(path), "", "is not valid TOML: a number or a nesting is too large")) from None
 
 
 def read_text(path: Path, most_bytes: int) -> str:

@@ -9,7 +9,7 @@ import threading
 import traceback
 from typing import TYPE_CHECKING
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -83,7 +83,7 @@ class BlockedLoop:
             self._tell_blocked(self._clock.now_s() - asked_s)
             # Told again at doubling distances while it lasts.
             if self._turned.wait(next_s):
-                tell("loop.unblocked", blocked_s=round(self._clock.now_s() - asked_s, 2))
+                log_event("loop.unblocked", blocked_s=round(self._clock.now_s() - asked_s, 2))
                 return
             next_s *= 2
 
@@ -92,14 +92,16 @@ class BlockedLoop:
         late_s = self._clock.now_s() - due_s
         if late_s <= limit_s:
             return False
-        tell("loop.blocked", blocked_s=round(late_s, 2), stack=_NOBODY)
+        log_event("loop.blocked", blocked_s=round(late_s, 2), stack=_NOBODY)
         return True
 
     def _tell_blocked(self, blocked_s: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - documented, in spite of its name
         stack = "".join(traceback.format_stack(frame)[-_DEEPEST:]).rstrip() if frame is not None else ""
         # The place keeps the blocks of two workers apart when equal entries are folded.
-        tell("loop.blocked", blocked_s=round(blocked_s, 2), stack=stack, place=_place(frame), worker=self._worker())
+        log_event(
+            "loop.blocked", blocked_s=round(blocked_s, 2), stack=stack, place=_place(frame), worker=self._worker()
+        )
 
     def _worker(self) -> str | None:
         """Return the worker whose run holds the loop; its task bears its name."""

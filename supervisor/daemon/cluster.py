@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from supervisor.clock import done_within
 from supervisor.config.model import Projection
 from supervisor.daemon.cluster_memory import remembered_rows
-from supervisor.daemon.cluster_rows import NODES, SHARDS, node_rows, projection_rows, with_lag
+from supervisor.daemon.cluster_rows import NODES_SQL, SHARD_LAG_SQL, node_rows, projection_rows, with_lag
 from supervisor.events.glob import like_patterns
 
 if TYPE_CHECKING:
@@ -117,13 +117,13 @@ class Cluster:
             self._asking.cancel()
 
     async def _refresh(self, database: Database, question: Question) -> None:
-        link, connection = database.gate.link, None
+        link, connection = database.monitor.connected, None
         if link is None:
             self._problem = "the database is away"
             return
         try:
             # The pool is the workers', who may keep all of it, and the session is the node's, which must not wait.
-            connection = await database.gate.dialer.dial(link.endpoint)
+            connection = await database.monitor.connector.connect(link.endpoint)
             await connection.execute(_SERVERS_LIMIT)
             await self._read(connection, question)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must end neither the status nor the daemon
@@ -135,9 +135,9 @@ class Cluster:
     async def _read(self, connection: asyncpg.Connection, question: Question) -> None:
         """Read the nodes, then the lag: a long backlog must not hide who holds what."""
         began_s = self._clock.now_s()
-        self._nodes = node_rows(await connection.fetch(NODES), question.this)
+        self._nodes = node_rows(await connection.fetch(NODES_SQL), question.this)
         self._asked_s, self._problem = began_s, None
         self._projections = []
         if question.streams:
-            records = await connection.fetch(SHARDS, json.dumps(question.streams), _POSITIONS)
+            records = await connection.fetch(SHARD_LAG_SQL, json.dumps(question.streams), _POSITIONS)
             self._projections = projection_rows(records)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # The lock tells who lives and who holds; a row tells who they say they are. A lease whose row names somebody else is
 # just being taken over.
-NODES = """
+NODES_SQL = """
     WITH held AS MATERIALIZED (SELECT h.kind, h.id, h.pid FROM supervisor.held h)
     SELECT n.id, n.name, n.host, n.pid, n.version, n.started_at, n.joined_at, cardinality(n.wants) AS wants,
         l.name AS lease, l.epoch, l.acquired_at
@@ -27,7 +27,7 @@ NODES = """
 
 # Of each shard's backlog only the first positions are looked at, all shards together a bounded number: somebody waits
 # for this. $1 names the patterns of each projection's streams, $2 the positions.
-SHARDS = """
+SHARD_LAG_SQL = """
     WITH known AS (
         SELECT key AS name, ARRAY(SELECT jsonb_array_elements_text(value)) AS patterns FROM jsonb_each($1::jsonb)
     ), head AS MATERIALIZED (

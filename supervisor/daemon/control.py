@@ -11,8 +11,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from supervisor.errors import ConfigError, ControlTaken, Fault, SupervisorError
-from supervisor.journal import tell
+from supervisor.errors import ConfigError, ConfigFault, ControlSocketInUse, SupervisorError
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,7 +45,7 @@ class ControlServer:
         """Begin to listen.
 
         Raises:
-            ControlTaken: Another daemon uses this path, or the machine lacks something for the moment.
+            ControlSocketInUse: Another daemon uses this path, or the machine lacks something for the moment.
             ConfigError: The path cannot be used.
         """
         try:
@@ -60,13 +60,13 @@ class ControlServer:
         if self._inode and self._inode == self._inode_now():
             return
         if not self._is_broken:
-            tell("control.failed", path=str(self._path), reason="the socket was removed; it is made again")
+            log_event("control.failed", path=str(self._path), reason="the socket was removed; it is made again")
         self.close()
         try:
             await self.open()
         except (SupervisorError, OSError) as error:
             if not self._is_broken:
-                tell("control.failed", path=str(self._path), reason=str(error))
+                log_event("control.failed", path=str(self._path), reason=str(error))
             self._is_broken, self._inode = True, 0
         else:
             self._is_broken = False
@@ -96,7 +96,7 @@ class ControlServer:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(self._lock, 20).decode("ascii", errors="replace").strip()
-            raise ControlTaken(
+            raise ControlSocketInUse(
                 f"Another pgsupervisor{f' (pid {holder})' if holder else ''} runs with the control socket "
                 f"{self._path}. Stop it, or give this one a supervisor.control of its own."
             ) from None
@@ -108,9 +108,11 @@ class ControlServer:
     def _explain(self, error: OSError) -> SupervisorError:
         problem = f"the control socket {self._path} cannot be made: {error.strerror or error}"
         if error.errno in _PASSING:
-            return ControlTaken(f"{problem[0].upper()}{problem[1:]}. The daemon cannot start until that is mended.")
+            return ControlSocketInUse(
+                f"{problem[0].upper()}{problem[1:]}. The daemon cannot start until that is mended."
+            )
         return ConfigError(
-            Fault(
+            ConfigFault(
                 "supervisor.control",
                 "",
                 f"{problem}. Choose a folder this user can write to, or set supervisor.control.",
@@ -123,7 +125,7 @@ class ControlServer:
         except (OSError, asyncio.IncompleteReadError, ValueError):
             pass  # the client left or spoke nonsense; that is its own affair
         except Exception as error:  # noqa: BLE001 - a fault in one answer must not end the daemon
-            tell("control.failed", path=str(self._path), reason=f"{type(error).__name__}: {error}", exc=error)
+            log_event("control.failed", path=str(self._path), reason=f"{type(error).__name__}: {error}", exc=error)
         finally:
             writer.transport.abort()
 

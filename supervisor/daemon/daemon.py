@@ -25,17 +25,17 @@ from supervisor.daemon.status import status_line
 from supervisor.daemon.stopping import stop
 from supervisor.errors import (
     ConfigError,
-    ControlTaken,
-    DatabaseGaveUp,
-    DatabaseRefused,
-    SchemaUnusable,
-    StoreFailed,
-    StoreLocked,
-    StoreUnusable,
+    ConnectAttemptsExhausted,
+    ControlSocketInUse,
+    DatabaseAccessDenied,
+    EmbeddedDatabaseFailed,
+    EmbeddedDatabaseLocked,
+    EmbeddedDatabaseMisconfigured,
+    SchemaIncompatible,
     WorkerExhausted,
 )
 from supervisor.exit_status import ExitStatus
-from supervisor.journal import journal_asyncio_exception, tell
+from supervisor.journal import journal_asyncio_exception, log_event
 from supervisor.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from supervisor.database.database import Database
     from supervisor.database.embedded import EmbeddedServer
     from supervisor.database.error_class import Failure
-    from supervisor.database.gate import Gate
+    from supervisor.database.gate import ConnectionMonitor
     from supervisor.database.state_lock import StateLock
     from supervisor.journal import Journal
     from supervisor.supervision.supervisor import Supervisor
@@ -74,13 +74,13 @@ class Ending(NamedTuple):
 # One row for each reaction of the error tree; anything else is a fault of the daemon itself.
 _STATUS_OF = {
     ConfigError: ExitStatus.CONFIG,
-    DatabaseGaveUp: ExitStatus.UNAVAILABLE,
-    DatabaseRefused: ExitStatus.NOPERM,
-    SchemaUnusable: ExitStatus.CONFIG,
-    StoreLocked: ExitStatus.TEMPFAIL,
-    StoreUnusable: ExitStatus.CONFIG,
-    StoreFailed: ExitStatus.UNAVAILABLE,
-    ControlTaken: ExitStatus.TEMPFAIL,
+    ConnectAttemptsExhausted: ExitStatus.UNAVAILABLE,
+    DatabaseAccessDenied: ExitStatus.NOPERM,
+    SchemaIncompatible: ExitStatus.CONFIG,
+    EmbeddedDatabaseLocked: ExitStatus.TEMPFAIL,
+    EmbeddedDatabaseMisconfigured: ExitStatus.CONFIG,
+    EmbeddedDatabaseFailed: ExitStatus.UNAVAILABLE,
+    ControlSocketInUse: ExitStatus.TEMPFAIL,
     WorkerExhausted: ExitStatus.SOFTWARE,
 }
 
@@ -163,7 +163,7 @@ class Daemon:
         loop.set_exception_handler(journal_asyncio_exception)
         loop.install(self.on_signal)
         self._loop = loop
-        tell("daemon.starting", version=supervisor.__version__, config=str(self.config.path))
+        log_event("daemon.starting", version=supervisor.__version__, config=str(self.config.path))
         self.blocked_loop = BlockedLoop(
             loop,
             limit_s=self.config.daemon.stall_warning_s,
@@ -176,7 +176,7 @@ class Daemon:
 
     # What happens
 
-    def run_gate(self, gate: Gate) -> None:
+    def run_gate(self, gate: ConnectionMonitor) -> None:
         """Put a gate in force; the one before it ends."""
         self.tasks.cancel("gate")
         self.tasks.start(gate.run(), name="gate", critical=True)
@@ -213,26 +213,26 @@ class Daemon:
 
     def on_outlived(self, worker: str) -> NoReturn:
         """End the process at once: a worker runs on without the right to, and another node may run it any moment."""
-        tell("lease.outlived", worker=worker)
+        log_event("lease.outlived", worker=worker)
         self.notifier.failed(ExitStatus.SOFTWARE, status=f"Worker {worker} outlived its lease")
         self._fall(ExitStatus.SOFTWARE, f"worker {worker} outlived its lease")
 
     def _fall(self, status: ExitStatus, reason: str) -> NoReturn:
-        tell("daemon.stopped", status=int(status), level="warning", reason=reason)
+        log_event("daemon.stopped", status=int(status), level="warning", reason=reason)
         exit_guard.exit_now(status, self.journal)
 
     def _on_crash(self, name: str, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError):
-            tell("daemon.failed", error=f"something cancelled its task {name!r}, most likely a worker", task=name)
+            log_event("daemon.failed", error=f"something cancelled its task {name!r}, most likely a worker", task=name)
             self.end(ExitStatus.SOFTWARE, f"something cancelled the daemon's own task {name!r}, most likely a worker")
             return
         status = next((known for kind, known in _STATUS_OF.items() if isinstance(error, kind)), None)
         if status is None:
-            tell("daemon.failed", exc=error, task=name)
+            log_event("daemon.failed", exc=error, task=name)
             self.end(ExitStatus.SOFTWARE, f"a fault of the daemon itself: {type(error).__name__}: {error}")
             return
         if isinstance(error, ConfigError):
-            tell("config.invalid", faults=str(error), count=len(error.faults))
+            log_event("config.invalid", faults=str(error), count=len(error.faults))
         self.end(status, str(error))
 
     def on_exhausted(self, error: WorkerExhausted) -> None:
@@ -241,25 +241,25 @@ class Daemon:
 
     # What the gate says (GateListener)
 
-    def went_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the gate has told why
+    def on_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the gate has told why
         """Say that the workers are parked."""
         if self.supervisor is not None and told:
             self.supervisor.on_database_down()
-        self.progressed()
+        self.on_status()
 
-    def came_back(self, *, told: bool) -> None:
+    def on_up(self, *, told: bool) -> None:
         """Say that the workers go on; those that are parked notice by themselves."""
         if self.supervisor is not None:
             self.supervisor.on_database_up(was_logged=told)
-        self.progressed()
+        self.on_status()
 
-    def settled(self) -> None:
+    def on_stable(self) -> None:
         """Say that the workers go on after an outage that came and went."""
         if self.supervisor is not None:
             self.supervisor.on_database_up()
-        self.progressed()
+        self.on_status()
 
-    def progressed(self) -> None:
+    def on_status(self) -> None:
         """Show the status to systemd when it has changed."""
         line = status_line(self)
         if line != self._shown_status:

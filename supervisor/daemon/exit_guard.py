@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def guard_exit(status: ExitStatus, journal: Journal) -> None:
         # Nobody sets it: this thread ends with the process.
         threading.Event().wait(_LIMIT_S)
         part, stack = _culprits()
-        tell("stop.overdue", part=part, limit_s=_LIMIT_S, stack=stack)
+        log_event("stop.overdue", part=part, limit_s=_LIMIT_S, stack=stack)
         exit_now(status, journal)
 
     threading.Thread(target=watch, name="exit guard", daemon=True).start()

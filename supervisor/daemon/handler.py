@@ -56,7 +56,7 @@ async def _order(daemon: Daemon, command: str, worker: str) -> dict[str, Any]:
                 await supervisor.restart(worker)
     except SupervisorError as error:
         return _no(str(error))
-    daemon.progressed()
+    daemon.on_status()
     return {"ok": True}
 
 

@@ -11,7 +11,7 @@ from supervisor.daemon.cluster import Cluster
 from supervisor.daemon.lease_guard import LeaseGuard
 from supervisor.events.bell import Bell
 from supervisor.leases.node import Node
-from supervisor.leases.stand import State
+from supervisor.leases.stand import LeaseState
 from supervisor.workers.layout import Layouts
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from supervisor.daemon.daemon import Daemon
     from supervisor.database.database import Database
-    from supervisor.leases.look import Look
-    from supervisor.leases.stand import Stand
+    from supervisor.leases.look import ClusterSnapshot
+    from supervisor.leases.stand import LocalLease
 
 JOINING = "join the nodes"
 _TASKS = ("leases", "leases: trust", JOINING)
@@ -56,9 +56,9 @@ class Leasing:
         self._guard = LeaseGuard(lambda: self.node.deadline, on_outlived=daemon.on_outlived, clock=daemon.clock)
         self._has_begun = False
         self._looked_s = float("-inf")
-        self._stands: dict[str, Stand] = {}
+        self._stands: dict[str, LocalLease] = {}
 
-    def stand(self, name: str) -> Stand:
+    def stand(self, name: str) -> LocalLease:
         """Return how this node stands to a lease."""
         stand = self._stands[name] = self.node.stand(name)
         return stand
@@ -91,23 +91,25 @@ class Leasing:
         joining = daemon.tasks.start(_outcome(self), name=JOINING)
         if not await done_within(joining, _JOIN_LIMIT_S, clock=daemon.clock):
             joining.cancel()
-            self._database.gate.resident = None
+            self._database.monitor.session_owner = None
             raise TimeoutError(f"joining the other nodes has not ended after {_JOIN_LIMIT_S:g}s")
         if (error := joining.result()) is not None:
-            self._database.gate.resident = None
+            self._database.monitor.session_owner = None
             raise error
 
     def is_overdue(self, now_s: float) -> bool:
         """Whether the node's loop has not turned for longer than any of its deadlines explains."""
         if not self._has_begun or not self._database.is_up or self.node.trouble is not None:
             return False
-        return now_s > max(self._looked_s, self._database.gate.since_s) + _OVERDUE_S
+        return now_s > max(self._looked_s, self._database.monitor.state_since_s) + _OVERDUE_S
 
     async def let_go(self) -> None:
         """Wait until everything that nothing runs under any more has been given back, before the connection changes."""
         clock = self._daemon.clock
         until_s = clock.now_s() + _GIVE_BACK_LIMIT_S
-        while clock.now_s() < until_s and any(stand.state is not State.ABSENT for stand in self._stands.values()):
+        while clock.now_s() < until_s and any(
+            stand.state is not LeaseState.NOT_HELD for stand in self._stands.values()
+        ):
             await clock.sleep(_LOOK_AGAIN_S)
 
     def renew(self, workers: Iterable[str]) -> None:
@@ -128,7 +130,7 @@ class Leasing:
         for name in _TASKS:
             self._daemon.tasks.cancel(name)
 
-    def _looked(self, _: Look) -> None:
+    def _looked(self, _: ClusterSnapshot) -> None:
         self._looked_s = self._daemon.clock.now_s()
 
     def _revive(self, projection: str) -> None:

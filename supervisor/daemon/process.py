@@ -15,7 +15,7 @@ from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.signals import GuardedLoop
 from supervisor.errors import ConfigError
 from supervisor.exit_status import ExitStatus
-from supervisor.journal import open_journal, tell
+from supervisor.journal import log_event, open_journal
 from supervisor.systemd.notify import Notifier
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(config_path: str | None) -> ExitStatus:
 
 def _refuse(error: ConfigError, notifier: Notifier, clock: SystemClock) -> ExitStatus:
     journal = open_journal(level="info", format="auto", clock=clock)
-    tell("config.invalid", faults=str(error), count=len(error.faults))
+    log_event("config.invalid", faults=str(error), count=len(error.faults))
     notifier.failed(ExitStatus.CONFIG, status=f"The configuration is wrong: {error.faults[0]}")
     journal.close(_FLUSH_S)
     return ExitStatus.CONFIG
@@ -73,7 +73,7 @@ def _live(daemon: Daemon) -> ExitStatus:
         _end_leftovers(loop)
         return life.result()
     except Exception as error:  # noqa: BLE001 - the last place that can say what happened
-        tell("daemon.failed", exc=error)
+        log_event("daemon.failed", exc=error)
         return ExitStatus.SOFTWARE
     finally:
         asyncio.set_event_loop(None)
@@ -89,7 +89,7 @@ def _run_until_done(loop: asyncio.AbstractEventLoop, life: asyncio.Future[Any]) 
         try:
             loop.run_until_complete(_end_of(life))
         except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
-            tell("loop.interrupted", exc=error)
+            log_event("loop.interrupted", exc=error)
         except asyncio.CancelledError:
             continue  # a worker cancelled every task of the loop, this wait among them; `life` hears of it itself
 

@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from supervisor.database.migration import bring_up_to_date, tell_absent, tell_applied
-from supervisor.errors import DatabaseRefused, DatabaseUnavailable
+from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from random import Random
 
     from supervisor.clock import Clock
     from supervisor.config.model import DatabaseConfig
-    from supervisor.database.gate import Gate
+    from supervisor.database.gate import ConnectionMonitor
 
 _LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 # No node has this number: the statement shows that it can be asked, and nothing else.
 _NOBODY = 0
 
 
-async def prove_schema(gate: Gate, config: DatabaseConfig, *, is_needed: bool, clock: Clock, rng: Random) -> None:
+async def prove_schema(
+    gate: ConnectionMonitor, config: DatabaseConfig, *, is_needed: bool, clock: Clock, rng: Random
+) -> None:
     """Have the SQL schema that this version needs behind a gate that is connected.
 
     Args:
@@ -34,17 +36,17 @@ async def prove_schema(gate: Gate, config: DatabaseConfig, *, is_needed: bool, c
     Raises:
         SupervisorError: The schema cannot be had; nothing has changed.
     """
-    link = gate.link
+    link = gate.connected
     if link is None:
         raise DatabaseUnavailable("the database is away, so that nobody knows whether the SQL schema is there")
     try:
-        connection = await gate.dialer.dial(link.endpoint)
+        connection = await gate.connector.connect(link.endpoint)
     except _LOST as error:
         raise DatabaseUnavailable(f"the SQL schema could not be looked at: {error}") from error
     began_s = clock.now_s()
     try:
         change = await bring_up_to_date(connection, mode=config.migrate, clock=clock, rng=rng)
-    except DatabaseRefused as error:
+    except DatabaseAccessDenied as error:
         if is_needed:
             raise
         tell_absent(error)
@@ -54,7 +56,7 @@ async def prove_schema(gate: Gate, config: DatabaseConfig, *, is_needed: bool, c
         connection.terminate()
 
 
-async def prove_leases(gate: Gate, *, clock: Clock) -> None:
+async def prove_leases(gate: ConnectionMonitor, *, clock: Clock) -> None:
     """Make sure that a node can live on the connection of a gate that is not in force yet.
 
     Raises:
@@ -62,13 +64,13 @@ async def prove_leases(gate: Gate, *, clock: Clock) -> None:
     """
     # Only where there are leases.
     from supervisor.database.session import Session  # noqa: PLC0415
-    from supervisor.leases.look import LOOK  # noqa: PLC0415
-    from supervisor.leases.pooling import refuse_transaction_pooling  # noqa: PLC0415
+    from supervisor.leases.look import SNAPSHOT_SQL  # noqa: PLC0415
+    from supervisor.leases.pooling import reject_transaction_pooling  # noqa: PLC0415
 
-    assert gate.link is not None  # noqa: S101 - it has just connected
-    session = Session(gate, gate.link, clock=clock)
-    await refuse_transaction_pooling(session, is_thorough=True)
+    assert gate.connected is not None  # noqa: S101 - it has just connected
+    session = Session(gate, gate.connected, clock=clock)
+    await reject_transaction_pooling(session, is_thorough=True)
     try:
-        await session.ask(LOOK, _NOBODY)
+        await session.fetch(SNAPSHOT_SQL, _NOBODY)
     except asyncpg.PostgresError as error:
-        raise DatabaseRefused(f"this role may not do what a node does: {error} ({error.sqlstate})") from error
+        raise DatabaseAccessDenied(f"this role may not do what a node does: {error} ({error.sqlstate})") from error

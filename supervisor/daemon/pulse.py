@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from supervisor.clock import done_within
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from supervisor.daemon.daemon import Daemon
@@ -45,8 +45,8 @@ class Pulse:
                 await daemon.control.mend()
             if notifier.has_pending:
                 notifier.retry()
-            if (problem := notifier.take_problem()) is not None:
-                tell("notify.failed", reason=problem)
+            if (problem := notifier.pop_problem()) is not None:
+                log_event("notify.failed", reason=problem)
             every_s = min(_EVERY_S, notifier.watchdog_interval_s or _EVERY_S)
             self._roused = asyncio.get_running_loop().create_future()
             await done_within(self._roused, _RETRY_S if notifier.has_pending else every_s, clock=daemon.clock)
@@ -60,7 +60,9 @@ class Pulse:
         if is_sound and daemon.notifier.watchdog_interval_s is not None:
             daemon.notifier.watchdog()
         elif self._was_sound and not is_sound:
-            tell("daemon.unsound", reason="a part of the daemon has stopped turning; the watchdog is no longer fed")
+            log_event(
+                "daemon.unsound", reason="a part of the daemon has stopped turning; the watchdog is no longer fed"
+            )
         self._was_sound = is_sound
 
     def is_sound(self) -> bool:
@@ -69,6 +71,6 @@ class Pulse:
         if daemon.is_stopping:
             return True  # the stop has deadlines of its own
         now_s = daemon.clock.now_s()
-        gate_turns = daemon.database is None or not daemon.database.gate.is_overdue(now_s)
+        gate_turns = daemon.database is None or not daemon.database.monitor.is_stuck(now_s)
         leases_turn = daemon.leasing is None or not daemon.leasing.is_overdue(now_s)
         return gate_turns and leases_turn and (daemon.supervisor is None or daemon.supervisor.is_healthy())

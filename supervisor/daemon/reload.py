@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from supervisor.config.difference import difference
+from supervisor.config.difference import diff_configs
 from supervisor.config.model import Server
 from supervisor.daemon.aside import aside
 from supervisor.daemon.pruning import prune_if_asked
 from supervisor.daemon.status import status_line
-from supervisor.errors import ConfigError, Fault, SupervisorError
-from supervisor.journal import tell
+from supervisor.errors import ConfigError, ConfigFault, SupervisorError
+from supervisor.journal import log_event
 from supervisor.workers.loading import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from supervisor.config.difference import Difference
+    from supervisor.config.difference import ConfigDiff
     from supervisor.config.model import Config
     from supervisor.daemon.daemon import Daemon
     from supervisor.daemon.leasing import Leasing
-    from supervisor.database.gate import Gate
+    from supervisor.database.gate import ConnectionMonitor
 
 # systemd 253 sends the SIGHUP first and starts the client then; a Python needs a moment to start.
 _CLIENT_COMES_WITHIN_S = 3.0
@@ -52,9 +52,9 @@ class Proven(NamedTuple):
     """
 
     config: Config
-    change: Difference
+    change: ConfigDiff
     functions: Mapping[str, Any]
-    gate: Gate | None
+    gate: ConnectionMonitor | None
     leasing: Leasing | None
 
 
@@ -133,23 +133,23 @@ class Reloader:
 
     async def preview(self) -> Outcome:
         """Return what a reload would change, without changing anything."""
-        from supervisor.config.description import describe  # noqa: PLC0415 - only for --dry-run
+        from supervisor.config.description import diff_text  # noqa: PLC0415 - only for --dry-run
 
         try:
             config = await self._read()
-            change = difference(self._daemon.config, config)
+            change = diff_configs(self._daemon.config, config)
             _refuse(change)
             await self._load(config)
         except SupervisorError as error:
             return Outcome(False, tuple(str(error).splitlines()))
-        return Outcome(True, tuple(describe(self._daemon.config, config)))
+        return Outcome(True, tuple(diff_text(self._daemon.config, config)))
 
     async def _reload(self) -> Outcome:
         daemon = self._daemon
         began_s = daemon.clock.now_s()
         daemon.notifier.reloading()
         daemon.pulse.beat()
-        tell("reload.started")
+        log_event("reload.started")
         try:
             proven = await self._prove()
             await self._apply(proven)
@@ -162,7 +162,7 @@ class Reloader:
         finally:
             # Without this READY systemd would wait for ever (systemd #37515), but STOPPING is final.
             if not daemon.is_stopping:
-                daemon.progressed()
+                daemon.on_status()
                 daemon.notifier.ready(status_line(daemon))
             if daemon.notifier.has_pending:
                 daemon.pulse.rouse()
@@ -171,7 +171,7 @@ class Reloader:
     async def _prove(self) -> Proven:
         daemon = self._daemon
         config = await self._read()
-        change = difference(daemon.config, config)
+        change = diff_configs(daemon.config, config)
         _refuse(change)
         functions = await self._load(config)
         gate = await self._prove_database(config) if change.database_changed else None
@@ -197,17 +197,17 @@ class Reloader:
             clock=self._daemon.clock,
         )
 
-    async def _prove_database(self, config: Config) -> Gate:
+    async def _prove_database(self, config: Config) -> ConnectionMonitor:
         database = self._daemon.database
         assert database is not None  # noqa: S101 - reloads begin after the start
         target = config.database.target
-        gate = database.gate_for(target if isinstance(target, Server) else database.gate.server, config.database)
+        gate = database.new_monitor(target if isinstance(target, Server) else database.monitor.server, config.database)
         failure = await gate.connect_once()
         if failure is not None:
-            raise ConfigError(Fault(str(config.path), "database.dsn", failure.reason))
+            raise ConfigError(ConfigFault(str(config.path), "database.dsn", failure.reason))
         return gate
 
-    async def _prove_leases(self, config: Config, gate: Gate | None) -> Leasing | None:
+    async def _prove_leases(self, config: Config, gate: ConnectionMonitor | None) -> Leasing | None:
         """Have the schema, and the means to hold leases, before anything changes; return a node if one is missing."""
         daemon = self._daemon
         database, is_needed = daemon.database, config.needs_leases
@@ -219,7 +219,7 @@ class Reloader:
         from supervisor.daemon.proof import prove_leases, prove_schema  # noqa: PLC0415 - few reloads need it
 
         await prove_schema(
-            gate or database.gate, config.database, is_needed=is_needed, clock=daemon.clock, rng=daemon.rng
+            gate or database.monitor, config.database, is_needed=is_needed, clock=daemon.clock, rng=daemon.rng
         )
         if gate is not None and is_needed:
             await prove_leases(gate, clock=daemon.clock)
@@ -237,7 +237,7 @@ class Reloader:
         daemon, config, change = self._daemon, proven.config, proven.change
         database, supervisor = daemon.database, daemon.supervisor
         assert database is not None  # noqa: S101 - reloads begin after the start
-        database.gate.config = config.database
+        database.monitor.config = config.database
         if proven.gate is not None:
             await self._move(proven.gate, config)
         if proven.leasing is not None:
@@ -260,7 +260,7 @@ class Reloader:
                 await self._leave()
             prune_if_asked(daemon)
 
-    async def _move(self, gate: Gate, config: Config) -> None:
+    async def _move(self, gate: ConnectionMonitor, config: Config) -> None:
         """Move over to another connection; leases are given back on the old one, and stood for anew on the new one."""
         daemon = self._daemon
         database, leasing = daemon.database, daemon.leasing
@@ -271,7 +271,7 @@ class Reloader:
             leasing.move()
             if not config.needs_leases:
                 await self._leave()  # the new database may have no schema
-        await database.switch(gate, limit_s=config.daemon.stop_timeout_s)
+        await database.switch_to(gate, limit_s=config.daemon.stop_timeout_s)
         daemon.run_gate(gate)
 
     async def _leave(self) -> None:
@@ -282,19 +282,19 @@ class Reloader:
             await leasing.let_go()
             await leasing.leave()
 
-    def _accept(self, change: Difference, took_s: float) -> Outcome:
+    def _accept(self, change: ConfigDiff, took_s: float) -> Outcome:
         said = {"added": change.added, "changed": change.changed, "removed": change.removed}
         fields: dict[str, Any] = {key: ", ".join(names) for key, names in said.items() if names}
         if change.database_changed:
             fields["changed"] = ", ".join(filter(None, (fields.get("changed"), "the database connection")))
-        tell("reload.applied", took_s=round(took_s, 3), **fields)
+        log_event("reload.applied", took_s=round(took_s, 3), **fields)
         self._daemon.refused_reload = None
         lines = tuple(f"{key}: {names}" for key, names in fields.items()) or ("Nothing has changed.",)
         self._daemon.last_reload = f"applied: {'; '.join(lines)}"
         return Outcome(True, lines)
 
     def _reject(self, faults: str, error: Exception | None) -> Outcome:
-        tell("reload.rejected", faults=faults, exc=error)
+        log_event("reload.rejected", faults=faults, exc=error)
         lines = tuple(faults.splitlines())
         self._daemon.refused_reload = lines[0] if len(lines) == 1 else f"{lines[0]} (and {len(lines) - 1} more)"
         self._daemon.last_reload = f"rejected: {self._daemon.refused_reload}"
@@ -309,6 +309,6 @@ class Reloader:
         return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
-def _refuse(change: Difference) -> None:
+def _refuse(change: ConfigDiff) -> None:
     if change.needs_restart:
         raise ConfigError(*change.needs_restart)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
 import uvloop
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,18 +45,18 @@ class GuardedLoop(uvloop.Loop):
         """
         if blocked := signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(HANDLED):
             for number in sorted(blocked):
-                tell("signal.displaced", signal=signal.Signals(number).name)
+                log_event("signal.displaced", signal=signal.Signals(number).name)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
         caught = _caught()
         for number in HANDLED:
             if not caught >> (number - 1) & 1 or signal.getsignal(number) != self._ours:
-                tell("signal.displaced", signal=number.name)
+                log_event("signal.displaced", signal=number.name)
                 self._take(number)
 
     def add_signal_handler(self, sig: int, callback: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:
         """Handle a signal, but leave the daemon's own alone."""
         if self._is_ours(sig):
-            tell("signal.displaced", signal=signal.Signals(sig).name)
+            log_event("signal.displaced", signal=signal.Signals(sig).name)
         else:
             super().add_signal_handler(sig, callback, *args)
 

@@ -12,7 +12,7 @@ from supervisor.daemon.pruning import prune_if_asked
 from supervisor.daemon.status import status_line
 from supervisor.database.database import Database
 from supervisor.database.migration import ensure_schema
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor
 from supervisor.workers.hire import hiring
@@ -75,7 +75,7 @@ class Start:
             tasks=daemon.tasks,
         )  # fmt: skip
         daemon.database = database
-        daemon.run_gate(database.gate)
+        daemon.run_gate(database.monitor)
         if daemon.config.daemon.ready == "started":
             daemon.reloader.begin()  # a wrong dsn can be mended without a restart
         await database.wait_until_up()
@@ -124,7 +124,7 @@ class Start:
         daemon.is_ready = True
         if daemon.config.daemon.ready == "connected":
             self._say_ready()
-        daemon.progressed()
+        daemon.on_status()
         daemon.reloader.begin()
 
     def _say_ready(self) -> None:
@@ -134,8 +134,8 @@ class Start:
         if daemon.notifier.has_pending:
             daemon.pulse.rouse()
         took_s = round(daemon.clock.now_s() - daemon.started_s, 3)
-        tell("daemon.ready", took_s=took_s, **daemon.counts())
+        log_event("daemon.ready", took_s=took_s, **daemon.counts())
 
     def _enter(self, phase: str) -> None:
         self._daemon.phase = phase
-        self._daemon.progressed()
+        self._daemon.on_status()

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import supervisor
-from supervisor.database.gate_state import GateState
+from supervisor.database.gate_state import MonitorState
 from supervisor.durations import format_duration
 
 if TYPE_CHECKING:
@@ -25,22 +25,22 @@ def status_line(daemon: Daemon) -> str:
 
 
 def _database_line(daemon: Daemon, database: Database) -> str:
-    gate = database.gate
+    gate = database.monitor
     match gate.state:
-        case GateState.UP if not daemon.is_ready:
+        case MonitorState.UP if not daemon.is_ready:
             return f"{daemon.phase}; the database is there ({gate.address})"
-        case GateState.UP:
+        case MonitorState.UP:
             return f"{_workers_line(daemon)} on {gate.address}{_hunger(database)}{_trouble(daemon)}"
-        case GateState.CONNECTING:
+        case MonitorState.CONNECTING:
             return f"Connecting to {gate.address}{_why(daemon, database)}"
-        case GateState.DOWN:
+        case MonitorState.DOWN:
             return f"The database is away{_why(daemon, database)}; workers wait for it"
-        case GateState.CLOSED:
+        case MonitorState.CLOSED:
             return "The database connection is closed"
 
 
 def _why(daemon: Daemon, database: Database) -> str:
-    gate = database.gate
+    gate = database.monitor
     if gate.failure is None:
         return ""
     attempts = sum(gate.outage.failures.values()) if gate.outage else 0
@@ -52,7 +52,7 @@ def _why(daemon: Daemon, database: Database) -> str:
 
 
 def _hunger(database: Database) -> str:
-    starved = database.starved
+    starved = database.exhausted
     return f"; the pool has no connection left to give: {starved.reason}" if starved is not None else ""
 
 
@@ -102,7 +102,7 @@ def _state(daemon: Daemon) -> str:
         return "starting"
     if daemon.database is not None and not daemon.database.is_up:
         return "database-down"
-    is_starved = daemon.database is not None and daemon.database.starved is not None
+    is_starved = daemon.database is not None and daemon.database.exhausted is not None
     is_ill = "Degraded" in _workers_line(daemon)
     return "degraded" if is_starved or is_ill or _trouble(daemon) else "running"
 
@@ -111,12 +111,12 @@ def _database(daemon: Daemon, now_s: float) -> dict[str, Any]:
     database = daemon.database
     if database is None:
         return {"state": "absent"}
-    gate = database.gate
+    gate = database.monitor
     return {
         "state": gate.state.value,
         "dsn": str(gate.server.dsn),
         "address": gate.address,
-        "since_s": round(now_s - gate.since_s, 1),
+        "since_s": round(now_s - gate.state_since_s, 1),
         "reason": gate.failure.reason if gate.failure and not database.is_up else None,
         "attempts": sum(gate.outage.failures.values()) if gate.outage else 0,
         "next_try_s": round(max(0.0, gate.next_try_at_s - now_s), 1) if gate.next_try_at_s is not None else None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from supervisor.clock import done_within
 from supervisor.daemon.pruning import prune_no_more
 from supervisor.exit_status import ExitStatus
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -29,7 +29,7 @@ async def stop(daemon: Daemon) -> None:
     """Stop everything that was started, in reverse order."""
     ending = daemon.ending
     assert ending is not None  # noqa: S101 - the stop follows from it
-    tell("daemon.stopping", reason=ending.reason, level="info" if ending.status is ExitStatus.OK else "error")
+    log_event("daemon.stopping", reason=ending.reason, level="info" if ending.status is ExitStatus.OK else "error")
     daemon.notifier.stopping(f"Stopping ({ending.reason})")
     if ending.status is not ExitStatus.OK:
         daemon.notifier.failed(ending.status, status=ending.reason)
@@ -50,10 +50,10 @@ async def stop(daemon: Daemon) -> None:
         daemon.notifier.extend(_STORE_LIMIT_S + _NET_S)
         await _bounded(daemon, daemon.store.stop(_STORE_LIMIT_S), _STORE_LIMIT_S + _NET_S, "store")
         if daemon.store.starts:
-            tell("store.stopped", took_s=round(daemon.clock.now_s() - began_s, 3))
+            log_event("store.stopped", took_s=round(daemon.clock.now_s() - began_s, 3))
     if daemon.state_lock is not None:
         daemon.state_lock.release()
-    tell("daemon.stopped", status=int(ending.status), took_s=round(daemon.clock.now_s() - ending.at_s, 3))
+    log_event("daemon.stopped", status=int(ending.status), took_s=round(daemon.clock.now_s() - ending.at_s, 3))
 
 
 async def _stop_workers(daemon: Daemon) -> None:
@@ -74,7 +74,7 @@ async def _bounded(daemon: Daemon, work: Coroutine[object, object, object], limi
     task = daemon.tasks.start(work, name=f"stop: {part}")
     if not await done_within(task, limit_s, clock=daemon.clock):
         task.cancel()
-        tell("stop.overdue", part=part, limit_s=limit_s)
+        log_event("stop.overdue", part=part, limit_s=limit_s)
 
 
 async def _end_tasks(daemon: Daemon) -> None:
@@ -83,4 +83,4 @@ async def _end_tasks(daemon: Daemon) -> None:
         done = asyncio.gather(*running, return_exceptions=True)
         if not await done_within(done, _TASKS_LIMIT_S, clock=daemon.clock):
             names = ", ".join(sorted(task.get_name() for task in running if not task.done()))
-            tell("stop.overdue", part=names, limit_s=_TASKS_LIMIT_S)
+            log_event("stop.overdue", part=names, limit_s=_TASKS_LIMIT_S)

@@ -9,8 +9,8 @@ from supervisor.database.embedded import EmbeddedServer, lock_folder
 from supervisor.database.revival import keep_running
 from supervisor.database.server_program import find_programs
 from supervisor.database.state_lock import GIVE_UP_S, StateLock
-from supervisor.errors import ConfigError, Fault, StoreUnusable
-from supervisor.journal import tell
+from supervisor.errors import ConfigError, ConfigFault, EmbeddedDatabaseMisconfigured
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,8 @@ async def open_store(daemon: Daemon, target: EmbeddedStore, enter: Callable[[str
 
     Raises:
         ConfigError: It cannot work until a person changes something.
-        StoreLocked: Another process kept it.
-        StoreFailed: It cannot be started at the moment; the message says why.
+        EmbeddedDatabaseLocked: Another process kept it.
+        EmbeddedDatabaseFailed: It cannot be started at the moment; the message says why.
     """
     key = "database.dsn"
     try:
@@ -37,8 +37,8 @@ async def open_store(daemon: Daemon, target: EmbeddedStore, enter: Callable[[str
         if target.path is None:
             key = "supervisor.state_dir"  # what the dsn does not place lies there
         return await _open(daemon, target, enter)
-    except StoreUnusable as error:
-        raise ConfigError(Fault(str(daemon.config.path), key, str(error))) from error
+    except EmbeddedDatabaseMisconfigured as error:
+        raise ConfigError(ConfigFault(str(daemon.config.path), key, str(error))) from error
 
 
 async def _open(daemon: Daemon, target: EmbeddedStore, enter: Callable[[str], None]) -> Server:
@@ -46,16 +46,16 @@ async def _open(daemon: Daemon, target: EmbeddedStore, enter: Callable[[str], No
     state_dir = config.daemon.state_dir
     await _take_lock(daemon, StateLock(lock_folder(target, state_dir)), enter)
     enter("Starting the embedded PostgreSQL")
-    tell("store.starting", path=str(target.path or state_dir))
+    log_event("store.starting", path=str(target.path or state_dir))
     began_s = daemon.clock.now_s()
     store = EmbeddedServer(
         target, state_dir, clock=daemon.clock, max_connections=config.database.pool_max + _BESIDES_THE_POOL
     )
     daemon.store = store
     await store.start()
-    tell("store.started", path=str(store.path), took_s=round(daemon.clock.now_s() - began_s, 3))
+    log_event("store.started", path=str(store.path), took_s=round(daemon.clock.now_s() - began_s, 3))
     daemon.tasks.start(keep_running(store, clock=daemon.clock), name="embedded PostgreSQL")
-    return Server(store.dsn, came_from="the embedded store")
+    return Server(store.dsn, source="the embedded store")
 
 
 async def _take_lock(daemon: Daemon, lock: StateLock, enter: Callable[[str], None]) -> None:
@@ -64,7 +64,7 @@ async def _take_lock(daemon: Daemon, lock: StateLock, enter: Callable[[str], Non
 
     def on_waiting(holder: Holder, waited_s: float) -> None:
         enter(f"Waiting for the embedded store, which {holder} holds")
-        tell(
+        log_event(
             "store.locked",
             path=str(lock.directory),
             holder_pid=holder.pid,
@@ -79,4 +79,4 @@ async def _take_lock(daemon: Daemon, lock: StateLock, enter: Callable[[str], Non
     if was_taken is None:
         return
     await lock.acquire(clock=daemon.clock, give_up_s=give_up_s, on_waiting=on_waiting)
-    tell("store.unlocked", path=str(lock.directory), waited_s=round(daemon.clock.now_s() - began_s, 3))
+    log_event("store.unlocked", path=str(lock.directory), waited_s=round(daemon.clock.now_s() - began_s, 3))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 
 from supervisor.database.endpoint import Endpoint, Route, route_of, secrets_of
-from supervisor.database.error_class import ErrorClass, Failure, failure_of
+from supervisor.database.error_class import ErrorClass, Failure, connect_failure
 from supervisor.journal import register_secret
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ _USER_TIMEOUT_MS = 12_000
 HEARTBEAT = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'"
 
 
-class Link(NamedTuple):
+class Connected(NamedTuple):
     """A connection that has proven itself with a statement."""
 
     connection: asyncpg.Connection
     endpoint: Endpoint
 
 
-class Dialer(NamedTuple):
+class Connector(NamedTuple):
     """Everything a connection needs but the host.
 
     Attributes:
@@ -55,7 +55,7 @@ class Dialer(NamedTuple):
     application_name: str
     cached_statements: int | None = None
 
-    async def dial(self, endpoint: Endpoint, **options: Any) -> asyncpg.Connection:
+    async def connect(self, endpoint: Endpoint, **options: Any) -> asyncpg.Connection:
         """Open a connection to one host, or raise what the driver raises."""
         settings = {} if self.route.application_name else {"application_name": self.application_name}
         if self.cached_statements is not None:
@@ -81,12 +81,12 @@ class Dialer(NamedTuple):
         return connection
 
 
-def dialer_for(server: Server, config: DatabaseConfig, *, name: str) -> Dialer:
+def connector_for(server: Server, config: DatabaseConfig, *, name: str) -> Connector:
     """Return what it takes to connect to `server`; `name` is the daemon's."""
-    dsn = server.dsn.reveal()
+    dsn = server.dsn.secret_value()
     for secret in secrets_of(dsn, os.environ):
         register_secret(secret)
-    return Dialer(
+    return Connector(
         dsn, route_of(dsn, os.environ), config.connect_timeout_s, config.command_timeout_s, f"pgsupervisor {name}"
     )
 
@@ -103,7 +103,7 @@ def _keep_alive(connection: asyncpg.Connection) -> None:
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
 
 
-async def attempt(dialer: Dialer) -> Link | list[Failure]:
+async def attempt(dialer: Connector) -> Connected | list[Failure]:
     """Try every host of the connection string once.
 
     Returns:
@@ -112,16 +112,16 @@ async def attempt(dialer: Dialer) -> Link | list[Failure]:
     endpoints = dialer.route.endpoints
     if dialer.route.wanted == "prefer-standby" and len(endpoints) > 1:
         outcome = await _race(dialer, endpoints, wanted="standby")
-        return outcome if isinstance(outcome, Link) else await _race(dialer, endpoints, wanted="any")
+        return outcome if isinstance(outcome, Connected) else await _race(dialer, endpoints, wanted="any")
     return await _race(dialer, endpoints, wanted=dialer.route.wanted)
 
 
-async def _race(dialer: Dialer, endpoints: Sequence[Endpoint], *, wanted: str) -> Link | list[Failure]:
+async def _race(dialer: Connector, endpoints: Sequence[Endpoint], *, wanted: str) -> Connected | list[Failure]:
     if len(endpoints) == 1:
         outcome = await _try_one(dialer, endpoints[0], wanted)
-        return outcome if isinstance(outcome, Link) else [outcome]
-    running: list[asyncio.Task[Link | Failure]] = []
-    winner: Link | None = None
+        return outcome if isinstance(outcome, Connected) else [outcome]
+    running: list[asyncio.Task[Connected | Failure]] = []
+    winner: Connected | None = None
     try:
         async with asyncio.TaskGroup() as group:
             for endpoint in endpoints:
@@ -140,25 +140,25 @@ async def _race(dialer: Dialer, endpoints: Sequence[Endpoint], *, wanted: str) -
     return winner or [outcome for task in running if isinstance(outcome := task.result(), Failure)]
 
 
-def _first_link(tasks: Sequence[asyncio.Task[Link | Failure]]) -> Link | None:
+def _first_link(tasks: Sequence[asyncio.Task[Connected | Failure]]) -> Connected | None:
     for task in tasks:
-        if task.done() and not task.cancelled() and isinstance(outcome := task.result(), Link):
+        if task.done() and not task.cancelled() and isinstance(outcome := task.result(), Connected):
             return outcome
     return None
 
 
-def _hang_up_loser(task: asyncio.Task[Link | Failure], winner: Link | None) -> None:
+def _hang_up_loser(task: asyncio.Task[Connected | Failure], winner: Connected | None) -> None:
     if task.done() and not task.cancelled() and task.exception() is None:
         outcome = task.result()
-        if isinstance(outcome, Link) and outcome is not winner:
+        if isinstance(outcome, Connected) and outcome is not winner:
             outcome.connection.terminate()
 
 
-async def _try_one(dialer: Dialer, endpoint: Endpoint, wanted: str) -> Link | Failure:
+async def _try_one(dialer: Connector, endpoint: Endpoint, wanted: str) -> Connected | Failure:
     try:
-        connection = await dialer.dial(endpoint, target_session_attrs=wanted)
+        connection = await dialer.connect(endpoint, target_session_attrs=wanted)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this attempt's outcome
-        return failure_of(error, address=endpoint.address, limit_s=dialer.connect_timeout_s)
+        return connect_failure(error, address=endpoint.address, limit_s=dialer.connect_timeout_s)
     failure: Failure | None = None
     try:
         failure = await check(connection, endpoint, dialer)
@@ -166,12 +166,12 @@ async def _try_one(dialer: Dialer, endpoint: Endpoint, wanted: str) -> Link | Fa
         connection.terminate()
         raise
     if failure is None:
-        return Link(connection, endpoint)
+        return Connected(connection, endpoint)
     connection.terminate()
     return failure
 
 
-async def check(connection: asyncpg.Connection, endpoint: Endpoint, dialer: Dialer) -> Failure | None:
+async def check(connection: asyncpg.Connection, endpoint: Endpoint, dialer: Connector) -> Failure | None:
     """Ask a connection for a sign of life: None, or what is wrong with it.
 
     A handshake proves little: a proxy may shake hands for a dead server, and a demoted primary stays
@@ -181,7 +181,7 @@ async def check(connection: asyncpg.Connection, endpoint: Endpoint, dialer: Dial
     try:
         in_recovery, read_only = await connection.fetchrow(HEARTBEAT, timeout=limit_s)  # type: ignore[misc]
     except Exception as error:  # noqa: BLE001 - whatever it is, this connection did not answer
-        return failure_of(error, address=endpoint.address, limit_s=limit_s)
+        return connect_failure(error, address=endpoint.address, limit_s=limit_s)
     unfit = in_recovery or (read_only and dialer.route.wanted == "read-write")
     if dialer.route.wants_primary and unfit:
         reason = f"{endpoint.address} is read-only, and the connection string asks for a {dialer.route.wanted} server"

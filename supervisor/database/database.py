@@ -7,14 +7,14 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import done_within
-from supervisor.database.error_class import ErrorClass, is_suspicious
-from supervisor.database.gate import Gate
-from supervisor.database.gate_listener import Unheard
-from supervisor.database.gate_state import GateState
+from supervisor.database.error_class import ErrorClass, may_be_connection_loss
+from supervisor.database.gate import ConnectionMonitor
+from supervisor.database.gate_listener import NullObserver
+from supervisor.database.gate_state import MonitorState
 from supervisor.database.pool import Pool, PoolRetired
-from supervisor.database.waiting_pool import WaitingPool
+from supervisor.database.waiting_pool import WorkerPool
 from supervisor.errors import DatabaseUnavailable
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from random import Random
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import DatabaseConfig, Server
     from supervisor.database.error_class import Failure
-    from supervisor.database.gate_listener import OutageListener, Resident
+    from supervisor.database.gate_listener import DatabaseObserver, SessionOwner
     from supervisor.stop_signal import StopSignal
     from supervisor.tasks import BackgroundTasks
 
 # An error can surface a little after the outage that caused it.
 _AFTERMATH_S = 5.0
 # A server that refuses further connections still serves those that it has.
-_SPARES_POOL = {ErrorClass.CROWDED, ErrorClass.REFUSED}
+_SPARES_POOL = {ErrorClass.TOO_MANY_CONNECTIONS, ErrorClass.ACCESS_DENIED}
 
 
 class Database:
@@ -40,7 +40,7 @@ class Database:
     """
 
     def __init__(
-        self, server: Server, config: DatabaseConfig, listener: OutageListener, *, name: str, clock: Clock, rng: Random,
+        self, server: Server, config: DatabaseConfig, listener: DatabaseObserver, *, name: str, clock: Clock, rng: Random,
         tasks: BackgroundTasks,
     ) -> None:  # fmt: skip
         self._name = name
@@ -50,18 +50,18 @@ class Database:
         self._tasks = tasks
         self._pool: Pool | None = None
         self._waiting: set[asyncio.Future[None]] = set()
-        self.gate = self.gate_for(server, config)
-        self.gate.listener = self
+        self.monitor = self.new_monitor(server, config)
+        self.monitor.listener = self
 
     # What supervision asks
 
     @property
     def is_up(self) -> bool:
         """Whether the database can be used now."""
-        return self.gate.state is GateState.UP
+        return self.monitor.state is MonitorState.UP
 
     @property
-    def starved(self) -> Failure | None:
+    def exhausted(self) -> Failure | None:
         """Why the pool cannot grow, while it cannot."""
         return self._pool.starved if self._pool is not None else None
 
@@ -70,7 +70,7 @@ class Database:
         while not self.is_up:
             await self._wait_for_a_move(None)
 
-    async def explains(self, error: BaseException) -> bool:
+    async def is_outage_error(self, error: BaseException) -> bool:
         """Whether a worker's error is the doing of an outage, now or just over.
 
         An error that cannot mean a lost connection is answered at once; any other is a suspicion,
@@ -78,19 +78,19 @@ class Database:
         """
         if isinstance(error, (DatabaseUnavailable, PoolRetired)):
             return True
-        if not is_suspicious(error):
+        if not may_be_connection_loss(error):
             return False
         raised_s = self._clock.now_s()
-        is_up = await self.gate.verify()
-        return not is_up or self.gate.disturbed_at_s > raised_s - _AFTERMATH_S
+        is_up = await self.monitor.check_now()
+        return not is_up or self.monitor.disturbed_at_s > raised_s - _AFTERMATH_S
 
-    def view(self, stop: StopSignal) -> WaitingPool:
+    def pool_for(self, stop: StopSignal) -> WorkerPool:
         """Return the pool as one run of a worker sees it."""
-        return WaitingPool(self, stop)
+        return WorkerPool(self, stop)
 
     # Connections
 
-    async def borrow(self, stop: StopSignal | None) -> tuple[Pool, Any]:
+    async def acquire(self, stop: StopSignal | None) -> tuple[Pool, Any]:
         """Return a connection and the pool to give it back to, however long that takes.
 
         Raises:
@@ -101,9 +101,9 @@ class Database:
             with contextlib.suppress(PoolRetired):
                 return pool, await pool.acquire(stop)
 
-    async def give_back(self, pool: Pool, connection: Any) -> None:
+    async def release(self, pool: Pool, connection: Any) -> None:
         """Give a borrowed connection back."""
-        await pool.release(connection, limit_s=self.gate.config.connect_timeout_s)
+        await pool.release(connection, limit_s=self.monitor.config.connect_timeout_s)
 
     async def _usable_pool(self, stop: StopSignal | None) -> Pool:
         while not self.is_up or self._pool is None:
@@ -113,11 +113,11 @@ class Database:
         return self._pool
 
     def _new_pool(self) -> Pool:
-        return Pool(self.gate, clock=self._clock, rng=self._rng, tasks=self._tasks, on_starved=self._tell_starved)
+        return Pool(self.monitor, clock=self._clock, rng=self._rng, tasks=self._tasks, on_starved=self._tell_starved)
 
     def _tell_starved(self, failure: Failure) -> None:
-        tell("pool.starved", reason=failure.reason, error_class=failure.error_class.value, exc=failure.error)
-        self._listener.progressed()
+        log_event("pool.starved", reason=failure.reason, error_class=failure.error_class.value, exc=failure.error)
+        self._listener.on_status()
 
     async def _wait_for_a_move(self, stop: StopSignal | None) -> None:
         """Wait until the gate moves or the worker is to stop."""
@@ -129,47 +129,47 @@ class Database:
                 moved.set_result(None)
 
         if stop is not None:
-            stop.notify(notice)
+            stop.add_callback(notice)
         try:
             await moved
         finally:
             self._waiting.discard(moved)
             if stop is not None:
-                stop.forget(notice)
+                stop.remove_callback(notice)
 
     # What the gate says (GateListener)
 
-    def went_down(self, failure: Failure, *, told: bool) -> None:
+    def on_down(self, failure: Failure, *, told: bool) -> None:
         """Retire the pool with the outage, then pass it on."""
         if failure.error_class not in _SPARES_POOL:
             self._retire_pool()
-        self._listener.went_down(failure, told=told)
+        self._listener.on_down(failure, told=told)
 
-    def came_back(self, *, told: bool) -> None:
+    def on_up(self, *, told: bool) -> None:
         """Let everybody go on, then pass it on."""
-        self.moved()
-        self._listener.came_back(told=told)
+        self.on_reconnected()
+        self._listener.on_up(told=told)
 
-    def moved(self) -> None:
+    def on_reconnected(self) -> None:
         """Have a pool of connections to the host that the gate is connected to, and to no other."""
-        link = self.gate.link
+        link = self.monitor.connected
         if self._pool is not None and link is not None and self._pool.endpoint != link.endpoint:
             self._retire_pool()
         if self._pool is None:
             self._pool = self._new_pool()
         self._wake_all()
 
-    def distrusted(self) -> None:
+    def on_suspect_pool(self) -> None:
         """End the pool's connections: the gate's own was found useless, though another could be made."""
         self._retire_pool()
 
-    def settled(self) -> None:
+    def on_stable(self) -> None:
         """Pass it on."""
-        self._listener.settled()
+        self._listener.on_stable()
 
-    def progressed(self) -> None:
+    def on_status(self) -> None:
         """Pass it on."""
-        self._listener.progressed()
+        self._listener.on_status()
 
     def _wake_all(self) -> None:
         for moved in self._waiting:
@@ -187,32 +187,32 @@ class Database:
         return {
             "size": pool.size if pool else 0,
             "idle": pool.idle if pool else 0,
-            "max": self.gate.config.pool_max,
+            "max": self.monitor.config.pool_max,
             "waiting": pool.waiting if pool else 0,
-            "starved": self.starved.reason if self.starved else None,
+            "starved": self.exhausted.reason if self.exhausted else None,
         }
 
     # The node
 
-    def house(self, resident: Resident) -> None:
+    def attach_session(self, resident: SessionOwner) -> None:
         """Let a node live on the connection of the gate in force, from now on and whichever gate that is."""
-        gate = self.gate
-        gate.resident = resident
-        if gate.link is not None:
-            resident.linked(gate, gate.link)
+        gate = self.monitor
+        gate.session_owner = resident
+        if gate.connected is not None:
+            resident.on_connected(gate, gate.connected)
 
-    def unhouse(self, resident: Resident) -> None:
+    def detach_session(self, resident: SessionOwner) -> None:
         """Let it live there no more."""
-        if self.gate.resident is resident:
-            self.gate.resident = None
+        if self.monitor.session_owner is resident:
+            self.monitor.session_owner = None
 
     # Reload and stop
 
-    def gate_for(self, server: Server, config: DatabaseConfig) -> Gate:
+    def new_monitor(self, server: Server, config: DatabaseConfig) -> ConnectionMonitor:
         """Return a gate for another database, to be proven before `switch`."""
-        return Gate(server, config, name=self._name, clock=self._clock, rng=self._rng)
+        return ConnectionMonitor(server, config, name=self._name, clock=self._clock, rng=self._rng)
 
-    async def switch(self, gate: Gate, *, limit_s: float) -> None:
+    async def switch_to(self, gate: ConnectionMonitor, *, limit_s: float) -> None:
         """Move over to a gate that has connected; statements in flight on the old one may finish.
 
         Args:
@@ -220,17 +220,17 @@ class Database:
             limit_s: How long they may take before they are ended.
         """
         was_up, old_pool = self.is_up, self._pool
-        resident, self.gate.resident = self.gate.resident, None
-        self.gate.listener = Unheard()
-        self.gate, gate.listener = gate, self
+        resident, self.monitor.session_owner = self.monitor.session_owner, None
+        self.monitor.listener = NullObserver()
+        self.monitor, gate.listener = gate, self
         self._pool = self._new_pool()
         if resident is not None:
-            self.house(resident)
+            self.attach_session(resident)
         self._wake_all()
         if old_pool is not None:
             self._tasks.start(self._drain(old_pool, limit_s), name="pool: drain the old one")
         if not was_up:
-            self._listener.came_back(told=True)
+            self._listener.on_up(told=True)
 
     async def close(self, *, limit_s: float) -> None:
         """Close the pool; whatever has not ended after `limit_s` is ended."""

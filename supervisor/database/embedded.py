@@ -20,7 +20,7 @@ from supervisor.database import server_lock, server_log, store_folder
 from supervisor.database.ephemeral import EphemeralFolder
 from supervisor.database.orphan import end_orphans, processes_of, remove_pid_files
 from supervisor.database.server_program import choose_identity, find_programs, spawn
-from supervisor.errors import StoreFailed
+from supervisor.errors import EmbeddedDatabaseFailed
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -95,8 +95,8 @@ class EmbeddedServer:
         There is no limit, since recovery after a crash takes as long as it takes. Cancelled, it ends the server.
 
         Raises:
-            StoreUnusable: A person must change something first.
-            StoreFailed: It did not work this time; the server's own words are in the message.
+            EmbeddedDatabaseMisconfigured: A person must change something first.
+            EmbeddedDatabaseFailed: It did not work this time; the server's own words are in the message.
         """
         programs = find_programs()
         is_new = self._folder_fd is None  # a restart keeps the folder, and with it the address
@@ -158,7 +158,9 @@ class EmbeddedServer:
         self.ended = asyncio.ensure_future(self._process.wait())  # noqa: TID251 - ends with the process, which stop() ends
         while not self._accepts():
             if self.ended.done():
-                raise StoreFailed(f"the embedded server did not start: {server_log.last_words(self.path, said_before)}")
+                raise EmbeddedDatabaseFailed(
+                    f"the embedded server did not start: {server_log.last_words(self.path, said_before)}"
+                )
             await self._clock.sleep(_POLL_S)
 
     async def _spawn(self, programs: Path, identity: Identity, lock: int) -> tuple[Process, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from supervisor.database import server_lock
 from supervisor.database.state_lock import StateLock
 from supervisor.database.store_folder import failure, make_parents
-from supervisor.errors import StoreFailed, StoreUnusable
+from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseMisconfigured
 
 _PREFIX = "pgsupervisor-ephemeral"
 
@@ -29,7 +29,7 @@ class EphemeralFolder:
         """Clear away what dead daemons have left, make a new folder and return the store's path in it.
 
         Raises:
-            StoreUnusable: It can be made in neither place.
+            EmbeddedDatabaseMisconfigured: It can be made in neither place.
         """
         temporary = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - the folder's name is drawn at random
         problem: OSError | None = None
@@ -69,7 +69,7 @@ def _clear(leftover: Path) -> None:
         # A server that is still shutting down for its dead daemon keeps its folder until the next start.
         if lock.try_acquire() is None and not server_lock.is_held(leftover / "store"):
             shutil.rmtree(leftover, ignore_errors=True)
-    except (StoreFailed, StoreUnusable):
+    except (EmbeddedDatabaseFailed, EmbeddedDatabaseMisconfigured):
         return
     finally:
         lock.release()

@@ -24,21 +24,21 @@ class ErrorClass(Enum):
     The order is the order of hope: with several hosts, the most hopeful answer decides the delay.
     """
 
-    COMING = "coming"
+    STARTING_UP = "coming"
     """The server says that it starts up or shuts down: ask again soon and steadily."""
     READ_ONLY = "read-only"
     """The server is no primary (a standby, or a demoted one): useless although alive; ask again soon."""
     DROPPED = "dropped"
     """It accepts and then drops the connection: a proxy before a dead server."""
-    ABSENT = "absent"
+    NOT_LISTENING = "absent"
     """Nothing listens there: cheap to find out, so look often."""
     TIMED_OUT = "timed out"
     """No answer within the deadline: a black hole or a frozen peer."""
-    CROWDED = "crowded"
+    TOO_MANY_CONNECTIONS = "crowded"
     """Too many connections: coming back soon would make it worse."""
-    UNUSABLE = "unusable"
+    NOT_POSTGRES = "unusable"
     """What answers cannot be used: no PostgreSQL, a failed TLS handshake, an internal error."""
-    REFUSED = "refused"
+    ACCESS_DENIED = "refused"
     """The server refused the login, the database or a privilege."""
     MISCONFIGURED = "misconfigured"
     """The connection string cannot work, whatever the server does."""
@@ -49,30 +49,30 @@ class ErrorClass(Enum):
 _HOPE = {error_class: rank for rank, error_class in enumerate(ErrorClass)}
 
 _BY_SQLSTATE = {
-    "57P01": ErrorClass.COMING,  # admin_shutdown
-    "57P02": ErrorClass.COMING,  # crash_shutdown
-    "57P03": ErrorClass.COMING,  # cannot_connect_now
+    "57P01": ErrorClass.STARTING_UP,  # admin_shutdown
+    "57P02": ErrorClass.STARTING_UP,  # crash_shutdown
+    "57P03": ErrorClass.STARTING_UP,  # cannot_connect_now
     "57P05": ErrorClass.DROPPED,  # idle_session_timeout
     "25P03": ErrorClass.DROPPED,  # idle_in_transaction_session_timeout
     "25P04": ErrorClass.DROPPED,  # transaction_timeout: ends the session too
     "25006": ErrorClass.READ_ONLY,  # read_only_sql_transaction
-    "53300": ErrorClass.CROWDED,  # too_many_connections
-    "42501": ErrorClass.REFUSED,  # insufficient_privilege
-    "3D000": ErrorClass.REFUSED,  # invalid_catalog_name: no such database
-    "57P04": ErrorClass.REFUSED,  # database_dropped
-    "08P01": ErrorClass.UNUSABLE,  # protocol_violation
-    "08004": ErrorClass.REFUSED,  # sqlserver_rejected_establishment_of_sqlconnection
+    "53300": ErrorClass.TOO_MANY_CONNECTIONS,  # too_many_connections
+    "42501": ErrorClass.ACCESS_DENIED,  # insufficient_privilege
+    "3D000": ErrorClass.ACCESS_DENIED,  # invalid_catalog_name: no such database
+    "57P04": ErrorClass.ACCESS_DENIED,  # database_dropped
+    "08P01": ErrorClass.NOT_POSTGRES,  # protocol_violation
+    "08004": ErrorClass.ACCESS_DENIED,  # sqlserver_rejected_establishment_of_sqlconnection
 }
 _BY_SQLSTATE_CLASS = {
     "08": ErrorClass.DROPPED,  # connection exception
-    "28": ErrorClass.REFUSED,  # invalid authorization specification
+    "28": ErrorClass.ACCESS_DENIED,  # invalid authorization specification
 }
 # asyncpg's own classes, by name: the deciding modules import no driver.
 _BY_NAME = {
     "ClientConfigurationError": ErrorClass.MISCONFIGURED,
     "DataError": ErrorClass.UNRELATED,
     "TargetServerAttributeNotMatched": ErrorClass.READ_ONLY,
-    "ProtocolError": ErrorClass.UNUSABLE,
+    "ProtocolError": ErrorClass.NOT_POSTGRES,
     "InterfaceError": ErrorClass.DROPPED,
     "InternalClientError": ErrorClass.DROPPED,
 }
@@ -106,32 +106,32 @@ def _classify_os_error(error: OSError) -> ErrorClass:
         case TimeoutError():
             return ErrorClass.TIMED_OUT
         case socket.gaierror():
-            return ErrorClass.ABSENT
+            return ErrorClass.NOT_LISTENING
         case ssl.SSLError():
-            return ErrorClass.UNUSABLE
+            return ErrorClass.NOT_POSTGRES
         case PermissionError():
-            return ErrorClass.REFUSED
+            return ErrorClass.ACCESS_DENIED
         case _ if error.errno in _NOWHERE:
-            return ErrorClass.ABSENT
+            return ErrorClass.NOT_LISTENING
         case ConnectionError():
-            return ErrorClass.UNUSABLE if _NO_POSTGRES in str(error) else ErrorClass.DROPPED
+            return ErrorClass.NOT_POSTGRES if _NO_POSTGRES in str(error) else ErrorClass.DROPPED
         case _:
-            return ErrorClass.UNUSABLE
+            return ErrorClass.NOT_POSTGRES
 
 
 _SUSPICIOUS = {
-    ErrorClass.COMING,
+    ErrorClass.STARTING_UP,
     ErrorClass.READ_ONLY,
     ErrorClass.DROPPED,
-    ErrorClass.ABSENT,
+    ErrorClass.NOT_LISTENING,
     ErrorClass.TIMED_OUT,
-    ErrorClass.UNUSABLE,
+    ErrorClass.NOT_POSTGRES,
 }
 # More than any worker wraps; a bound all the same, for the loop waits.
 _LOOKED_THROUGH = 10_000
 
 
-def is_suspicious(error: BaseException) -> bool:
+def may_be_connection_loss(error: BaseException) -> bool:
     """Whether a worker's error could mean that the database is gone.
 
     It is a suspicion and no more: a worker's own HTTP call raises OSErrors too. Groups and causes
@@ -179,7 +179,7 @@ class Failure(NamedTuple):
     error: BaseException
 
 
-def failure_of(error: BaseException, *, address: str, limit_s: float) -> Failure:
+def connect_failure(error: BaseException, *, address: str, limit_s: float) -> Failure:
     """Return the failure that `error` means for an attempt on `address`.
 
     Args:
@@ -189,11 +189,11 @@ def failure_of(error: BaseException, *, address: str, limit_s: float) -> Failure
     """
     error_class = classify(error)
     if error_class is ErrorClass.UNRELATED:
-        error_class = ErrorClass.UNUSABLE  # while connecting, whatever goes wrong is about the connection
+        error_class = ErrorClass.NOT_POSTGRES  # while connecting, whatever goes wrong is about the connection
     return Failure(error_class, _reason(error, error_class, address, limit_s), address, sqlstate_of(error), error)
 
 
-def most_hopeful(failures: list[Failure]) -> Failure:
+def most_recoverable(failures: list[Failure]) -> Failure:
     """Return the failure that decides what to do when every host failed.
 
     One host that says that it is coming is worth waiting for, whatever the others say; a refusal
@@ -208,17 +208,17 @@ def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s
     match error_class:
         case ErrorClass.TIMED_OUT:
             return f"{address} did not answer within {limit_s:g}s"
-        case ErrorClass.ABSENT if isinstance(error, ConnectionRefusedError):
+        case ErrorClass.NOT_LISTENING if isinstance(error, ConnectionRefusedError):
             return f"{address} refuses connections"
-        case ErrorClass.ABSENT if isinstance(error, FileNotFoundError):
+        case ErrorClass.NOT_LISTENING if isinstance(error, FileNotFoundError):
             return f"{address} has no server (no such socket)"
-        case ErrorClass.ABSENT:
+        case ErrorClass.NOT_LISTENING:
             return f"{address} cannot be reached ({(error.strerror if isinstance(error, OSError) else None) or says})"
         case ErrorClass.DROPPED if code in ("08003", "08006", "08001") or isinstance(error, OSError):
             return f"{address} accepted and then dropped the connection"
-        case ErrorClass.UNUSABLE if _NO_POSTGRES in says:
+        case ErrorClass.NOT_POSTGRES if _NO_POSTGRES in says:
             return f"what answers at {address} does not speak PostgreSQL, or not the TLS that sslmode asks for"
-        case ErrorClass.UNUSABLE if isinstance(error, (ValueError, EOFError)):
+        case ErrorClass.NOT_POSTGRES if isinstance(error, (ValueError, EOFError)):
             return f"what answers at {address} does not speak PostgreSQL"
         case ErrorClass.MISCONFIGURED:
             return f"the connection string cannot work: {says}"

@@ -11,22 +11,22 @@ import asyncio
 from typing import TYPE_CHECKING, NoReturn
 
 from supervisor.database import gate_entries, gate_state
-from supervisor.database.connecting import Link, attempt, check, dialer_for
-from supervisor.database.error_class import ErrorClass, Failure, most_hopeful
-from supervisor.database.gate_listener import Unheard
-from supervisor.database.gate_state import Final, GateState, Outage, TryAgain
+from supervisor.database.connecting import Connected, attempt, check, connector_for
+from supervisor.database.error_class import ErrorClass, Failure, most_recoverable
+from supervisor.database.gate_listener import NullObserver
+from supervisor.database.gate_state import Final, MonitorState, Outage, TryAgain
 from supervisor.database.lookout import Lookout
 from supervisor.database.suspicion import Suspicion
-from supervisor.errors import ConfigError, DatabaseGaveUp, DatabaseRefused, Fault
-from supervisor.journal import tell
+from supervisor.errors import ConfigError, ConfigFault, ConnectAttemptsExhausted, DatabaseAccessDenied
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from random import Random
 
     from supervisor.clock import Clock
     from supervisor.config.model import ConnectPolicy, DatabaseConfig, Server
-    from supervisor.database.connecting import Dialer
-    from supervisor.database.gate_listener import GateListener, Resident
+    from supervisor.database.connecting import Connector
+    from supervisor.database.gate_listener import MonitorObserver, SessionOwner
 
 HEARTBEAT_S = 5.0
 # A thousand workers that fail in one second cause ten questions, not a thousand.
@@ -35,7 +35,7 @@ _BETWEEN_CHECKS_S = 0.1
 _USELESS = {ErrorClass.READ_ONLY, ErrorClass.TIMED_OUT}
 
 
-class Gate:
+class ConnectionMonitor:
     """The state of one database, kept by one task.
 
     Attributes:
@@ -56,26 +56,26 @@ class Gate:
 
     def __init__(self, server: Server, config: DatabaseConfig, *, name: str, clock: Clock, rng: Random) -> None:
         self.config = config
-        self.dialer: Dialer = dialer_for(server, config, name=name)
+        self.connector: Connector = connector_for(server, config, name=name)
         self.server = server
-        self.listener: GateListener = Unheard()
-        self.state = GateState.CONNECTING
-        self.link: Link | None = None
+        self.listener: MonitorObserver = NullObserver()
+        self.state = MonitorState.CONNECTING
+        self.connected: Connected | None = None
         self.failure: Failure | None = None
         self.outage: Outage | None = None
         self.next_try_at_s: float | None = None
         self.has_worked = False
         self.disturbed_at_s = float("-inf")
-        self.resident: Resident | None = None
+        self.session_owner: SessionOwner | None = None
         self.mutex = asyncio.Lock()
         self._clock = clock
         self._rng = rng
-        self.since_s = self.turned_at_s = self.up_since_s = clock.now_s()
+        self.state_since_s = self.turned_at_s = self.up_since_s = clock.now_s()
         self._suspicion = Suspicion(clock=clock)
         self._is_suspected = False
         self._up = asyncio.Event()
         self._linked = asyncio.Event()
-        self._lookout = Lookout(self.dialer.route.endpoints)
+        self._lookout = Lookout(self.connector.route.endpoints)
 
     # What others ask
 
@@ -87,29 +87,29 @@ class Gate:
         """Return as soon as the gate has a connection; while it makes one anew, nobody else needs to try."""
         await self._linked.wait()
 
-    def suspect(self) -> None:
+    def request_check(self) -> None:
         """Have the connection checked soon: somebody saw an error that may mean an outage."""
         self._suspicion.rouse()
 
-    async def verify(self) -> bool:
+    async def check_now(self) -> bool:
         """Return whether the database is up, found out by a statement sent after this call."""
-        if self.state is not GateState.UP:
+        if self.state is not MonitorState.UP:
             return False
         return await self._suspicion.ask()
 
-    def is_overdue(self, now_s: float) -> bool:
+    def is_stuck(self, now_s: float) -> bool:
         """Whether the gate's loop has not turned for longer than any of its deadlines explains."""
-        hosts = len(self.dialer.route.endpoints)
+        hosts = len(self.connector.route.endpoints)
         slack_s = 3 * HEARTBEAT_S + 3 * self.config.connect_timeout_s * (hosts + 1)
         due_s = max(self.turned_at_s, self.next_try_at_s or 0.0)
-        return self.state is not GateState.CLOSED and now_s > due_s + slack_s
+        return self.state is not MonitorState.CLOSED and now_s > due_s + slack_s
 
     # The loop
 
     async def connect_once(self) -> Failure | None:
         """Try to connect a single time, for a reload that must prove a new database first."""
         outcome = await self._attempt()
-        if not isinstance(outcome, Link):
+        if not isinstance(outcome, Connected):
             return outcome
         self._arrive(outcome)
         return None
@@ -118,12 +118,12 @@ class Gate:
         """Keep the state true, for ever.
 
         Raises:
-            DatabaseGaveUp: The start used up its attempts.
-            DatabaseRefused: The server refused the start, finally.
+            ConnectAttemptsExhausted: The start used up its attempts.
+            DatabaseAccessDenied: The server refused the start, finally.
             ConfigError: The connection string cannot work.
         """
         try:
-            if self.link is None:
+            if self.connected is None:
                 gate_entries.tell_connecting(self.address, str(self.server.dsn))
                 self.outage = gate_state.begin_start(self._clock.now_s())
                 await self._campaign(self.config.startup)
@@ -138,19 +138,19 @@ class Gate:
         """Attempt until it works, or the policy ends it."""
         while True:
             outcome = await self._attempt()
-            if isinstance(outcome, Link):
+            if isinstance(outcome, Connected):
                 self._arrive(outcome)
                 return
             await self._obey(outcome, policy)
 
-    async def _attempt(self) -> Link | Failure:
+    async def _attempt(self) -> Connected | Failure:
         self.next_try_at_s = None
-        outcome = await attempt(self.dialer)
+        outcome = await attempt(self.connector)
         self.turned_at_s = self._clock.now_s()
-        if isinstance(outcome, Link):
+        if isinstance(outcome, Connected):
             return outcome
         await self._lookout.learn(outcome)
-        return most_hopeful(outcome)
+        return most_recoverable(outcome)
 
     async def _obey(self, failure: Failure, policy: ConnectPolicy) -> None:
         outage = gate_state.count_failure(self.outage or gate_state.begin_outage(self._clock.now_s()), failure)
@@ -164,12 +164,14 @@ class Gate:
                 await self._pause(delay_s)
             case Final.GIVE_UP:
                 gate_entries.tell_gave_up(outage, failure)
-                raise DatabaseGaveUp(f"gave up after {outage.attempts} attempts: {failure.reason}") from failure.error
+                raise ConnectAttemptsExhausted(
+                    f"gave up after {outage.attempts} attempts: {failure.reason}"
+                ) from failure.error
             case Final.REFUSE:
                 gate_entries.tell_refused(failure)
-                raise DatabaseRefused(failure.reason) from failure.error
+                raise DatabaseAccessDenied(failure.reason) from failure.error
             case Final.MISCONFIGURED:
-                raise ConfigError(Fault(self.server.came_from, "", failure.reason)) from failure.error
+                raise ConfigError(ConfigFault(self.server.source, "", failure.reason)) from failure.error
 
     def _remind(self, outage: Outage, failure: Failure, delay_s: float) -> None:
         now_s = self._clock.now_s()
@@ -177,7 +179,7 @@ class Gate:
         if due is None and outage.is_told and gate_state.has_new_cause(outage, failure.error_class):
             due = outage  # a different error is never swallowed by the one before
         self.outage = due or outage
-        if due and self.state is GateState.CONNECTING:
+        if due and self.state is MonitorState.CONNECTING:
             gate_entries.tell_still_connecting(outage, failure, now_s=now_s, next_try_s=delay_s)
         elif due:
             gate_entries.tell_still_down(outage, failure, now_s=now_s, next_try_s=delay_s)
@@ -186,7 +188,7 @@ class Gate:
         """Wait for the next attempt, but go early when something begins to listen."""
         due_s = self._clock.now_s() + delay_s
         self.next_try_at_s = due_s
-        self.listener.progressed()
+        self.listener.on_status()
         while (now_s := self._clock.now_s()) < due_s:
             self.turned_at_s = now_s
             look_s = gate_state.check_delay(
@@ -236,32 +238,32 @@ class Gate:
         if self.outage is not None:
             return failure
         if failure.error_class in _USELESS:
-            self.listener.distrusted()
+            self.listener.on_suspect_pool()
         outcome = await self._attempt()
         if isinstance(outcome, Failure):
             return outcome
         self.outage = gate_state.begin_outage(self._clock.now_s())
         self._adopt(outcome)
-        self.listener.moved()
-        tell("database.reconnected", address=outcome.endpoint.address)
+        self.listener.on_reconnected()
+        log_event("database.reconnected", address=outcome.endpoint.address)
         return None
 
     async def _check_link(self) -> Failure | None:
-        if self.link is None or self.link.connection.is_closed():
+        if self.connected is None or self.connected.connection.is_closed():
             reason = f"{self.address} dropped the connection"
             return Failure(ErrorClass.DROPPED, reason, self.address, None, ConnectionResetError(reason))
-        if self.resident is not None:
-            return await self.resident.check(self.link, is_routine=not self._is_suspected)
+        if self.session_owner is not None:
+            return await self.session_owner.check(self.connected, is_routine=not self._is_suspected)
         async with self.mutex:
-            return await check(self.link.connection, self.link.endpoint, self.dialer)
+            return await check(self.connected.connection, self.connected.endpoint, self.connector)
 
     # Moves
 
-    def _arrive(self, link: Link) -> None:
+    def _arrive(self, link: Connected) -> None:
         now_s = self._clock.now_s()
-        is_start = self.state is GateState.CONNECTING
+        is_start = self.state is MonitorState.CONNECTING
         self._adopt(link)
-        self.state, self.since_s = GateState.UP, now_s
+        self.state, self.state_since_s = MonitorState.UP, now_s
         if not is_start:
             self.disturbed_at_s = now_s  # errors of the outage may still be on their way
         outage = self.outage or gate_state.begin_outage(now_s)
@@ -272,22 +274,22 @@ class Gate:
         if is_start and not outage.failures:
             self.outage = None  # connected at the first attempt: nothing to be wary of
         self._up.set()
-        self.listener.came_back(told=outage.flaps == 0)
+        self.listener.on_up(told=outage.flaps == 0)
 
-    def _adopt(self, link: Link) -> None:
-        self.link = link
+    def _adopt(self, link: Connected) -> None:
+        self.connected = link
         self._linked.set()
         self.next_try_at_s = None
         self._lookout.forget()
         self.has_worked = False
         self.up_since_s = self._clock.now_s()
-        link.connection.add_termination_listener(lambda _: self.suspect())
-        if self.resident is not None:
-            self.resident.linked(self, link)
+        link.connection.add_termination_listener(lambda _: self.request_check())
+        if self.session_owner is not None:
+            self.session_owner.on_connected(self, link)
 
     def _go_down(self, failure: Failure) -> None:
         now_s = self._clock.now_s()
-        self.state, self.since_s, self.failure = GateState.DOWN, now_s, failure
+        self.state, self.state_since_s, self.failure = MonitorState.DOWN, now_s, failure
         self.disturbed_at_s = now_s
         self._up.clear()
         up_for_s = now_s - self.up_since_s
@@ -295,7 +297,7 @@ class Gate:
         is_news = self.outage.flaps == 0
         if is_news:
             gate_entries.tell_lost(failure)
-        self.listener.went_down(failure, told=is_news)
+        self.listener.on_down(failure, told=is_news)
 
     def _settle(self) -> None:
         now_s = self._clock.now_s()
@@ -303,24 +305,24 @@ class Gate:
             return
         if self.outage.flaps > 0:
             gate_entries.tell_recovered(self.address, self.outage, now_s)
-            self.listener.settled()
+            self.listener.on_stable()
         self.outage, self.failure = None, None
-        self.listener.progressed()
+        self.listener.on_status()
 
     def _hang_up(self) -> None:
-        link, self.link = self.link, None
+        link, self.connected = self.connected, None
         if link is None:
             return
         self._linked.clear()
-        if self.resident is not None:
-            self.resident.parted(link)
+        if self.session_owner is not None:
+            self.session_owner.on_disconnected(link)
         else:
             # Never a farewell: the peer may be frozen, and a farewell waits for it.
             link.connection.terminate()
 
     def close(self) -> None:
         """End, whatever the state."""
-        self.state = GateState.CLOSED
+        self.state = MonitorState.CLOSED
         self._up.clear()
         self._hang_up()
         self._suspicion.confirm()
@@ -328,6 +330,6 @@ class Gate:
     @property
     def address(self) -> str:
         """Where the database is: the host in use, or all that are tried."""
-        if self.link is not None:
-            return self.link.endpoint.address
-        return ", ".join(endpoint.address for endpoint in self.dialer.route.endpoints)
+        if self.connected is not None:
+            return self.connected.endpoint.address
+        return ", ".join(endpoint.address for endpoint in self.connector.route.endpoints)

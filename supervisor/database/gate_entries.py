@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
-    from supervisor.database.connecting import Link
+    from supervisor.database.connecting import Connected
     from supervisor.database.error_class import Failure
     from supervisor.database.gate_state import Outage
 
 
 def tell_connecting(address: str, dsn: str) -> None:
     """Say that the first attempt begins."""
-    tell("database.connecting", address=address, dsn=dsn)
+    log_event("database.connecting", address=address, dsn=dsn)
 
 
 def tell_still_connecting(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
     """Say that the start is still waiting, and why."""
-    tell("database.connecting", level="warning", **_reminder(outage, failure, now_s, next_try_s))
+    log_event("database.connecting", level="warning", **_reminder(outage, failure, now_s, next_try_s))
 
 
 def tell_still_down(outage: Outage, failure: Failure, *, now_s: float, next_try_s: float) -> None:
     """Say that the outage goes on, and why."""
-    tell("database.still_down", **_reminder(outage, failure, now_s, next_try_s))
+    log_event("database.still_down", **_reminder(outage, failure, now_s, next_try_s))
 
 
-def tell_connected(link: Link, outage: Outage, now_s: float) -> None:
+def tell_connected(link: Connected, outage: Outage, now_s: float) -> None:
     """Say that the first connection stands."""
     version = link.connection.get_server_version()
-    tell(
+    log_event(
         "database.connected",
         address=link.endpoint.address,
         attempts=sum(outage.failures.values()) + 1,
@@ -42,12 +42,12 @@ def tell_connected(link: Link, outage: Outage, now_s: float) -> None:
 
 def tell_lost(failure: Failure) -> None:
     """Say that the database is away."""
-    tell("database.lost", **_cause(failure))
+    log_event("database.lost", **_cause(failure))
 
 
 def tell_recovered(address: str, outage: Outage, now_s: float) -> None:
     """Say that the outage is over."""
-    tell(
+    log_event(
         "database.recovered",
         address=address,
         downtime_s=round(now_s - outage.since_s, 3),
@@ -58,12 +58,12 @@ def tell_recovered(address: str, outage: Outage, now_s: float) -> None:
 
 def tell_gave_up(outage: Outage, failure: Failure) -> None:
     """Say that the start ends here."""
-    tell("database.gave_up", attempts=outage.attempts, **_cause(failure))
+    log_event("database.gave_up", attempts=outage.attempts, **_cause(failure))
 
 
 def tell_refused(failure: Failure) -> None:
     """Say that the start ends here because the server will not have us, however often it is asked."""
-    tell("database.gave_up", **_cause(failure))
+    log_event("database.gave_up", **_cause(failure))
 
 
 def _cause(failure: Failure) -> dict[str, Any]:

@@ -5,67 +5,67 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from supervisor.database.connecting import Link
+    from supervisor.database.connecting import Connected
     from supervisor.database.error_class import Failure
-    from supervisor.database.gate import Gate
+    from supervisor.database.gate import ConnectionMonitor
 
 
-class OutageListener(Protocol):
+class DatabaseObserver(Protocol):
     """Who hears of the gate's moves, on the event loop and at once."""
 
-    def went_down(self, failure: Failure, *, told: bool) -> None:
+    def on_down(self, failure: Failure, *, told: bool) -> None:
         """The database is away; `told` is false when an outage merely goes on after a flap."""
 
-    def came_back(self, *, told: bool) -> None:
+    def on_up(self, *, told: bool) -> None:
         """The database is there (again); `told` is false while it has yet to prove itself."""
 
-    def settled(self) -> None:
+    def on_stable(self) -> None:
         """A recovery after flaps has proven itself."""
 
-    def progressed(self) -> None:
+    def on_status(self) -> None:
         """Something changed that a status line shows."""
 
 
-class GateListener(OutageListener, Protocol):
+class MonitorObserver(DatabaseObserver, Protocol):
     """Who also hears of what is no outage, in order to keep up with the gate."""
 
-    def distrusted(self) -> None:
+    def on_suspect_pool(self) -> None:
         """The gate's connection was found useless, and so may be every other one made like it."""
 
-    def moved(self) -> None:
+    def on_reconnected(self) -> None:
         """The gate's connection was made anew within its uptime, perhaps to another host."""
 
 
-class Resident(Protocol):
+class SessionOwner(Protocol):
     """Who lives on the gate's own connection: a node, whose session it is."""
 
-    def linked(self, gate: Gate, link: Link) -> None:
+    def on_connected(self, gate: ConnectionMonitor, link: Connected) -> None:
         """There is a connection, a new one."""
 
-    def parted(self, link: Link) -> None:
+    def on_disconnected(self, link: Connected) -> None:
         """The gate gives this connection up; the resident ends it once nothing rests on it any more."""
 
-    async def check(self, link: Link, *, is_routine: bool) -> Failure | None:
+    async def check(self, link: Connected, *, is_routine: bool) -> Failure | None:
         """Return what is wrong with the connection; a matter of routine may be answered without asking the server."""
 
 
-class Unheard:
+class NullObserver:
     """The listener of a gate that is not in force."""
 
-    def went_down(self, failure: Failure, *, told: bool) -> None:
+    def on_down(self, failure: Failure, *, told: bool) -> None:
         """Ignore it."""
 
-    def came_back(self, *, told: bool) -> None:
+    def on_up(self, *, told: bool) -> None:
         """Ignore it."""
 
-    def settled(self) -> None:
+    def on_stable(self) -> None:
         """Ignore it."""
 
-    def progressed(self) -> None:
+    def on_status(self) -> None:
         """Ignore it."""
 
-    def distrusted(self) -> None:
+    def on_suspect_pool(self) -> None:
         """Ignore it."""
 
-    def moved(self) -> None:
+    def on_reconnected(self) -> None:
         """Ignore it."""

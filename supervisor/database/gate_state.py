@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import ConnectPolicy
 
 
-class GateState(Enum):
+class MonitorState(Enum):
     """What the process knows of its database."""
 
     CONNECTING = "connecting"
@@ -53,7 +53,12 @@ SOON = 1.5
 # A recovery that held for this long was one, and its end is news; of a server that flaps for hours, only at first.
 CALM_S = 3.0
 MOST_TOLD_RELAPSES = 3
-NEEDS_A_PERSON = (ErrorClass.REFUSED, ErrorClass.CROWDED, ErrorClass.UNUSABLE, ErrorClass.MISCONFIGURED)
+NEEDS_A_PERSON = (
+    ErrorClass.ACCESS_DENIED,
+    ErrorClass.TOO_MANY_CONNECTIONS,
+    ErrorClass.NOT_POSTGRES,
+    ErrorClass.MISCONFIGURED,
+)
 
 
 class Outage(NamedTuple):
@@ -162,7 +167,7 @@ def judge_failure(
         probe_interval_s: How soon a server that is coming is asked again.
         sample: A number drawn evenly from [0, 1).
     """
-    if not policy.retry_refused and failure.error_class is ErrorClass.REFUSED:
+    if not policy.retry_refused and failure.error_class is ErrorClass.ACCESS_DENIED:
         return Final.REFUSE
     if not policy.retry_refused and failure.error_class is ErrorClass.MISCONFIGURED:
         return Final.MISCONFIGURED
@@ -173,12 +178,12 @@ def judge_failure(
 
 
 def _is_coming(error_class: ErrorClass) -> bool:
-    return error_class in (ErrorClass.COMING, ErrorClass.READ_ONLY)
+    return error_class in (ErrorClass.STARTING_UP, ErrorClass.READ_ONLY)
 
 
 def _delay(error_class: ErrorClass, grown: int, backoff: Backoff, probe_interval_s: float, sample: float) -> float:
     match error_class:
-        case ErrorClass.COMING | ErrorClass.READ_ONLY:
+        case ErrorClass.STARTING_UP | ErrorClass.READ_ONLY:
             # Steady after a few quick questions (a restart takes a second), and jittered around the interval:
             # a thousand daemons ask at a thousand moments.
             quick = Backoff(initial_s=FIRST_ASKED_AGAIN_S, factor=1.5, max_s=probe_interval_s, jitter="none")
@@ -186,11 +191,11 @@ def _delay(error_class: ErrorClass, grown: int, backoff: Backoff, probe_interval
         case ErrorClass.DROPPED:
             return delay_s(backoff._replace(max_s=min(backoff.max_s, DROPPED_MAX_S)), grown, sample)
         case (
-            ErrorClass.ABSENT
+            ErrorClass.NOT_LISTENING
             | ErrorClass.TIMED_OUT
-            | ErrorClass.CROWDED
-            | ErrorClass.UNUSABLE
-            | ErrorClass.REFUSED
+            | ErrorClass.TOO_MANY_CONNECTIONS
+            | ErrorClass.NOT_POSTGRES
+            | ErrorClass.ACCESS_DENIED
             | ErrorClass.MISCONFIGURED
             | ErrorClass.UNRELATED
         ):

@@ -20,13 +20,13 @@ _KEPT_BYTES = 4096
 _FATAL = re.compile(rb"V(?:FATAL|PANIC)\0C([0-9A-Z]{5})\0M([^\0]*)\0")
 
 
-def words_in(data: bytes) -> str | None:
+def fatal_message_in(data: bytes) -> str | None:
     """Return the server's last words in what it sent last; None: it ended without any."""
     found = _FATAL.search(data)
     return None if found is None else f"{found[2].decode('utf-8', 'replace')} ({found[1].decode('ascii')})"
 
 
-class LastWords(asyncio.Protocol):
+class FatalMessageTap(asyncio.Protocol):
     """Stands between a connection and its socket, and passes everything on."""
 
     def __init__(self, protocol: Any = None) -> None:
@@ -34,9 +34,9 @@ class LastWords(asyncio.Protocol):
         self._tail = b""
 
     @property
-    def words(self) -> str | None:
+    def message(self) -> str | None:
         """The server's last words so far; None: there are none."""
-        return words_in(self._tail)
+        return fatal_message_in(self._tail)
 
     def data_received(self, data: bytes) -> None:
         """Keep the end of what arrives."""
@@ -61,15 +61,15 @@ class LastWords(asyncio.Protocol):
         self._protocol.resume_writing()
 
 
-def listen_to(connection: asyncpg.Connection) -> LastWords:
+def tap(connection: asyncpg.Connection) -> FatalMessageTap:
     """Return what a connection's server will have said last."""
     if connection.is_closed():
-        return LastWords()
+        return FatalMessageTap()
     # asyncpg offers nothing for it.
     transport = connection._transport  # type: ignore[attr-defined]  # noqa: SLF001
     protocol = transport.get_protocol()
-    if isinstance(protocol, LastWords):
+    if isinstance(protocol, FatalMessageTap):
         return protocol
-    overheard = LastWords(protocol)
+    overheard = FatalMessageTap(protocol)
     transport.set_protocol(overheard)
     return overheard

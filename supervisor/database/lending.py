@@ -56,4 +56,4 @@ class Lending:
             f"none of its {len(self._borrowers)} connections has been given back for {still_s:.0f}s; "
             f"{worker} has {count} of them"
         )
-        return Failure(ErrorClass.CROWDED, reason, address, None, TimeoutError(reason))
+        return Failure(ErrorClass.TOO_MANY_CONNECTIONS, reason, address, None, TimeoutError(reason))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 
-class Siblings:
+class ProxyOwner:
     """What a proxy asks of its pool: that a changed schema is forgotten by all of its connections.
 
     Args:
@@ -39,12 +39,12 @@ class Siblings:
             connection._drop_local_type_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - asyncpg's own way
 
 
-def lend(connection: asyncpg.Connection, siblings: Siblings) -> Any:
+def wrap(connection: asyncpg.Connection, siblings: ProxyOwner) -> Any:
     """Return the connection as a borrower sees it."""
     return PoolConnectionProxy(siblings, connection)  # type: ignore[arg-type]
 
 
-def take_back(lent: Any) -> asyncpg.Connection | None:
+def unwrap(lent: Any) -> asyncpg.Connection | None:
     """Return the connection that was lent, which the borrower cannot use any more; None if it was taken before."""
     connection: asyncpg.Connection | None = lent._detach()  # noqa: SLF001 - asyncpg's own way
     if connection is not None and not connection.is_closed():

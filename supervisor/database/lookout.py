@@ -25,7 +25,7 @@ class Lookout:
 
     async def learn(self, failures: Sequence[Failure]) -> None:
         """Take from a failed attempt which hosts accept already."""
-        absent = {failure.address for failure in failures if failure.error_class is ErrorClass.ABSENT}
+        absent = {failure.address for failure in failures if failure.error_class is ErrorClass.NOT_LISTENING}
         silent = {failure.address for failure in failures if failure.error_class is ErrorClass.TIMED_OUT}
         accepting = {failure.address for failure in failures} - absent - silent
         if silent:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 
-def connection_of(lent: Any) -> asyncpg.Connection:
+def raw_connection(lent: Any) -> asyncpg.Connection:
     """Return the connection behind a loan of the pool.
 
     Raises:
@@ -28,12 +28,12 @@ def connection_of(lent: Any) -> asyncpg.Connection:
     return connection
 
 
-def opened(connection: asyncpg.Connection) -> None:
+def mark_begun(connection: asyncpg.Connection) -> None:
     """Note that a transaction has begun: whoever calls `connection.transaction()` now gets a savepoint."""
     connection._top_xact = Transaction(connection, "read_committed", False, False)  # type: ignore[attr-defined]  # noqa: SLF001 - asyncpg's own way
 
 
-def closing(connection: asyncpg.Connection) -> None:
+def mark_ended(connection: asyncpg.Connection) -> None:
     """Note that the transaction is about to end: what was made in it (cursors, savepoints) is void from now on."""
     connection._top_xact = None  # type: ignore[attr-defined]  # noqa: SLF001 - asyncpg's own way
     connection._pool_release_ctr += 1  # type: ignore[attr-defined]  # noqa: SLF001 - asyncpg's own way

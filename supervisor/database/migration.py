@@ -14,8 +14,8 @@ import asyncpg
 from supervisor.backoff import delay_s
 from supervisor.database.error_class import sqlstate_of
 from supervisor.database.schema_error import explain
-from supervisor.errors import DatabaseGaveUp, DatabaseRefused, DatabaseUnavailable, SchemaUnusable
-from supervisor.journal import tell
+from supervisor.errors import ConnectAttemptsExhausted, DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,16 +71,16 @@ def is_outdated(found: int, known: int, mode: Mode) -> bool:
     """Whether the schema is to be brought from version `found` to `known`.
 
     Raises:
-        SchemaUnusable: It is newer, or older and only to be looked at.
+        SchemaIncompatible: It is newer, or older and only to be looked at.
     """
     if found > known:
-        raise SchemaUnusable(
+        raise SchemaIncompatible(
             f"The SQL schema has version {found}, and this pgsupervisor knows versions up to {known}: a newer one has"
             " upgraded it. Install that version of pgsupervisor here too."
         )
     if found < known and mode == "check":
         what = f"has version {found}" if found else "is not there"
-        raise SchemaUnusable(
+        raise SchemaIncompatible(
             f'The SQL schema {what}, version {known} is needed, and migrate = "check" changes nothing:'
             " run `pgsupervisor migrate`."
         )
@@ -98,9 +98,9 @@ async def bring_up_to_date(connection: Any, *, mode: Mode, clock: Clock, rng: Ra
         folder: Where the SQL files are.
 
     Raises:
-        SchemaUnusable: It is newer, or older and only to be looked at, or something else stands in its place.
-        DatabaseRefused: A privilege is missing, or the server is read-only.
-        DatabaseGaveUp: Others kept what had to be changed locked for too long.
+        SchemaIncompatible: It is newer, or older and only to be looked at, or something else stands in its place.
+        DatabaseAccessDenied: A privilege is missing, or the server is read-only.
+        ConnectAttemptsExhausted: Others kept what had to be changed locked for too long.
         DatabaseUnavailable: The connection was lost; nothing is half applied, it may be called again.
     """
     known = len(known_files(folder))
@@ -131,9 +131,9 @@ async def ensure_schema(
         folder: Where the SQL files are.
 
     Raises:
-        SchemaUnusable: A person must change something first.
-        DatabaseRefused: A privilege is missing, or the server is read-only, and `retry_refused` is off.
-        DatabaseGaveUp: Others kept what had to be changed locked for too long, or every attempt failed.
+        SchemaIncompatible: A person must change something first.
+        DatabaseAccessDenied: A privilege is missing, or the server is read-only, and `retry_refused` is off.
+        ConnectAttemptsExhausted: Others kept what had to be changed locked for too long, or every attempt failed.
     """
     known = len(known_files(folder))
     losses = refusals = 0
@@ -142,19 +142,19 @@ async def ensure_schema(
         began_s = clock.now_s()
         try:
             change = await _look_or_change(database, known, mode=mode, clock=clock, rng=rng, folder=folder)
-        except DatabaseRefused as error:
+        except DatabaseAccessDenied as error:
             if not is_needed:
                 tell_absent(error)
                 return
-            pause_s = _pause_after_refusal(database.gate.config.startup, refusals, error, sample=rng.random())
+            pause_s = _pause_after_refusal(database.monitor.config.startup, refusals, error, sample=rng.random())
             if refusals == 0:
-                tell("schema.awaited", reason=str(error))
+                log_event("schema.awaited", reason=str(error))
             refusals += 1
         except DatabaseUnavailable as error:
             losses += 1
             if losses == _LOST_AT_MOST:
-                raise DatabaseGaveUp(f"gave up on the SQL schema after {losses} tries: {error}") from error
-            await database.gate.verify()  # after an outage, wait for its end instead of trying again at once
+                raise ConnectAttemptsExhausted(f"gave up on the SQL schema after {losses} tries: {error}") from error
+            await database.monitor.check_now()  # after an outage, wait for its end instead of trying again at once
             pause_s = _PAUSE_S * (1 + rng.random())
         else:
             tell_applied(change, took_s=clock.now_s() - began_s)
@@ -162,17 +162,19 @@ async def ensure_schema(
         await clock.sleep(pause_s)
 
 
-def _pause_after_refusal(policy: ConnectPolicy, refusals: int, error: DatabaseRefused, *, sample: float) -> float:
+def _pause_after_refusal(policy: ConnectPolicy, refusals: int, error: DatabaseAccessDenied, *, sample: float) -> float:
     """Return how long to wait after one more refusal.
 
     Raises:
-        DatabaseRefused: A refusal ends the start.
-        DatabaseGaveUp: This was the last attempt.
+        DatabaseAccessDenied: A refusal ends the start.
+        ConnectAttemptsExhausted: This was the last attempt.
     """
     if not policy.retry_refused:
         raise error
     if policy.attempts and refusals + 1 >= policy.attempts:
-        raise DatabaseGaveUp(f"gave up on the SQL schema after {policy.attempts} attempts: {error}") from error
+        raise ConnectAttemptsExhausted(
+            f"gave up on the SQL schema after {policy.attempts} attempts: {error}"
+        ) from error
     return delay_s(policy.backoff, refusals, sample)
 
 
@@ -180,30 +182,30 @@ def tell_applied(change: Change, *, took_s: float) -> None:
     """Say that the schema was changed, if it was."""
     if change.former != change.version:
         former: dict[str, Any] = {"former": change.former} if change.former else {}
-        tell("schema.applied", version=change.version, took_s=round(took_s, 3), **former)
+        log_event("schema.applied", version=change.version, took_s=round(took_s, 3), **former)
 
 
-def tell_absent(error: DatabaseRefused) -> None:
+def tell_absent(error: DatabaseAccessDenied) -> None:
     """Say that there is no schema and that nobody needs it; the remedy stands in the catalog."""
     cause = error.__cause__ or error
-    tell("schema.absent", reason=f"{cause} ({sqlstate_of(cause)})")
+    log_event("schema.absent", reason=f"{cause} ({sqlstate_of(cause)})")
 
 
 async def _look_or_change(
     database: Database, known: int, *, mode: Mode, clock: Clock, rng: Random, folder: Path
 ) -> Change:
     """Look on the gate's own connection, which is there already; change on one that nobody else uses."""
-    link = database.gate.link
+    link = database.monitor.connected
     if link is not None:
         try:
-            async with database.gate.mutex:
+            async with database.monitor.mutex:
                 found = await version_of(link.connection)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             explain(error, 0, known)
         if not is_outdated(found, known, mode):
             return Change(known, known)
-    pool, connection = await database.borrow(None)
+    pool, connection = await database.acquire(None)
     try:
         return await bring_up_to_date(connection, mode=mode, clock=clock, rng=rng, folder=folder)
     finally:
-        await database.give_back(pool, connection)
+        await database.release(pool, connection)

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supervisor.errors import StoreFailed
+from supervisor.errors import EmbeddedDatabaseFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,14 +23,14 @@ async def end_orphans(data: Path, *, clock: Clock, limit_s: float = 30.0) -> int
     A postmaster is asked for a fast shutdown, for most of the limit; whatever lives then is killed.
 
     Raises:
-        StoreFailed: Some process cannot be ended.
+        EmbeddedDatabaseFailed: Some process cannot be ended.
     """
     count = len(processes_of(data))
     for number, share in ((signal.SIGINT, 0.7), (signal.SIGQUIT, 0.2), (signal.SIGKILL, 0.1)):
         if await _end(data, number, limit_s * share, clock=clock):
             return count
     survivors = ", ".join(map(str, processes_of(data)))
-    raise StoreFailed(f"processes {survivors} of an earlier embedded server in {data} cannot be ended")
+    raise EmbeddedDatabaseFailed(f"processes {survivors} of an earlier embedded server in {data} cannot be ended")
 
 
 def remove_pid_files(data: Path) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from supervisor.backoff import Backoff, delay_s
-from supervisor.database.error_class import failure_of, is_suspicious
+from supervisor.database.error_class import connect_failure, may_be_connection_loss
 from supervisor.database.lending import Lending
-from supervisor.database.lent_connection import Siblings, lend, take_back
+from supervisor.database.lent_connection import ProxyOwner, unwrap, wrap
 from supervisor.errors import DatabaseUnavailable, SupervisorError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.database.error_class import Failure
-    from supervisor.database.gate import Gate
+    from supervisor.database.gate import ConnectionMonitor
     from supervisor.stop_signal import StopSignal
     from supervisor.tasks import BackgroundTasks
 
@@ -55,10 +55,16 @@ class Pool:
     """
 
     def __init__(
-        self, gate: Gate, *, clock: Clock, rng: Random, tasks: BackgroundTasks, on_starved: Callable[[Failure], None]
+        self,
+        gate: ConnectionMonitor,
+        *,
+        clock: Clock,
+        rng: Random,
+        tasks: BackgroundTasks,
+        on_starved: Callable[[Failure], None],
     ) -> None:
-        assert gate.link is not None  # noqa: S101 - a pool is made when the gate has connected
-        self.endpoint = gate.link.endpoint
+        assert gate.connected is not None  # noqa: S101 - a pool is made when the gate has connected
+        self.endpoint = gate.connected.endpoint
         self.is_retired = False
         self.starved: Failure | None = None
         self._gate = gate
@@ -67,7 +73,7 @@ class Pool:
         self._tasks = tasks
         self._on_starved = on_starved
         self._open: set[asyncpg.Connection] = set()
-        self._siblings = Siblings(self._open)
+        self._siblings = ProxyOwner(self._open)
         # The most recently used is the last; each with the moment since when nobody uses it.
         self._idle: list[tuple[asyncpg.Connection, float]] = []
         self._waiting: OrderedDict[asyncio.Future[asyncpg.Connection], StopSignal | None] = OrderedDict()
@@ -92,12 +98,12 @@ class Pool:
             connection = self._idle.pop()[0] if self._idle else await self._wait(stop)
             if not connection.is_closed():
                 self._lending.lent(connection)
-                return lend(connection, self._siblings)
+                return wrap(connection, self._siblings)
         raise PoolRetired
 
     async def release(self, lent: Any, *, limit_s: float) -> None:
         """Take a connection back; what goes wrong with it then costs the connection and no more."""
-        connection = take_back(lent)
+        connection = unwrap(lent)
         if connection is not None:
             self._lending.is_back(connection)
         if connection is None or connection.is_closed():
@@ -111,7 +117,7 @@ class Pool:
             connection.terminate()
             if not isinstance(error, _LOST):
                 raise
-            self._gate.suspect()
+            self._gate.request_check()
         else:
             self._hand_on(connection)
 
@@ -123,7 +129,7 @@ class Pool:
             self._turn_away(waiter, stop)
 
         if stop is not None:
-            stop.notify(notice)
+            stop.add_callback(notice)
         try:
             self._grow()
             notice()
@@ -135,7 +141,7 @@ class Pool:
         finally:
             self._waiting.pop(waiter, None)
             if stop is not None:
-                stop.forget(notice)
+                stop.remove_callback(notice)
 
     def _hand_on(self, connection: asyncpg.Connection) -> None:
         """Give a connection to whoever has waited longest."""
@@ -153,7 +159,7 @@ class Pool:
 
     def _turn_away(self, waiter: asyncio.Future[asyncpg.Connection], stop: StopSignal | None) -> None:
         """Let go of a borrower that is to stop, if all it could do is wait for the database."""
-        is_dry = not self._open and (self._failed_dials or self._gate.link is None)
+        is_dry = not self._open and (self._failed_dials or self._gate.connected is None)
         if is_dry and stop is not None and stop.is_set and not waiter.done():
             waiter.set_exception(DatabaseUnavailable("The worker is to stop, and the pool gets no connection."))
 
@@ -183,7 +189,7 @@ class Pool:
         await self._gate.wait_until_linked()
         began_after = self._starved_at_s
         try:
-            connection = await self._gate.dialer.dial(self.endpoint)
+            connection = await self._gate.connector.connect(self.endpoint)
         except Exception as error:  # noqa: BLE001 - no statement has begun: whatever it was, waiting is right
             self._starve(error)
             return
@@ -207,14 +213,14 @@ class Pool:
         and the connections that stand still serve.
         """
         gate = self._gate
-        failure = failure_of(error, address=self.endpoint.address, limit_s=gate.config.connect_timeout_s)
+        failure = connect_failure(error, address=self.endpoint.address, limit_s=gate.config.connect_timeout_s)
         self._starved_at_s = self._clock.now_s()
         if not self._failed_dials:
             self._hungry_since_s = self._starved_at_s
         self._failed_dials += 1
-        if is_suspicious(error):
-            gate.suspect()  # it finds out whether this is an outage, which would retire the pool
-        if not is_suspicious(error) or self._starved_at_s >= self._hungry_since_s + _SURELY_NO_OUTAGE_S:
+        if may_be_connection_loss(error):
+            gate.request_check()  # it finds out whether this is an outage, which would retire the pool
+        if not may_be_connection_loss(error) or self._starved_at_s >= self._hungry_since_s + _SURELY_NO_OUTAGE_S:
             is_news, self.starved = self.starved is None, failure
             if is_news:
                 self._on_starved(failure)
@@ -223,7 +229,7 @@ class Pool:
     def _sated(self) -> None:
         if self.starved is not None:
             self.starved = None
-            self._gate.listener.progressed()
+            self._gate.listener.on_status()
 
     def _forget(self, connection: asyncpg.Connection) -> None:
         self._open.discard(connection)

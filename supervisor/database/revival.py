@@ -66,6 +66,6 @@ def _describe_end(server: EmbeddedServer) -> str:
 
 
 def _tell(event: str, **fields: str | float) -> None:
-    from supervisor.journal import tell  # noqa: PLC0415 - a store that runs says nothing
+    from supervisor.journal import log_event  # noqa: PLC0415 - a store that runs says nothing
 
-    tell(event, exc=None, level=None, **fields)
+    log_event(event, exc=None, level=None, **fields)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from supervisor.database.error_class import ErrorClass, classify, is_suspicious
-from supervisor.errors import DatabaseRefused, DatabaseUnavailable, SchemaUnusable
+from supervisor.database.error_class import ErrorClass, classify, may_be_connection_loss
+from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible
 
 _GRANTS = (
     "GRANT USAGE ON SCHEMA supervisor, GRANT SELECT ON ALL TABLES IN SCHEMA supervisor and"
@@ -22,28 +22,28 @@ def explain(error: Exception, found: int, known: int) -> NoReturn:
         known: The version that it was to have.
 
     Raises:
-        DatabaseRefused: A privilege is missing, or the server is read-only.
+        DatabaseAccessDenied: A privilege is missing, or the server is read-only.
         DatabaseUnavailable: The connection was lost.
-        SchemaUnusable: Anything else: something stands in its place.
+        SchemaIncompatible: Anything else: something stands in its place.
     """
     what = "upgraded" if found else "created"
     says = " ".join(str(error).split())
     code = getattr(error, "sqlstate", None)
     match classify(error):
-        case ErrorClass.REFUSED:
-            raise DatabaseRefused(
+        case ErrorClass.ACCESS_DENIED:
+            raise DatabaseAccessDenied(
                 f"The SQL schema cannot be read or {what}: {says} ({code}). Run `pgsupervisor migrate` with the"
                 " login of a role that may create it (PGSUPERVISOR__DATABASE__DSN=…); a daemon that does not own it"
                 f" needs {_GRANTS}."
             ) from error
         case ErrorClass.READ_ONLY:
-            raise DatabaseRefused(
+            raise DatabaseAccessDenied(
                 f"The SQL schema cannot be {what}: {says} ({code}). Run `pgsupervisor migrate` on the primary."
             ) from error
-        case _ if is_suspicious(error):
+        case _ if may_be_connection_loss(error):
             raise DatabaseUnavailable(f"The connection was lost over the SQL schema: {says}") from error
         case _:
-            raise SchemaUnusable(
+            raise SchemaIncompatible(
                 f"The SQL schema cannot be brought to version {known}: {says} ({code}). Is there another schema named"
                 " supervisor in this database?"
             ) from error

@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 from supervisor.database.store_folder import failure
-from supervisor.errors import StoreFailed
+from supervisor.errors import EmbeddedDatabaseFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +29,8 @@ async def take(folder: Path, *, clock: Clock, limit_s: float) -> int:
     """Wait until no server of the store runs any more, and return a descriptor that holds the lock for the next one.
 
     Raises:
-        StoreFailed: One still runs after `limit_s`.
-        StoreUnusable: The lock cannot be made, or the file system has none.
+        EmbeddedDatabaseFailed: One still runs after `limit_s`.
+        EmbeddedDatabaseMisconfigured: The lock cannot be made, or the file system has none.
     """
     descriptor = _open(folder)
     deadline_s = clock.now_s() + limit_s
@@ -43,7 +43,7 @@ async def take(folder: Path, *, clock: Clock, limit_s: float) -> int:
     if is_ours:
         return descriptor
     os.close(descriptor)
-    raise StoreFailed(
+    raise EmbeddedDatabaseFailed(
         f"an earlier server of the embedded store in {folder}, or a program that it started, still runs after "
         f"{limit_s:g} s where this daemon cannot end it, as in another unit or container: end it there"
     )

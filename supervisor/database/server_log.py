@@ -19,8 +19,8 @@ def open_log(folder: Path) -> BinaryIO:
     """Open the server's log, emptied if it has grown long; the server appends, so it goes on at the new end.
 
     Raises:
-        StoreUnusable: It cannot be written.
-        StoreFailed: The disk is full, or something else that may pass.
+        EmbeddedDatabaseMisconfigured: It cannot be written.
+        EmbeddedDatabaseFailed: The disk is full, or something else that may pass.
     """
     # Root does not follow a link that the server's user may have laid there.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

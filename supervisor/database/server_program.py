@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supervisor.errors import StoreUnusable
+from supervisor.errors import EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -43,7 +43,7 @@ def find_programs() -> Path:
     """Return the folder of PostgreSQL's programs.
 
     Raises:
-        StoreUnusable: The extra that brings them is not installed.
+        EmbeddedDatabaseMisconfigured: The extra that brings them is not installed.
     """
     from importlib.util import find_spec  # noqa: PLC0415 - only an embedded store needs it
 
@@ -52,7 +52,7 @@ def find_programs() -> Path:
         programs = Path(place, f"pginstall{MAJOR}", "bin")
         if (programs / "postgres").exists():
             return programs
-    raise StoreUnusable(
+    raise EmbeddedDatabaseMisconfigured(
         f"the embedded store needs PostgreSQL {MAJOR} from the package's extra, which is not installed: "
         'pip install "pgsupervisor[embedded]"'
     )
@@ -98,7 +98,7 @@ async def choose_identity(programs: Path, reach: Path, owner: tuple[int, int] | 
     """Return whom the server runs as: the first candidate that really reaches the programs and the folder `reach`.
 
     Raises:
-        StoreUnusable: None does.
+        EmbeddedDatabaseMisconfigured: None does.
     """
     options = candidates(os.geteuid(), os.getegid(), owner)
     if options[0].way == "self":
@@ -109,7 +109,7 @@ async def choose_identity(programs: Path, reach: Path, owner: tuple[int, int] | 
         if status == 0:
             return identity
         complaints.append(said.strip().rpartition("\n")[2])
-    raise StoreUnusable(
+    raise EmbeddedDatabaseMisconfigured(
         f"PostgreSQL refuses to run as root, and nobody else can run the embedded store in {reach}: "
         f"{'; '.join(complaints)}. Run the daemon as another user, or move the store and the Python environment "
         "to where others may enter"

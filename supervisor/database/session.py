@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from supervisor.database.connecting import check
-from supervisor.database.error_class import ErrorClass, Failure, classify, failure_of, is_suspicious
-from supervisor.database.last_words import listen_to
+from supervisor.database.error_class import ErrorClass, Failure, classify, connect_failure, may_be_connection_loss
+from supervisor.database.last_words import tap
 from supervisor.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from supervisor.clock import Clock
-    from supervisor.database.connecting import Link
+    from supervisor.database.connecting import Connected
     from supervisor.database.database import Database
-    from supervisor.database.gate import Gate
+    from supervisor.database.gate import ConnectionMonitor
 
 T = TypeVar("T")
 
@@ -48,17 +48,17 @@ class Session:
         failure: Why it is given up; None: it is not.
     """
 
-    def __init__(self, gate: Gate, link: Link, *, clock: Clock) -> None:
-        self.gate = gate
-        self.link = link
+    def __init__(self, gate: ConnectionMonitor, link: Connected, *, clock: Clock) -> None:
+        self.monitor = gate
+        self.connected = link
         self.begun_s = clock.now_s()
         self.answered_s = float("-inf")
-        self.is_over = False
+        self.is_closed = False
         self.failure: Failure | None = None
         self._clock = clock
-        self._overheard = listen_to(link.connection)
+        self._overheard = tap(link.connection)
 
-    async def do(self, operation: Callable[[Any], Awaitable[T]]) -> T:
+    async def execute(self, operation: Callable[[Any], Awaitable[T]]) -> T:
         """Return the outcome of an operation on the connection, to which nobody else talks meanwhile.
 
         Raises:
@@ -66,9 +66,9 @@ class Session:
                 executed is not known.
             asyncpg.PostgresError: The statement failed; the session goes on.
         """
-        connection = self.link.connection
-        async with self.gate.mutex:
-            if self.is_over or self.failure is not None or connection.is_closed():
+        connection = self.connected.connection
+        async with self.monitor.mutex:
+            if self.is_closed or self.failure is not None or connection.is_closed():
                 raise SessionEnded("The session of this node has ended.")
             sent_s = self._clock.now_s()
             try:
@@ -79,35 +79,35 @@ class Session:
                 raise
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
                 if classify(error) is ErrorClass.READ_ONLY:
-                    self.gate.suspect()  # it knows whether that is what the connection string asks for
-                elif not isinstance(error, asyncpg.PostgresError) or is_suspicious(error):
+                    self.monitor.request_check()  # it knows whether that is what the connection string asks for
+                elif not isinstance(error, asyncpg.PostgresError) or may_be_connection_loss(error):
                     self._fail(self._as_failure(error))
                     raise SessionEnded(f"The session of this node has ended: {str(error) or 'no answer'}") from error
                 raise
             self.answered_s = sent_s
             return answer
 
-    async def ask(self, query: str, *args: Any) -> list[asyncpg.Record]:
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
         """Return the rows of one short statement; raises as `do` does."""
-        return await self.do(lambda connection: connection.fetch(query, *args))
+        return await self.execute(lambda connection: connection.fetch(query, *args))
 
-    async def script(self, sql: str) -> str:
+    async def execute_script(self, sql: str) -> str:
         """Execute statements without arguments and without preparing them; raises as `do` does."""
-        return await self.do(lambda connection: connection.execute(sql))
+        return await self.execute(lambda connection: connection.execute(sql))
 
     async def listen(self, channel: str, heard: Callable[..., object]) -> None:
         """Have `heard(connection, pid, channel, payload)` called for notifications; raises as `do` does."""
-        await self.do(lambda connection: connection.add_listener(channel, heard))
+        await self.execute(lambda connection: connection.add_listener(channel, heard))
 
     async def check(self, *, is_routine: bool) -> Failure | None:
         """Return what is wrong with the connection, for the gate."""
         if is_routine and self.failure is None and self._clock.now_s() < self.answered_s + _FRESH_S:
             return None
-        async with self.gate.mutex:
+        async with self.monitor.mutex:
             if self.failure is not None:
                 return self.failure
             sent_s = self._clock.now_s()
-            failure = await check(self.link.connection, self.link.endpoint, self.gate.dialer)
+            failure = await check(self.connected.connection, self.connected.endpoint, self.monitor.connector)
             if failure is None:
                 self.answered_s = sent_s
             self.failure = failure
@@ -115,38 +115,38 @@ class Session:
 
     def end(self) -> None:
         """Note that it is over; the connection stays until `hang_up`."""
-        self.is_over = True
+        self.is_closed = True
 
-    def hang_up(self) -> None:
+    def terminate(self) -> None:
         """End the connection, and with it whatever the server still takes it to hold."""
         # Never a farewell: the peer may be frozen, and a farewell waits for it.
-        self.link.connection.terminate()
+        self.connected.connection.terminate()
 
-    def give_up(self, reason: str) -> None:
+    def invalidate(self, reason: str) -> None:
         """Have the gate make another connection: this one cannot serve, though it may live."""
-        address = self.link.endpoint.address
+        address = self.connected.endpoint.address
         self._fail(Failure(ErrorClass.DROPPED, f"{address}: {reason}", address, None, ConnectionError(reason)))
 
     @property
-    def why_ended(self) -> str | None:
+    def close_reason(self) -> str | None:
         """Why it has ended, as a clause; the server's own word before what the driver makes of it. None: unknown."""
-        if (words := self._overheard.words) is not None:
-            return f"{self.link.endpoint.address} says: {words}"
+        if (words := self._overheard.message) is not None:
+            return f"{self.connected.endpoint.address} says: {words}"
         return self.failure.reason if self.failure is not None else None
 
     @property
     def _limit_s(self) -> float:
-        return min(self.gate.config.connect_timeout_s, _LIMIT_S)
+        return min(self.monitor.config.connect_timeout_s, _LIMIT_S)
 
     def _as_failure(self, error: BaseException) -> Failure:
-        return failure_of(error, address=self.link.endpoint.address, limit_s=self._limit_s)
+        return connect_failure(error, address=self.connected.endpoint.address, limit_s=self._limit_s)
 
     def _fail(self, failure: Failure) -> None:
         self.failure = self.failure or failure
-        self.gate.suspect()
+        self.monitor.request_check()
 
 
-class Residence:
+class SessionHolder:
     """Where a node lives: on the connection of the gate in force, whichever that is.
 
     Attributes:
@@ -167,32 +167,32 @@ class Residence:
         self._clock = clock
         self._on_begin = on_begin
         self._on_end = on_end
-        database.house(self)
+        database.attach_session(self)
 
-    def linked(self, gate: Gate, link: Link) -> None:
+    def on_connected(self, gate: ConnectionMonitor, link: Connected) -> None:
         """Begin a session on a new connection."""
         self._end("its session was replaced by another one")
         session = self.session = Session(gate, link, clock=self._clock)
         link.connection.add_termination_listener(lambda _: self._terminated(session))
         self._on_begin()
 
-    def parted(self, link: Link) -> None:
+    def on_disconnected(self, link: Connected) -> None:
         """End the session of a connection that the gate gives up; whoever hears of that hangs up."""
-        if self.session is not None and self.session.link is link:
+        if self.session is not None and self.session.connected is link:
             self._terminated(self.session)
-        elif self._last is None or self._last.link is not link:
+        elif self._last is None or self._last.connected is not link:
             link.connection.terminate()
 
-    async def check(self, link: Link, *, is_routine: bool) -> Failure | None:
+    async def check(self, link: Connected, *, is_routine: bool) -> Failure | None:
         """Return what is wrong with the connection."""
-        if self.session is None or self.session.link is not link:
+        if self.session is None or self.session.connected is not link:
             reason = "the session on this connection has ended"
             return Failure(ErrorClass.DROPPED, reason, link.endpoint.address, None, ConnectionResetError(reason))
         return await self.session.check(is_routine=is_routine)
 
     def _terminated(self, session: Session) -> None:
         if self.session is session:
-            why = session.why_ended
+            why = session.close_reason
             self._end("the session that held it has ended" + (f" ({why})" if why else ""))
 
     def _end(self, reason: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.clock import done_within
-from supervisor.errors import StoreFailed, StoreLocked, StoreUnusable
+from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseLocked, EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,8 +74,8 @@ class StateLock:
         """Take the lock and return None, or return who holds it.
 
         Raises:
-            StoreUnusable: The directory cannot be made or written, or its file system has no locks.
-            StoreFailed: The disk is full, or something else that may pass.
+            EmbeddedDatabaseMisconfigured: The directory cannot be made or written, or its file system has no locks.
+            EmbeddedDatabaseFailed: The disk is full, or something else that may pass.
         """
         with self._explained():
             descriptor = self._open()
@@ -108,9 +108,9 @@ class StateLock:
                 growing distances.
 
         Raises:
-            StoreLocked: It stayed taken.
-            StoreUnusable: See `try_acquire`.
-            StoreFailed: See `try_acquire`.
+            EmbeddedDatabaseLocked: It stayed taken.
+            EmbeddedDatabaseMisconfigured: See `try_acquire`.
+            EmbeddedDatabaseFailed: See `try_acquire`.
         """
         began_s = clock.now_s()
         if (holder := self.try_acquire()) is None:
@@ -145,7 +145,7 @@ class StateLock:
         while not handed_over.done():
             waited_s = clock.now_s() - began_s
             if waited_s >= give_up_s:
-                raise StoreLocked(f"{self.directory} is in use by {holder}: gave up after {waited_s:.0f} s")
+                raise EmbeddedDatabaseLocked(f"{self.directory} is in use by {holder}: gave up after {waited_s:.0f} s")
             on_waiting(holder, waited_s)
             await done_within(handed_over, min(next_notice_s(waited_s), give_up_s - waited_s), clock=clock)
         with self._explained():
@@ -203,7 +203,7 @@ class StateLock:
         try:
             yield
         except OSError as error:
-            kind = StoreFailed if error.errno in _PASSING else StoreUnusable
+            kind = EmbeddedDatabaseFailed if error.errno in _PASSING else EmbeddedDatabaseMisconfigured
             raise kind(f"the state directory {self.directory} cannot be locked: {error.strerror}") from error
 
 

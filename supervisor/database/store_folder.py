@@ -21,7 +21,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from supervisor.database.server_program import MAJOR, Identity, named, run_program
-from supervisor.errors import StoreFailed, StoreUnusable
+from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,9 +53,9 @@ _SETTINGS = {
 }
 
 
-def failure(what: str, error: OSError) -> StoreFailed | StoreUnusable:
+def failure(what: str, error: OSError) -> EmbeddedDatabaseFailed | EmbeddedDatabaseMisconfigured:
     """Return the error for an operation on the folder that failed: it may pass, or a person must mend it."""
-    kind = StoreFailed if error.errno in _PASSING else StoreUnusable
+    kind = EmbeddedDatabaseFailed if error.errno in _PASSING else EmbeddedDatabaseMisconfigured
     return kind(f"the embedded store cannot {what}: {error.strerror} ({error.filename})")
 
 
@@ -63,7 +63,7 @@ def data_owner(path: Path) -> tuple[int, int] | None:
     """Look at the folder and return user and group of its data, None when there are none yet.
 
     Raises:
-        StoreUnusable: It holds something else, another version's data, or cannot be read. Nothing has been touched.
+        EmbeddedDatabaseMisconfigured: It holds something else, another version's data, or cannot be read. Nothing has been touched.
     """
     try:
         return _examine(path)
@@ -77,28 +77,28 @@ def _examine(path: Path) -> tuple[int, int] | None:
     names = set(os.listdir(path))  # noqa: PTH208 - names, not paths
     data = path / "data"
     if "PG_VERSION" in names:
-        raise StoreUnusable(
+        raise EmbeddedDatabaseMisconfigured(
             f"{path} is itself a PostgreSQL data directory, not the folder of an embedded store: name another"
         )
     if "data" not in names or not os.listdir(data):  # noqa: PTH208
         if strangers := sorted(names - _OURS):
-            raise StoreUnusable(
+            raise EmbeddedDatabaseMisconfigured(
                 f"{path} is not empty ({', '.join(strangers[:3])}) and holds no embedded store: name an empty folder"
             )
         return None
     if not (data / "PG_VERSION").exists():
-        raise StoreUnusable(
+        raise EmbeddedDatabaseMisconfigured(
             f"{data} is not empty and no PostgreSQL data directory: move it away or name another folder"
         )
     version = (data / "PG_VERSION").read_text().strip()
     if version != MAJOR:
-        raise StoreUnusable(
+        raise EmbeddedDatabaseMisconfigured(
             f"{data} was made by PostgreSQL {version} and this is {MAJOR}: nothing was changed. "
             f"Move it over with pg_dump of version {version}, or name another folder"
         )
     owner = data.stat()
     if os.geteuid() not in (0, owner.st_uid):
-        raise StoreUnusable(
+        raise EmbeddedDatabaseMisconfigured(
             f"{data} belongs to user {owner.st_uid}: run the daemon as that user, or give it the folder"
         )
     return owner.st_uid, owner.st_gid
@@ -108,8 +108,8 @@ def prepare(path: Path, identity: Identity) -> None:
     """Make the folder if need be, and give it to the server's user alone.
 
     Raises:
-        StoreUnusable: It cannot be made or written.
-        StoreFailed: The disk is full, or something else that may pass.
+        EmbeddedDatabaseMisconfigured: It cannot be made or written.
+        EmbeddedDatabaseFailed: The disk is full, or something else that may pass.
     """
     try:
         path.mkdir(mode=0o700, exist_ok=True)
@@ -136,7 +136,7 @@ async def build(path: Path, programs: Path, identity: Identity, *, durable: bool
     """Build the data directory beside its place and move it there when it is complete.
 
     Raises:
-        StoreFailed: initdb failed; nothing is left of it.
+        EmbeddedDatabaseFailed: initdb failed; nothing is left of it.
     """
     unfinished, data = path / "data.new", path / "data"
     try:
@@ -171,7 +171,7 @@ async def _initdb(data: Path, programs: Path, identity: Identity, *, durable: bo
                 f". PostgreSQL's initdb needs a name for user {identity.uid}: an entry in /etc/passwd or, "
                 "under DynamicUser=, libnss-systemd"
             )
-        raise StoreFailed(f"the embedded store cannot be made in {data.parent}: {why}")
+        raise EmbeddedDatabaseFailed(f"the embedded store cannot be made in {data.parent}: {why}")
 
 
 def _sync(folder: Path) -> None:

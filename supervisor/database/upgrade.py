@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from supervisor.database.migration import is_outdated, version_of
-from supervisor.errors import DatabaseGaveUp
+from supervisor.errors import ConnectAttemptsExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,8 +73,8 @@ async def upgrade(connection: Any, files: Sequence[Path], *, clock: Clock, rng: 
         rng: For jitter: ten migrators that were all turned away must not return in one instant.
 
     Raises:
-        SchemaUnusable: A newer pgsupervisor was faster.
-        DatabaseGaveUp: Others kept what had to be changed locked for too long.
+        SchemaIncompatible: A newer pgsupervisor was faster.
+        ConnectAttemptsExhausted: Others kept what had to be changed locked for too long.
         asyncpg.PostgresError: It cannot be done. Nothing has changed.
     """
     until_s = clock.now_s() + _LIMIT_S
@@ -103,9 +103,9 @@ async def _apply(connection: Any, files: Sequence[Path]) -> int:
     return former
 
 
-async def _gave_up(connection: Any, error: asyncpg.PostgresError) -> DatabaseGaveUp:
+async def _gave_up(connection: Any, error: asyncpg.PostgresError) -> ConnectAttemptsExhausted:
     in_the_way = None
     with contextlib.suppress(asyncpg.PostgresError):
         in_the_way = await connection.fetchval(_WHO)
     who = f"; {in_the_way} is in the way" if in_the_way else ""
-    return DatabaseGaveUp(f"gave up on the SQL schema after {_LIMIT_S:g}s: {error} ({error.sqlstate}){who}")
+    return ConnectAttemptsExhausted(f"gave up on the SQL schema after {_LIMIT_S:g}s: {error} ({error.sqlstate}){who}")

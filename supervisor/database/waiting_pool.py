@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.database.error_class import is_suspicious
+from supervisor.database.error_class import may_be_connection_loss
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from supervisor.stop_signal import StopSignal
 
 
-class WaitingPool:
+class WorkerPool:
     """The calls of `asyncpg.Pool`, each of which waits until the database is there.
 
     A statement that is in flight when the connection is lost raises asyncpg's own error: only the
@@ -30,11 +30,11 @@ class WaitingPool:
     def __init__(self, database: Database, stop: StopSignal) -> None:
         self._database = database
         self._stop = stop
-        self._lent: dict[int, Loan] | None = None
+        self._lent: dict[int, AcquireContext] | None = None
 
-    def acquire(self) -> Loan:
+    def acquire(self) -> AcquireContext:
         """Borrow a connection: `async with ctx.db.acquire() as connection:`."""
-        return Loan(self, self._database, self._stop)
+        return AcquireContext(self, self._database, self._stop)
 
     async def release(self, connection: Any) -> None:
         """Give back a connection taken with `await ctx.db.acquire()`."""
@@ -89,19 +89,19 @@ class WaitingPool:
         async with self.acquire() as connection:
             return await getattr(connection, method)(*args, **options)
 
-    def lent(self, connection: Any, loan: Loan) -> None:
+    def lent(self, connection: Any, loan: AcquireContext) -> None:
         """Remember a connection that was taken without `async with`."""
         if self._lent is None:
             self._lent = {}
         self._lent[id(connection)] = loan
 
 
-class Loan:
+class AcquireContext:
     """A connection on loan, as a context manager or awaited, like asyncpg's."""
 
     __slots__ = ("_connection", "_database", "_owner", "_pool", "_stop")
 
-    def __init__(self, owner: WaitingPool, database: Database, stop: StopSignal) -> None:
+    def __init__(self, owner: WorkerPool, database: Database, stop: StopSignal) -> None:
         self._owner = owner
         self._database = database
         self._stop = stop
@@ -119,8 +119,8 @@ class Loan:
     async def __aenter__(self) -> Any:
         if self._pool is not None:
             raise RuntimeError("This connection is already on loan; call acquire() again for another one.")
-        self._pool, self._connection = await self._database.borrow(self._stop)
-        self._stop.entered()
+        self._pool, self._connection = await self._database.acquire(self._stop)
+        self._stop.call_started()
         return self._connection
 
     async def __aexit__(
@@ -133,12 +133,12 @@ class Loan:
         pool, connection, self._pool, self._connection = self._pool, self._connection, None, None
         if pool is None:
             return
-        gate = self._database.gate
+        gate = self._database.monitor
         if error is None:
             gate.has_worked = True
-        elif is_suspicious(error):
-            gate.suspect()
+        elif may_be_connection_loss(error):
+            gate.request_check()
         try:
-            await self._database.give_back(pool, connection)
+            await self._database.release(pool, connection)
         finally:
-            self._stop.left()
+            self._stop.call_finished()

@@ -73,7 +73,7 @@ class Bell:
                 woken.set_result(None)
 
         self._waiting.add(woken)
-        stop.notify(wake)
+        stop.add_callback(wake)
         try:
             if limit_s is not None:
                 return await done_within(woken, limit_s, clock=clock)
@@ -81,7 +81,7 @@ class Bell:
             return True
         finally:
             self._waiting.discard(woken)
-            stop.forget(wake)
+            stop.remove_callback(wake)
 
     def _wake(self) -> None:
         for woken in self._waiting:

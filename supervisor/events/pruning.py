@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
-from supervisor.database.error_class import is_suspicious
-from supervisor.journal import tell
+from supervisor.database.error_class import may_be_connection_loss
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,15 +54,15 @@ class Pruning:
                 if count < _AT_MOST:
                     break
         except Exception as error:  # noqa: BLE001 - the next minute tries again; the leases must not suffer
-            if not is_suspicious(error):  # an outage is told by others
-                tell("events.unpruned", reason=f"{type(error).__name__}: {error}")
+            if not may_be_connection_loss(error):  # an outage is told by others
+                log_event("events.unpruned", reason=f"{type(error).__name__}: {error}")
         if pruned:
-            tell("events.pruned", events=pruned)
+            log_event("events.pruned", events=pruned)
 
     async def _prune_some(self) -> int:
-        pool, connection = await self._database.borrow(None)
+        pool, connection = await self._database.acquire(None)
         try:
             count: int = await connection.fetchval(_PRUNE, timedelta(seconds=self._keep_s()), timeout=_LIMIT_S)
         finally:
-            await self._database.give_back(pool, connection)
+            await self._database.release(pool, connection)
         return count

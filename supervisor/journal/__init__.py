@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.journal.journal import Journal, flush_journal, observe, open_journal, tell
+from supervisor.journal.journal import Journal, flush_journal, log_event, observe, open_journal
 from supervisor.journal.library import current_worker, journal_asyncio_exception
 from supervisor.journal.redaction import register_secret
 
@@ -33,7 +33,7 @@ __all__ = [
     "observe",
     "open_journal",
     "register_secret",
-    "tell",
+    "log_event",
     "worker_logger",
 ]
 

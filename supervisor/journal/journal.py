@@ -1,4 +1,4 @@
-"""The one journal of the process, and `tell`, by which the daemon says what happened."""
+"""The one journal of the process, and `log_event`, by which the daemon says what happened."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Journal:
         def build() -> Entry:
             # A traceback is captured only for an entry that is shown: it is the most expensive part.
             trace = None if exc is None else capture_traceback(exc)
-            return Entry(event, level, self._clock.wall(), fields, kind, trace)
+            return Entry(event, level, self._clock.wall_time(), fields, kind, trace)
 
         if kind is not None and kind.is_answer:
             self._writer.put(build())
@@ -104,7 +104,7 @@ def open_journal(*, level: str, format: str, clock: Clock, environ: Mapping[str,
     return _open
 
 
-def tell(event: str, /, *, exc: BaseException | None = None, level: str | None = None, **fields: object) -> None:
+def log_event(event: str, /, *, exc: BaseException | None = None, level: str | None = None, **fields: object) -> None:
     """Say one entry of the table; costs microseconds and never waits.
 
     Args:

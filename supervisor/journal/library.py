@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from supervisor.journal.events import CRITICAL, DEBUG, ERROR, EVENTS, INFO, WARNING
-from supervisor.journal.journal import flush_journal, say, tell
+from supervisor.journal.journal import flush_journal, log_event, say
 from supervisor.journal.value import safe_text
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _uncaught(kind: type[BaseException], exc: BaseException, trace: TracebackTyp
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, exc, trace)
         return
-    tell("daemon.failed", exc=exc)
+    log_event("daemon.failed", exc=exc)
     flush_journal(_LAST_WORD_S)
 
 

@@ -155,7 +155,7 @@ class Writer:
     def _queue_late(self, *, last: bool) -> None:
         now_s = self._clock.now_s()
         for told in self._folding.take_all(now_s) if last else self._folding.take_due(now_s):
-            self._buffer.put(repeated(told, self._clock.wall()))
+            self._buffer.put(repeated(told, self._clock.wall_time()))
         while self._late:
             self._buffer.put(self._late.popleft())
 
@@ -202,7 +202,7 @@ class Writer:
         if overflowed:
             self._lose(overflowed, self._why or "more was said than could be written")
         count, why = self._untold, self._why
-        if count and self._put_through(render(dropped(count, why, self._clock.wall()))):
+        if count and self._put_through(render(dropped(count, why, self._clock.wall_time()))):
             self._written += 1
         elif self._closing.is_set():
             return

@@ -8,29 +8,29 @@ import asyncpg
 
 from supervisor.database.error_class import ErrorClass, classify
 from supervisor.database.session import SessionEnded
-from supervisor.errors import DatabaseGaveUp, DatabaseRefused, SchemaUnusable
+from supervisor.errors import ConnectAttemptsExhausted, DatabaseAccessDenied, SchemaIncompatible
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from supervisor.clock import Clock
     from supervisor.database.database import Database
-    from supervisor.database.session import Residence, Session
+    from supervisor.database.session import Session, SessionHolder
 
 _MOST_TRIES = 20
 _PAUSE_S = 0.25
 
 
 async def begin(
-    database: Database, residence: Residence, join: Callable[[Session], Awaitable[object]], *, clock: Clock
+    database: Database, residence: SessionHolder, join: Callable[[Session], Awaitable[object]], *, clock: Clock
 ) -> None:
     """Join as soon as the database is there; an outage meanwhile is waited out.
 
     Raises:
         ConfigError: What `join` found is wrong with the connection string.
-        DatabaseRefused: A privilege is missing, or the server is read-only.
-        SchemaUnusable: The SQL schema is not what it should be.
-        DatabaseGaveUp: It did not work, again and again.
+        DatabaseAccessDenied: A privilege is missing, or the server is read-only.
+        SchemaIncompatible: The SQL schema is not what it should be.
+        ConnectAttemptsExhausted: It did not work, again and again.
     """
     last: BaseException | None = None
     for _ in range(_MOST_TRIES):
@@ -42,25 +42,25 @@ async def begin(
                 return
         except SessionEnded as error:
             last = error
-            await database.gate.verify()  # after an outage, wait for its end instead of trying again at once
+            await database.monitor.check_now()  # after an outage, wait for its end instead of trying again at once
         except asyncpg.PostgresError as error:
             _explain(error)
             last = error
         await clock.sleep(_PAUSE_S)
-    raise DatabaseGaveUp(f"gave up joining the other nodes after {_MOST_TRIES} tries: {last}") from last
+    raise ConnectAttemptsExhausted(f"gave up joining the other nodes after {_MOST_TRIES} tries: {last}") from last
 
 
 def _explain(error: asyncpg.PostgresError) -> None:
     """Raise what the daemon reacts to, unless it may be better the next time."""
     says = f"{' '.join(str(error).split())} ({error.sqlstate})"
-    if classify(error) is ErrorClass.REFUSED:
-        raise DatabaseRefused(
+    if classify(error) is ErrorClass.ACCESS_DENIED:
+        raise DatabaseAccessDenied(
             f"This role may not do what a node does: {says}. It needs USAGE on the schema supervisor, SELECT on its"
             " tables and EXECUTE on its functions."
         ) from error
     if classify(error) is ErrorClass.READ_ONLY:
-        raise DatabaseRefused(f"Singletons and projections need a server that can be written: {says}") from error
+        raise DatabaseAccessDenied(f"Singletons and projections need a server that can be written: {says}") from error
     if error.sqlstate[:2] in ("42", "3F"):
-        raise SchemaUnusable(
+        raise SchemaIncompatible(
             f"The SQL schema is not what this pgsupervisor needs: {says}. Run `pgsupervisor migrate`."
         ) from error

@@ -10,8 +10,8 @@ from supervisor.backoff import Backoff, delay_s
 from supervisor.database.session import SessionEnded
 from supervisor.leases.lease import Lease
 from supervisor.leases.lease_entries import LeaseEntries
-from supervisor.leases.stand import Event, State
-from supervisor.leases.stands import Stands
+from supervisor.leases.stand import LeaseEvent, LeaseState
+from supervisor.leases.stands import LocalLeases
 from supervisor.leases.taking import Taker
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from supervisor.database.database import Database
     from supervisor.database.session import Session
     from supervisor.leases.joining import Joined
-    from supervisor.leases.stand import Stand
+    from supervisor.leases.stand import LocalLease
     from supervisor.leases.taking import Taken
     from supervisor.tasks import BackgroundTasks
 
@@ -52,7 +52,9 @@ class Custody:
         tasks: BackgroundTasks,
         on_change: Callable[[], object],
     ) -> None:
-        self.stands = Stands(now_s=clock.now_s, on_change=on_change, on_lost=lambda stand, why: self.lose([stand], why))
+        self.stands = LocalLeases(
+            now_s=clock.now_s, on_change=on_change, on_lost=lambda stand, why: self.lose([stand], why)
+        )
         self.entries = LeaseEntries(clock=clock, tasks=tasks)
         self.take_after_s = float("-inf")
         self._trouble: str | None = None
@@ -70,11 +72,11 @@ class Custody:
         """Why the last acquisition failed; None: it did not, or it is a while ago."""
         return self._trouble if self._clock.now_s() < self.take_after_s + _AT_LEAST_S + _AGAIN.max_s else None
 
-    def lose(self, stands: Iterable[Stand], reason: str) -> None:
+    def lose(self, stands: Iterable[LocalLease], reason: str) -> None:
         """Have what runs under these leases cancelled, and say it once for all."""
         for stand in list(stands):
             epoch = stand.lease.epoch if stand.lease is not None else None
-            if stand.happens(Event.LOSE) and stand.state is State.LOST:
+            if stand.happens(LeaseEvent.LOST) and stand.state is LeaseState.LOST:
                 self.entries.note("lease.lost", stand.name, epoch=epoch, reason=reason)
 
     def end_session(self, session: Session, reason: str) -> None:
@@ -88,17 +90,17 @@ class Custody:
             joined: This node's session.
             strays: Locks that nobody here stands for.
         """
-        leaving = self.stands.within(State.RELEASING)
+        leaving = self.stands.within(LeaseState.RELEASING)
         for stand in leaving:
             if stand.session is not joined.session:
-                stand.happens(Event.RELEASED)  # it went with its session
-                if stand.session is None or stand.session.gate is not joined.session.gate:
+                stand.happens(LeaseEvent.RELEASED)  # it went with its session
+                if stand.session is None or stand.session.monitor is not joined.session.monitor:
                     self._doubted.add(stand.id or 0)  # of another database
         ours = [stand for stand in leaving if stand.session is joined.session]
         if ids := {stand.id for stand in ours if stand.id is not None} | set(strays):
-            await joined.session.ask(_RELEASE, sorted(ids), joined.id)
+            await joined.session.fetch(_RELEASE, sorted(ids), joined.id)
         for stand in ours:
-            if stand.happens(Event.RELEASED) and stand.given_epoch is not None:
+            if stand.happens(LeaseEvent.RELEASED) and stand.given_epoch is not None:
                 self.entries.note("lease.released", stand.name, epoch=stand.given_epoch)
         if self._doubted:
             self.stands.forget_rows(self._doubted)
@@ -106,17 +108,17 @@ class Custody:
 
     async def acquire(self, joined: Joined, leases: tuple[int, ...]) -> None:
         """Try the locks of leases, and have those that are got taken in the background; raises as `Session.do` does."""
-        trying = self.stands.happens(leases, Event.TRY)
+        trying = self.stands.happens(leases, LeaseEvent.TRY)
         for stand in trying:
             stand.session = joined.session
         try:
-            [(got,)] = await joined.session.ask(_TRY, [stand.id for stand in trying])
+            [(got,)] = await joined.session.fetch(_TRY, [stand.id for stand in trying])
         except SessionEnded:
             raise
         except asyncpg.PostgresError:
-            self.stands.happens(leases, Event.REFUSED)
+            self.stands.happens(leases, LeaseEvent.REFUSED)
             raise
-        self.stands.happens(tuple(set(leases).difference(got)), Event.REFUSED)
+        self.stands.happens(tuple(set(leases).difference(got)), LeaseEvent.REFUSED)
         if got:
             self._tasks.start(self._take(joined, tuple(got)), name="leases: take")
 
@@ -134,19 +136,19 @@ class Custody:
             self._failures += 1
             # Given back: others may have more luck.
             self._doubted.update(left)
-            self.stands.happens(left, Event.RECALL)
+            self.stands.happens(left, LeaseEvent.REVOKE)
             self._on_change()
         else:
             self._failures, self._trouble = 0, None
 
     def _is_acquiring(self, joined: Joined, lease: int) -> bool:
         stands = self.stands.of((lease,))
-        return any(stand.state is State.ACQUIRING and stand.session is joined.session for stand in stands)
+        return any(stand.state is LeaseState.ACQUIRING and stand.session is joined.session for stand in stands)
 
     def _taken(self, joined: Joined, taken: Taken) -> None:
         for stand in self.stands.of(tuple(taken.epochs)):
             epoch = taken.epochs[stand.id or 0]
             if stand.session is joined.session and stand.happens(
-                Event.TAKEN, Lease(stand.name, epoch, stand.id or 0, taken.incarnation)
+                LeaseEvent.ACQUIRED, Lease(stand.name, epoch, stand.id or 0, taken.incarnation)
             ):
                 self.entries.note("lease.acquired", stand.name, epoch=epoch)

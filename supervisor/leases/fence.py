@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _FENCE = "SELECT supervisor.fence($1, $2, $3)::text"
 
 
-async def enter(connection: Any, lease: Lease, limit_s: float) -> int:
+async def begin_fence(connection: Any, lease: Lease, limit_s: float) -> int:
     """Put the transaction that has just begun under a lease, and return the transaction's id.
 
     From here to its end nobody else can acquire the lease without ending the transaction first.

@@ -85,7 +85,7 @@ class Joined(NamedTuple):
 def identify(daemon: str, version: str, *, clock: Clock) -> Identity:
     """Return who this process is as a node."""
     host, pid = socket.gethostname(), os.getpid()
-    return Identity(f"{daemon}@{host}:{pid}", host, pid, clock.wall(), version)
+    return Identity(f"{daemon}@{host}:{pid}", host, pid, clock.wall_time(), version)
 
 
 async def join(
@@ -112,13 +112,13 @@ async def join(
     Returns:
         The node's session; None: the former one lives on, and may not be ended yet.
     """
-    await session.script(_SETTINGS.format(idle_ms=round(idle_limit_s * 1000)))
-    [(pid, start)] = await session.ask(_SELF)
+    await session.execute_script(_SETTINGS.format(idle_ms=round(idle_limit_s * 1000)))
+    [(pid, start)] = await session.fetch(_SELF)
     backend = Backend(pid, start)
     node = former.id if former is not None else None
     tries = 0
     while True:
-        [(joined,)] = await session.ask(
+        [(joined,)] = await session.fetch(
             _JOIN, node, identity.name, identity.host, identity.pid, identity.version, identity.started,
             sorted(wants),
         )  # fmt: skip
@@ -127,7 +127,7 @@ async def join(
         if former is not None and tries == 0:
             if not may_end_former:
                 return None
-            await session.ask(_END_FORMER, *former.backend)
+            await session.fetch(_END_FORMER, *former.backend)
         tries += 1
         if tries >= _MOST_TRIES:
             node = None  # somebody else is that node: this one is a new one

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.leases.custody import Custody
-    from supervisor.leases.look import Look, Peer
+    from supervisor.leases.look import ClusterSnapshot, Peer
     from supervisor.leases.membership import Membership
 
 
@@ -27,13 +27,13 @@ class Judgement:
         self._memory = NOTHING
         self._plan = Plan()
         self._basis: object = None
-        self._look: Look | None = None
+        self._look: ClusterSnapshot | None = None
 
     def judge(
         self,
         *,
         me: int,
-        look: Look,
+        look: ClusterSnapshot,
         custody: Custody,
         membership: Membership,
         peers: Mapping[int, Peer],

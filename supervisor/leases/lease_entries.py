@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
@@ -55,12 +55,12 @@ def _tell(event: str, reason: str | None, leases: dict[str, int | None]) -> None
     why: dict[str, Any] = {"reason": reason} if reason else {}
     if len(leases) > 1:
         for name, epoch in leases.items():
-            tell(event, level="debug", leases=1, lease=name, **_epoch(epoch), **why)
+            log_event(event, level="debug", leases=1, lease=name, **_epoch(epoch), **why)
     names = ", ".join(sorted(leases)) if len(leases) <= _NAMED else None
     fields: dict[str, Any] = {"leases": len(leases), **({"lease": names} if names else {}), **why}
     if len(leases) == 1:
         fields |= _epoch(next(iter(leases.values())))
-    tell(event, **fields)
+    log_event(event, **fields)
 
 
 def _epoch(epoch: int | None) -> dict[str, Any]:

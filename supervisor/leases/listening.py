@@ -56,7 +56,7 @@ class Listening:
         """Listen to nothing any more; raises as `Session.do` does."""
         while self._listened:
             channel = self._listened.pop()
-            await joined.session.do(partial(_unlisten, channel=channel, heard=self._hear))
+            await joined.session.execute(partial(_unlisten, channel=channel, heard=self._hear))
 
     def take_requests(self) -> dict[int, int]:
         """Return what was asked for, once."""

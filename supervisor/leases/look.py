@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 # One statement for all: is the connection alive and of use, is this still our session, who holds what.
-LOOK = """
+SNAPSHOT_SQL = """
     SELECT pg_catalog.pg_is_in_recovery() AS is_standby, l.backend, l.is_registered, l.nodes, l.roster, l.leases,
         l.holders, l.head
     FROM supervisor.look($1) AS l
@@ -18,7 +18,7 @@ NODES = "SELECT n.id, n.name, n.host, n.pid, n.started_at, n.wants FROM supervis
 LEASES = "SELECT l.id, l.name, l.node, l.node_id, l.acquired_at FROM supervisor.lease l WHERE l.id = ANY ($1)"
 
 
-class Look(NamedTuple):
+class ClusterSnapshot(NamedTuple):
     """One answer of the database.
 
     Attributes:
@@ -43,7 +43,7 @@ class Look(NamedTuple):
     head: int
     is_standby: bool
 
-    def shows_the_same(self, other: Look | None) -> bool:
+    def shows_the_same(self, other: ClusterSnapshot | None) -> bool:
         """Whether nothing has changed that anything is decided by."""
         # Lists of numbers compare in microseconds; a thousand of them become a dictionary in a hundred.
         return other is not None and self[1:7] == other[1:7]
@@ -53,9 +53,9 @@ class Look(NamedTuple):
         return dict(zip(self.leases, self.holders, strict=True))
 
 
-def look_of(row: Any, sent_s: float) -> Look:
-    """Return what a row of `LOOK` says."""
-    return Look(sent_s=sent_s, **dict(row))
+def look_of(row: Any, sent_s: float) -> ClusterSnapshot:
+    """Return what a row of `SNAPSHOT_SQL` says."""
+    return ClusterSnapshot(sent_s=sent_s, **dict(row))
 
 
 class Peer(NamedTuple):

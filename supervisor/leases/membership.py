@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from supervisor.leases.joining import join
 from supervisor.leases.plan import SETTLE_S, Familiar
-from supervisor.leases.stand import State
+from supervisor.leases.stand import LeaseState
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.database.session import Session
     from supervisor.leases.joining import Identity, Joined
-    from supervisor.leases.stands import Stands
+    from supervisor.leases.stands import LocalLeases
 
 _IDS = "SELECT i.name, i.id FROM supervisor.lease_ids($1) AS i"
 _WANT = "SELECT supervisor.set_wants($1, $2) AS is_registered"
@@ -30,7 +30,7 @@ class Membership:
         is_withdrawn: Whether it takes nothing any more.
     """
 
-    def __init__(self, identity: Identity, stands: Stands, *, clock: Clock, idle_limit_s: float) -> None:
+    def __init__(self, identity: Identity, stands: LocalLeases, *, clock: Clock, idle_limit_s: float) -> None:
         self.joined: Joined | None = None
         self.is_withdrawn = False
         self._identity = identity
@@ -65,7 +65,7 @@ class Membership:
         Returns:
             The node's session; None: the former one lives on, and something still runs under its locks.
         """
-        if self._former is not None and self._former.session.gate is not session.gate:
+        if self._former is not None and self._former.session.monitor is not session.monitor:
             self._former = None  # it is another database, perhaps
         # Even on the same one, after a restore, a failover or in a schema made anew, a row's id may be another lease's.
         self._stands.forget_rows()
@@ -73,7 +73,7 @@ class Membership:
         await self._learn(session)
         wants = self.wants
         joined = await join(
-            session, self._identity, wants, self._former, may_end_former=not self._stands.within(State.LOST),
+            session, self._identity, wants, self._former, may_end_former=not self._stands.within(LeaseState.LOST),
             clock=self._clock, idle_limit_s=self._idle_limit_s,
         )  # fmt: skip
         if joined is None:
@@ -93,7 +93,7 @@ class Membership:
         wants = self.wants
         if wants == self._published:
             return
-        [(is_registered,)] = await joined.session.ask(_WANT, joined.id, sorted(wants))
+        [(is_registered,)] = await joined.session.fetch(_WANT, joined.id, sorted(wants))
         if is_registered:
             self._published = wants
         else:
@@ -101,17 +101,17 @@ class Membership:
 
     async def leave(self, joined: Joined) -> None:
         """Leave; every lease goes. Raises as `Session.do` does."""
-        await joined.session.ask(_LEAVE, joined.id)
+        await joined.session.fetch(_LEAVE, joined.id)
 
     async def _learn(self, session: Session) -> None:
         if names := self._stands.nameless():
-            rows = await session.ask(_IDS, names)
+            rows = await session.fetch(_IDS, names)
             self._stands.learn({row["name"]: row["id"] for row in rows})
 
     async def read_familiar(self, joined: Joined) -> None:
         """Find out which leases may be taken already; raises as `Session.do` does."""
         if self.familiar is None:
             return
-        rows = await joined.session.ask(_FAMILIAR, sorted(self.wants), joined.id)
+        rows = await joined.session.fetch(_FAMILIAR, sorted(self.wants), joined.id)
         own = frozenset(row["id"] for row in rows if row["node_id"] is not None)
         self._familiar = Familiar(own, frozenset(row["id"] for row in rows) - own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from supervisor.clock import done_within
-from supervisor.database.session import Residence
+from supervisor.database.session import SessionHolder
 from supervisor.leases.beginning import begin
 from supervisor.leases.custody import Custody
 from supervisor.leases.joining import identify
@@ -13,7 +13,7 @@ from supervisor.leases.listening import Listening
 from supervisor.leases.membership import Membership
 from supervisor.leases.roster import Roster
 from supervisor.leases.routine import Routine
-from supervisor.leases.stand import Event, State
+from supervisor.leases.stand import LeaseEvent, LeaseState
 from supervisor.leases.trouble import Trouble
 from supervisor.leases.trust import IDLE_SESSION_TIMEOUT_S
 from supervisor.leases.trustee import Trustee
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.database.database import Database
     from supervisor.database.session import Session
-    from supervisor.leases.look import Look, Peer
-    from supervisor.leases.stand import Stand
+    from supervisor.leases.look import ClusterSnapshot, Peer
+    from supervisor.leases.stand import LocalLease
     from supervisor.leases.trustee import Deadline
     from supervisor.tasks import BackgroundTasks
 
@@ -69,7 +69,7 @@ class Node:
             idle_limit_s: After how much silence the server ends the session.
         """
         self.identity = identify(name, version, clock=clock)
-        self.on_look: list[Callable[[Look], object]] = []
+        self.on_look: list[Callable[[ClusterSnapshot], object]] = []
         self._database = database
         self._clock = clock
         self._tasks = tasks
@@ -87,7 +87,7 @@ class Node:
             on_look=self._looked, clock=clock, rng=rng,
         )  # fmt: skip
         self._told_trouble = Trouble(clock=clock)
-        self._residence: Residence | None = None
+        self._residence: SessionHolder | None = None
 
     # For the daemon
 
@@ -96,11 +96,11 @@ class Node:
 
         Raises:
             ConfigError: A proxy between here and the server pools transactions.
-            DatabaseRefused: A privilege is missing, or the server is read-only.
-            SchemaUnusable: The SQL schema is not what it should be.
-            DatabaseGaveUp: It did not work, again and again.
+            DatabaseAccessDenied: A privilege is missing, or the server is read-only.
+            SchemaIncompatible: The SQL schema is not what it should be.
+            ConnectAttemptsExhausted: It did not work, again and again.
         """
-        self._residence = Residence(
+        self._residence = SessionHolder(
             self._database, clock=self._clock, on_begin=self._waker.call, on_end=self._session_ended
         )
         await begin(self._database, self._residence, self._routine.join, clock=self._clock)
@@ -118,7 +118,7 @@ class Node:
         finally:
             self._tasks.cancel(_TRUST)
 
-    def stand(self, name: str) -> Stand:
+    def stand(self, name: str) -> LocalLease:
         """Return the stand for a lease, always the same one."""
         return self._stands.get(name)
 
@@ -142,13 +142,13 @@ class Node:
         if self._membership.joined is not None:
             await done_within(leaving, _LEAVE_LIMIT_S, clock=self._clock)
         if self._residence is not None and not self._stands.occupied():
-            self._database.unhouse(self._residence)
+            self._database.detach_session(self._residence)
         self._custody.entries.flush()
 
     def _take_no_more(self) -> None:
         self._membership.is_withdrawn = True
-        for stand in self._stands.within(State.ACQUIRING):
-            stand.happens(Event.RECALL)
+        for stand in self._stands.within(LeaseState.ACQUIRING):
+            stand.happens(LeaseEvent.REVOKE)
         self._waker.call()
 
     def woke(self) -> None:
@@ -193,7 +193,7 @@ class Node:
         self._waker.call()
         self._trustee.notice()
 
-    def _looked(self, look: Look) -> None:
+    def _looked(self, look: ClusterSnapshot) -> None:
         self._trustee.confirm(look.sent_s)
         for heed in tuple(self.on_look):
             heed(look)

@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.leases.share import Member, assign
-from supervisor.leases.stand import State
+from supervisor.leases.stand import LeaseState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from supervisor.leases.look import Look
+    from supervisor.leases.look import ClusterSnapshot
 
 # Two looks and a take; above the time that a node gives others to come back after a restart.
 DULL_AFTER_S = 1.2
@@ -58,9 +58,9 @@ class Situation(NamedTuple):
 
     me: int
     now_s: float
-    look: Look
+    look: ClusterSnapshot
     wants: Mapping[int, frozenset[int]]
-    states: Mapping[int, State]
+    states: Mapping[int, LeaseState]
     requests: Mapping[int, int]
     familiar: Familiar | None
     may_take: bool
@@ -95,10 +95,10 @@ class Plan(NamedTuple):
 
 
 NOTHING = Memory({}, {})
-_BELIEVED = frozenset({State.HELD, State.RECALLED})
+_BELIEVED = frozenset({LeaseState.HELD, LeaseState.REVOKING})
 
 
-def missing(me: int, look: Look, states: Mapping[int, State]) -> tuple[int, ...]:
+def missing(me: int, look: ClusterSnapshot, states: Mapping[int, LeaseState]) -> tuple[int, ...]:
     """Return the leases that are believed to be held here, and whose locks this node's session does not hold."""
     believed = [lease for lease, state in states.items() if state in _BELIEVED]
     if not believed:
@@ -112,12 +112,12 @@ def decide(situation: Situation, memory: Memory) -> tuple[Plan, Memory]:
     me, states = situation.me, situation.states
     holder_of = situation.look.holder_of()
     own = {lease for lease, holder in holder_of.items() if holder == me}
-    strays = tuple(lease for lease in own if states.get(lease, State.ABSENT) is State.ABSENT)
+    strays = tuple(lease for lease in own if states.get(lease, LeaseState.NOT_HELD) is LeaseState.NOT_HELD)
     dull = _still_dull(situation, memory, holder_of)
     shares, idle, dull = _deal(situation, memory, holder_of, dull)
     if not situation.may_take:
         return Plan(strays, recalls=_recalls(situation, shares)), Memory(idle, dull)
-    open_ = [lease for lease in situation.wants.get(me, ()) if states.get(lease) is State.ABSENT]
+    open_ = [lease for lease in situation.wants.get(me, ()) if states.get(lease) is LeaseState.NOT_HELD]
     mine = sorted(lease for lease in open_ if shares.get(lease) == me)
     familiar = situation.familiar
     tries = tuple(lease for lease in mine if lease not in holder_of and (familiar is None or familiar.has(lease)))
@@ -132,7 +132,7 @@ def _recalls(situation: Situation, shares: Mapping[int, int]) -> tuple[int, ...]
     return tuple(
         lease
         for lease, asker in situation.requests.items()
-        if asker != situation.me and shares.get(lease) == asker and situation.states.get(lease) is State.HELD
+        if asker != situation.me and shares.get(lease) == asker and situation.states.get(lease) is LeaseState.HELD
     )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.errors import ConfigError, Fault
+from supervisor.errors import ConfigError, ConfigFault
 
 if TYPE_CHECKING:
     from supervisor.database.session import Session
@@ -34,7 +34,7 @@ _PROBLEM = (
 )
 
 
-async def refuse_transaction_pooling(session: Session, *, is_thorough: bool) -> None:
+async def reject_transaction_pooling(session: Session, *, is_thorough: bool) -> None:
     """Make sure that a session is one; raises as `Session.do` does.
 
     Args:
@@ -46,18 +46,18 @@ async def refuse_transaction_pooling(session: Session, *, is_thorough: bool) -> 
     """
     evidence = await _find_evidence(session, is_thorough=is_thorough)
     if evidence is not None:
-        raise ConfigError(Fault(session.gate.server.came_from, "", _PROBLEM.format(evidence=evidence)))
+        raise ConfigError(ConfigFault(session.monitor.server.source, "", _PROBLEM.format(evidence=evidence)))
 
 
 async def _find_evidence(session: Session, *, is_thorough: bool) -> str | None:
-    own = await session.do(_server_pid)
+    own = await session.execute(_server_pid)
     # A proxy makes numbers of its own up for cancelling, so one is seen by that; the absence of one is not.
-    is_proxied = own != session.link.connection.get_server_pid()
+    is_proxied = own != session.connected.connection.get_server_pid()
     if not is_proxied and not is_thorough:
         return None
     other: asyncpg.Connection | None = None
     try:
-        other = await session.gate.dialer.dial(session.link.endpoint)
+        other = await session.monitor.connector.connect(session.connected.endpoint)
         return await _watch(session, own, other, rounds=_ROUNDS if is_proxied else 1)
     except _LOST:
         # A second connection that is not to be had (53300, say) proves nothing.
@@ -80,7 +80,7 @@ async def _watch(session: Session, own: int, other: asyncpg.Connection, *, round
         if others not in (None, pid):
             return f"one connection was given the server processes {others} and {pid}"
         others = pid
-        again = await session.do(_server_pid)
+        again = await session.execute(_server_pid)
         if again != own:
             return f"one connection was given the server processes {own} and {again}"
         async with asyncio.timeout(_LIMIT_S):

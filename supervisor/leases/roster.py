@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.leases.look import LEASES, NODES, Holder, Peer
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.database.session import Session
     from supervisor.leases.joining import Joined
-    from supervisor.leases.look import Look
-    from supervisor.leases.stand import Stand
+    from supervisor.leases.look import ClusterSnapshot
+    from supervisor.leases.stand import LocalLease
 
 WAITING_TOLD_AFTER_S = 10.0
 _BETWEEN_READS_S = 1.0
@@ -43,12 +43,12 @@ class Roster:
         self._seen = (None, -1)
         self._since.clear()
 
-    async def refresh(self, joined: Joined, look: Look) -> None:
+    async def refresh(self, joined: Joined, look: ClusterSnapshot) -> None:
         """Read the rows again if a node came, went or changed; raises as `Session.do` does."""
         seen = (look.nodes, look.roster)
         if seen == self._seen:
             return
-        rows = await joined.session.ask(NODES, look.nodes)
+        rows = await joined.session.fetch(NODES, look.nodes)
         former, self.peers = self.peers, {row["id"]: _peer(row) for row in rows}
         is_first = self._seen[0] is None
         self._seen = seen
@@ -57,7 +57,7 @@ class Roster:
         elif former.keys() != self.peers.keys():
             _tell_change(former, self.peers)
 
-    async def find_holders(self, session: Session, look: Look, waiting: Collection[Stand]) -> None:
+    async def find_holders(self, session: Session, look: ClusterSnapshot, waiting: Collection[LocalLease]) -> None:
         """Note with each stand that waits who holds its lease. Raises as `Session.do` does."""
         holder_of = look.holder_of()
         now_s = self._clock.now_s()
@@ -75,7 +75,7 @@ class Roster:
         ]
         if unknown and now_s >= self._read_s + _BETWEEN_READS_S:
             self._read_s = now_s
-            for row in await session.ask(LEASES, unknown):
+            for row in await session.fetch(LEASES, unknown):
                 self._since[row["id"]] = (row["node_id"], row["acquired_at"])
         for stand in waiting:
             stand.holder = self._holder(stand.id, holder_of)
@@ -90,7 +90,7 @@ class Roster:
         named, since = self._since.get(lease, (None, None))
         return Holder(peer.name, peer.host, peer.pid, since if named == node else None)
 
-    def tell_waiting(self, waiting: Collection[Stand]) -> None:
+    def tell_waiting(self, waiting: Collection[LocalLease]) -> None:
         """Say once who holds what this node waits for, when that takes long; and again when it is somebody else."""
         now_s = self._clock.now_s()
         names = {stand.name for stand in waiting}
@@ -113,17 +113,17 @@ def _peer(row: Any) -> Peer:
 def _tell_joined(me: int, peers: Mapping[int, Peer]) -> None:
     others = _names([peer.name for node, peer in peers.items() if node != me])
     this = peers.get(me)
-    tell("node.joined", node=this.name if this else me, nodes=len(peers.keys() - {me}), others=others)
+    log_event("node.joined", node=this.name if this else me, nodes=len(peers.keys() - {me}), others=others)
 
 
 def _tell_change(former: Mapping[int, Peer], peers: Mapping[int, Peer]) -> None:
     came = _names([peer.name for node, peer in peers.items() if node not in former])
     went = _names([peer.name for node, peer in former.items() if node not in peers])
     fields: dict[str, Any] = {**({"came": came} if came else {}), **({"went": went} if went else {})}
-    tell("node.roster", nodes=len(peers), **fields)
+    log_event("node.roster", nodes=len(peers), **fields)
 
 
-def _tell_waiting(stands: list[Stand]) -> None:
+def _tell_waiting(stands: list[LocalLease]) -> None:
     fields: dict[str, Any] = {"leases": len(stands)}
     if len(stands) <= _NAMED:
         fields["lease"] = ", ".join(sorted(stand.name for stand in stands))
@@ -136,7 +136,7 @@ def _tell_waiting(stands: list[Stand]) -> None:
             fields |= {"holder_host": holder.host, "holder_pid": holder.pid}
         if len(stands) == 1 and holder.since is not None:
             fields["since"] = holder.since
-    tell("lease.waiting", **fields)
+    log_event("lease.waiting", **fields)
 
 
 def _names(names: list[str]) -> str:

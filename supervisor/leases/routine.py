@@ -15,10 +15,10 @@ from supervisor.database.session import SessionEnded
 from supervisor.errors import ConfigError
 from supervisor.leases.judgement import Judgement
 from supervisor.leases.listening import Asking, requests_for
-from supervisor.leases.look import LOOK, look_of
+from supervisor.leases.look import SNAPSHOT_SQL, look_of
 from supervisor.leases.plan import SETTLE_S, missing
-from supervisor.leases.pooling import refuse_transaction_pooling
-from supervisor.leases.stand import Event
+from supervisor.leases.pooling import reject_transaction_pooling
+from supervisor.leases.stand import LeaseEvent
 from supervisor.leases.trust import CALM_LOOK_S, EAGER_LOOK_S
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from supervisor.leases.custody import Custody
     from supervisor.leases.joining import Joined
     from supervisor.leases.listening import Listening
-    from supervisor.leases.look import Look
+    from supervisor.leases.look import ClusterSnapshot
     from supervisor.leases.membership import Membership
     from supervisor.leases.roster import Roster
 
@@ -56,7 +56,7 @@ class Routine:
         membership: Membership,
         roster: Roster,
         listening: Listening,
-        on_look: Callable[[Look], object],
+        on_look: Callable[[ClusterSnapshot], object],
         clock: Clock,
         rng: Random,
     ) -> None:
@@ -133,7 +133,7 @@ class Routine:
             asyncpg.PostgresError: The server refused something.
         """
         is_first = self._looked_s is None
-        await refuse_transaction_pooling(session, is_thorough=is_first)
+        await reject_transaction_pooling(session, is_thorough=is_first)
         joined = await self._membership.join(session)
         if joined is None:
             return None
@@ -158,15 +158,15 @@ class Routine:
         await self._membership.read_familiar(joined)
         await self._follow(joined, look)
 
-    async def _see(self, joined: Joined) -> Look | None:
+    async def _see(self, joined: Joined) -> ClusterSnapshot | None:
         """Look; None: what is seen is not this node's session."""
         sent_s = self._clock.now_s()
-        [row] = await joined.session.ask(LOOK, joined.id)
+        [row] = await joined.session.fetch(SNAPSHOT_SQL, joined.id)
         look = look_of(row, sent_s)
         if look.is_standby:
-            joined.session.gate.suspect()  # it knows whether that is what the connection string asks for
+            joined.session.monitor.request_check()  # it knows whether that is what the connection string asks for
         if look.backend != joined.backend.pid:
-            joined.session.give_up("another server process answers than the one that this session began with")
+            joined.session.invalidate("another server process answers than the one that this session began with")
             self._custody.end_session(joined.session, "another server process answers on its session")
             return None
         self._looked_s = sent_s
@@ -182,19 +182,19 @@ class Routine:
             return None
         return look
 
-    async def _follow(self, joined: Joined, look: Look) -> None:
+    async def _follow(self, joined: Joined, look: ClusterSnapshot) -> None:
         """Carry out what follows from a look."""
         custody, membership, stands = self._custody, self._membership, self._custody.stands
         plan = self._judgement.judge(
             me=joined.id, look=look, custody=custody, membership=membership, peers=self._roster.peers,
             requests=self._listening.take_requests(),
         )  # fmt: skip
-        stands.happens(plan.recalls, Event.RECALL)
+        stands.happens(plan.recalls, LeaseEvent.REVOKE)
         await custody.give_back(joined, plan.strays)
         if plan.tries:
             await custody.acquire(joined, plan.tries)
         if self._asking.is_due(plan.asks):
-            await joined.session.ask(_NOTIFY, list(requests_for(plan.asks, joined.id)))
+            await joined.session.fetch(_NOTIFY, list(requests_for(plan.asks, joined.id)))
         waiting = [] if membership.is_withdrawn else stands.waiting()
         await self._roster.find_holders(joined.session, look, waiting)
         self._roster.tell_waiting(waiting)

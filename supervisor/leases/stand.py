@@ -20,7 +20,7 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from supervisor.leases.tenure import Standing
+from supervisor.leases.tenure import LeaseStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,68 +30,68 @@ if TYPE_CHECKING:
     from supervisor.leases.look import Holder
 
 
-class State(Enum):
+class LeaseState(Enum):
     """How this node stands to a lease."""
 
-    ABSENT = auto()
+    NOT_HELD = auto()
     ACQUIRING = auto()
     HELD = auto()
-    RECALLED = auto()
+    REVOKING = auto()
     LOST = auto()
     RELEASING = auto()
 
 
-class Event(Enum):
+class LeaseEvent(Enum):
     """What happens to a stand."""
 
     TRY = "the lock is tried for, or held and the epoch not yet given"
-    TAKEN = "the lock is held and the epoch given"
+    ACQUIRED = "the lock is held and the epoch given"
     REFUSED = "the lock or the epoch was not to be had"
-    RECALL = "this node is not to hold it any more"
-    LOSE = "the lock is gone, or no longer to be trusted"
-    VACATE = "nothing runs under it"
+    REVOKE = "this node is not to hold it any more"
+    LOST = "the lock is gone, or no longer to be trusted"
+    WORKER_ENDED = "nothing runs under it"
     RELEASED = "the lock was given back, or had gone"
 
 
-_MOVES: Mapping[tuple[State, Event], State] = MappingProxyType(
+_MOVES: Mapping[tuple[LeaseState, LeaseEvent], LeaseState] = MappingProxyType(
     {
-        (State.ABSENT, Event.TRY): State.ACQUIRING,
-        (State.ACQUIRING, Event.TAKEN): State.HELD,
-        (State.ACQUIRING, Event.REFUSED): State.ABSENT,
-        (State.ACQUIRING, Event.RECALL): State.RELEASING,
-        (State.ACQUIRING, Event.LOSE): State.ABSENT,
-        (State.HELD, Event.RECALL): State.RECALLED,
-        (State.HELD, Event.LOSE): State.LOST,
-        (State.RECALLED, Event.LOSE): State.LOST,
-        (State.RECALLED, Event.VACATE): State.RELEASING,
-        (State.LOST, Event.VACATE): State.RELEASING,
-        (State.RELEASING, Event.RELEASED): State.ABSENT,
-        (State.RELEASING, Event.LOSE): State.ABSENT,
+        (LeaseState.NOT_HELD, LeaseEvent.TRY): LeaseState.ACQUIRING,
+        (LeaseState.ACQUIRING, LeaseEvent.ACQUIRED): LeaseState.HELD,
+        (LeaseState.ACQUIRING, LeaseEvent.REFUSED): LeaseState.NOT_HELD,
+        (LeaseState.ACQUIRING, LeaseEvent.REVOKE): LeaseState.RELEASING,
+        (LeaseState.ACQUIRING, LeaseEvent.LOST): LeaseState.NOT_HELD,
+        (LeaseState.HELD, LeaseEvent.REVOKE): LeaseState.REVOKING,
+        (LeaseState.HELD, LeaseEvent.LOST): LeaseState.LOST,
+        (LeaseState.REVOKING, LeaseEvent.LOST): LeaseState.LOST,
+        (LeaseState.REVOKING, LeaseEvent.WORKER_ENDED): LeaseState.RELEASING,
+        (LeaseState.LOST, LeaseEvent.WORKER_ENDED): LeaseState.RELEASING,
+        (LeaseState.RELEASING, LeaseEvent.RELEASED): LeaseState.NOT_HELD,
+        (LeaseState.RELEASING, LeaseEvent.LOST): LeaseState.NOT_HELD,
     }
 )
-_STANDINGS: Mapping[State, Standing] = MappingProxyType(
+_STANDINGS: Mapping[LeaseState, LeaseStatus] = MappingProxyType(
     {
-        State.ABSENT: Standing.ABSENT,
-        State.ACQUIRING: Standing.ABSENT,
-        State.HELD: Standing.HELD,
-        State.RECALLED: Standing.RECALLED,
-        State.LOST: Standing.LOST,
-        State.RELEASING: Standing.ABSENT,
+        LeaseState.NOT_HELD: LeaseStatus.NOT_HELD,
+        LeaseState.ACQUIRING: LeaseStatus.NOT_HELD,
+        LeaseState.HELD: LeaseStatus.HELD,
+        LeaseState.REVOKING: LeaseStatus.REVOKING,
+        LeaseState.LOST: LeaseStatus.LOST,
+        LeaseState.RELEASING: LeaseStatus.NOT_HELD,
     }
 )
 
 
-def moved(state: State, event: Event) -> State:
+def moved(state: LeaseState, event: LeaseEvent) -> LeaseState:
     """Return the state after an event; one that comes late, or twice, changes nothing."""
     return _MOVES.get((state, event), state)
 
 
-def standing_in(state: State) -> Standing:
+def standing_in(state: LeaseState) -> LeaseStatus:
     """Return what the worker's runner is told."""
     return _STANDINGS[state]
 
 
-class Stand:
+class LocalLease:
     """What a runner sees of its lease (`Tenure`), and what the node does about it.
 
     Attributes:
@@ -130,10 +130,10 @@ class Stand:
         *,
         now_s: Callable[[], float],
         on_change: Callable[[], object],
-        on_lost: Callable[[Stand, str], object],
+        on_lost: Callable[[LocalLease, str], object],
     ) -> None:
         self.name = name
-        self.state = State.ABSENT
+        self.state = LeaseState.NOT_HELD
         self.is_offered = False
         self.id: int | None = None
         self.lease: Lease | None = None
@@ -150,15 +150,15 @@ class Stand:
     # What the runner asks and says
 
     @property
-    def standing(self) -> Standing:
+    def status(self) -> LeaseStatus:
         """How this node stands to the lease now."""
         return standing_in(self.state)
 
-    def heed(self, notice: Callable[[], object] | None) -> None:
+    def on_change(self, notice: Callable[[], object] | None) -> None:
         """Call `notice` at each change of the standing; the newest counts."""
         self._notice = notice
 
-    def offer(self) -> None:
+    def request(self) -> None:
         """Stand for the lease."""
         if not self.is_offered:
             self.is_offered = True
@@ -168,23 +168,23 @@ class Stand:
     def decline(self) -> None:
         """Stand for it no more; what runs under it ends first."""
         was_offered, self.is_offered = self.is_offered, False
-        if not self.happens(Event.RECALL) and self.standing is Standing.RECALLED:
+        if not self.happens(LeaseEvent.REVOKE) and self.status is LeaseStatus.REVOKING:
             self._tell_runner()  # that nobody comes back to it is news for who has kept it
         if was_offered:
             self._on_change()
 
-    def vacate(self) -> None:
+    def worker_ended(self) -> None:
         """Let the lease go now that nothing runs under it."""
-        self.happens(Event.VACATE)
+        self.happens(LeaseEvent.WORKER_ENDED)
 
-    def found_lost(self, reason: str) -> None:
+    def report_lost(self, reason: str) -> None:
         """Take the database's word that it is lost."""
-        if self.state in (State.HELD, State.RECALLED):
+        if self.state in (LeaseState.HELD, LeaseState.REVOKING):
             self._on_lost(self, reason)
 
     # What the node does
 
-    def happens(self, event: Event, lease: Lease | None = None) -> bool:
+    def happens(self, event: LeaseEvent, lease: Lease | None = None) -> bool:
         """Move, tell the runner, and say whether anything has changed.
 
         Args:
@@ -194,18 +194,18 @@ class Stand:
         before, self.state = self.state, moved(self.state, event)
         if self.state is before:
             return False
-        if self.state is State.HELD:
+        if self.state is LeaseState.HELD:
             self.lease, self.holder = lease, None
-        elif self.state is State.LOST:
+        elif self.state is LeaseState.LOST:
             self.lost_s = self._clock_s()
-        elif before in (State.RECALLED, State.LOST):
-            self.given_epoch = self.lease.epoch if self.lease is not None and before is State.RECALLED else None
+        elif before in (LeaseState.REVOKING, LeaseState.LOST):
+            self.given_epoch = self.lease.epoch if self.lease is not None and before is LeaseState.REVOKING else None
             self.lease, self.lost_s = None, None
             self.offered_s = self._clock_s()
-        elif self.state is State.RELEASING:
+        elif self.state is LeaseState.RELEASING:
             self.given_epoch = None
         self._on_change()
-        if standing_in(before) is not self.standing:
+        if standing_in(before) is not self.status:
             self._tell_runner()
         return True
 

@@ -127,14 +127,14 @@ class Taker:
         database = self._database
         try:
             async with asyncio.timeout(_BORROW_LIMIT_S):
-                pool, connection = await database.borrow(None)
+                pool, connection = await database.acquire(None)
         except TimeoutError as error:
             raise TimeoutError(f"the pool gave no connection within {_BORROW_LIMIT_S:g}s") from error
         try:
             rows: list[asyncpg.Record] = await connection.fetch(query, *args, timeout=_STATEMENT_LIMIT_S)
             return rows
         finally:
-            await database.give_back(pool, connection)
+            await database.release(pool, connection)
 
 
 def _words(error: BaseException) -> str:

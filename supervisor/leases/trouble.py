@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
@@ -26,10 +26,10 @@ class Trouble:
         now_s = self._clock.now_s()
         if reason is None:
             if self._is_told and self._since_s is not None:
-                tell("lease.untroubled", after_s=round(now_s - self._since_s, 1))
+                log_event("lease.untroubled", after_s=round(now_s - self._since_s, 1))
             self._since_s, self._is_told = None, False
         elif self._since_s is None:
             self._since_s = now_s
         elif not self._is_told and now_s >= self._since_s + TOLD_AFTER_S:
             self._is_told = True
-            tell("lease.trouble", reason=reason)
+            log_event("lease.trouble", reason=reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from supervisor.leases.stand import State
+from supervisor.leases.stand import LeaseState
 from supervisor.leases.trust import GRACE_S, TRUST_S, has_outlived, trusted_until_s
 from supervisor.leases.waker import Waker
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.database.session import Session
-    from supervisor.leases.stand import Stand
-    from supervisor.leases.stands import Stands
+    from supervisor.leases.stand import LocalLease
+    from supervisor.leases.stands import LocalLeases
 
 
 class Deadline(NamedTuple):
@@ -40,7 +40,7 @@ class Trustee:
 
     def __init__(
         self,
-        stands: Stands,
+        stands: LocalLeases,
         *,
         clock: Clock,
         on_distrust: Callable[[str], object],
@@ -83,14 +83,14 @@ class Trustee:
             await self._watch()
         finally:
             for session in self._ended:
-                session.hang_up()
+                session.terminate()
 
     async def _watch(self) -> NoReturn:
         while True:
             now_s = self._clock.now_s()
             until_s = trusted_until_s(self._confirmed_s)
             self.see()
-            lost = self._stands.within(State.LOST)
+            lost = self._stands.within(LeaseState.LOST)
             for stand in lost:
                 if has_outlived(stand.lost_s, now_s):
                     stand.lost_s = None
@@ -101,18 +101,20 @@ class Trustee:
             await self._waker.wait(self._due_s(lost, until_s))
 
     def _end_vacated(self) -> None:
-        occupied = {stand.session for stand in self._stands.within(State.LOST)}
+        occupied = {stand.session for stand in self._stands.within(LeaseState.LOST)}
         for session in tuple(self._ended):
             if session not in occupied:
                 self._ended.remove(session)
-                session.hang_up()
+                session.terminate()
 
     def _set_deadline(self) -> None:
         """Say when the process is to end if nothing happens any more."""
-        risky = next((s.name for s in self._stands if s.state in (State.HELD, State.RECALLED, State.LOST)), None)
+        risky = next(
+            (s.name for s in self._stands if s.state in (LeaseState.HELD, LeaseState.REVOKING, LeaseState.LOST)), None
+        )
         self.deadline = None if risky is None else Deadline(trusted_until_s(self._confirmed_s) + GRACE_S, risky)
 
-    def _due_s(self, lost: list[Stand], until_s: float) -> float | None:
+    def _due_s(self, lost: list[LocalLease], until_s: float) -> float | None:
         """Return in how many seconds there is something to see to."""
         dues = [stand.lost_s + GRACE_S for stand in lost if stand.lost_s is not None]
         if self._stands.believed():

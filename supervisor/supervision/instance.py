@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from supervisor.config.kinds import kind_of
 from supervisor.config.model import Periodic
-from supervisor.errors import Displaced, Poisoned, WorkerExhausted
+from supervisor.errors import ProjectionHalted, ShardingConflict, WorkerExhausted
 from supervisor.supervision import restart_policy as policy
 from supervisor.supervision.instance_lease import InstanceLease
 from supervisor.supervision.instance_log import InstanceStats
-from supervisor.supervision.ports import Stalled
+from supervisor.supervision.ports import StallTimeout
 from supervisor.supervision.restart_policy import RunOutcome
 from supervisor.supervision.run import Run
 from supervisor.supervision.run_monitor import RunEvent, StopLimits, StopResult, monitor_run, outcome_of, stop_run
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
     from supervisor.supervision.instance_log import InstanceLog
-    from supervisor.supervision.ports import Outages, Work
+    from supervisor.supervision.ports import DatabaseStatus, Work
     from supervisor.tasks import BackgroundTasks
     from supervisor.wakeup import TimerQueue
 
@@ -61,7 +61,7 @@ class InstanceServices:
     rng: Random
     tasks: BackgroundTasks
     timers: TimerQueue
-    database: Outages
+    database: DatabaseStatus
     up_since_s: Callable[[], float]
     on_parked: Callable[[], None]
     on_exhausted: Callable[[WorkerExhausted], None]
@@ -329,9 +329,9 @@ class WorkerInstance:
         self._move(Transition.BEGIN)
         self.has_pending_tick = False
         if self.work.timetable is not None:
-            self.work.timetable.begin()
+            self.work.timetable.mark_started()
         self.stats.runs += 1
-        self.stats.last_started = services.clock.wall()
+        self.stats.last_started = services.clock.wall_time()
         self.log.started()
         now_s = services.clock.now_s()
         self._history = policy.on_run_started(self.spec, self._history, now_s=now_s)
@@ -380,7 +380,7 @@ class WorkerInstance:
         )
         self.current_run = None
         if self._is_outcome_of_interest():
-            self.stats.last_ended = services.clock.wall()
+            self.stats.last_ended = services.clock.wall_time()
             self._decide_next(outcome, run.error)
         else:
             self._on_run_stopped(run.error)
@@ -398,7 +398,7 @@ class WorkerInstance:
         self.log.stalled(limit_s, run.stack())
         stop = await self._stop(run, timeout_s=0.0)
         self.current_run = None
-        stalled = Stalled(f"took longer than {limit_s:g} s")
+        stalled = StallTimeout(f"took longer than {limit_s:g} s")
         if self._is_outcome_of_interest():
             self._decide_next(RunOutcome.FAILED, stalled)
         elif stop.has_ended:
@@ -417,7 +417,7 @@ class WorkerInstance:
 
     def _on_run_stopped(self, error: BaseException | None, *, cancelled_after_s: float | None = None) -> None:
         """Note that the run has ended as it had to, and what it raised meanwhile."""
-        self.stats.last_ended = self.services.clock.wall()
+        self.stats.last_ended = self.services.clock.wall_time()
         is_lost = self._is_lease_lost()
         if error is not None:
             self._note_failure(error, is_excused=is_lost or not self.services.database.is_up)
@@ -475,9 +475,9 @@ class WorkerInstance:
         """Log what a run raised, and count it unless an outage, or the loss of the lease, caused it."""
         if not is_excused:
             self.stats.note_failure(error, now_s=self.services.clock.now_s())
-        if not isinstance(error, Stalled):
+        if not isinstance(error, StallTimeout):
             # The projection itself has logged the event or the number of shards, and what follows.
-            self.log.failed(error, was_logged=is_excused or isinstance(error, (Poisoned, Displaced)))
+            self.log.failed(error, was_logged=is_excused or isinstance(error, (ProjectionHalted, ShardingConflict)))
 
     def _abandon(self, run: Run) -> None:
         """Go on without a run that does not end, and hear of its end."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.leases.tenure import Standing
+from supervisor.leases.tenure import LeaseStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
 
 
 class InstanceLease:
@@ -22,7 +22,7 @@ class InstanceLease:
 
     __slots__ = ("_epoch", "_is_requested", "handle", "is_declined_for_good")
 
-    def __init__(self, handle: Tenure) -> None:
+    def __init__(self, handle: LeaseHandle) -> None:
         self.handle = handle
         self.is_declined_for_good = False
         self._epoch: int | None = None
@@ -31,17 +31,17 @@ class InstanceLease:
     @property
     def may_run(self) -> bool:
         """Whether the worker may run here now."""
-        return self.handle.standing is Standing.HELD
+        return self.handle.status is LeaseStatus.HELD
 
     @property
     def is_lost(self) -> bool:
         """Whether nothing of the worker may run any more, not even to clean up."""
-        return self.handle.standing in (Standing.LOST, Standing.ABSENT)
+        return self.handle.status in (LeaseStatus.LOST, LeaseStatus.NOT_HELD)
 
     @property
     def awaits_worker_end(self) -> bool:
         """Whether the lease is lost, and the node cannot let it go before the worker has ended."""
-        return self.handle.standing is Standing.LOST
+        return self.handle.status is LeaseStatus.LOST
 
     def take_over_from(self, predecessor: InstanceLease) -> None:
         """Go on where another instance under the same lease stopped."""
@@ -49,13 +49,13 @@ class InstanceLease:
 
     def on_change(self, callback: Callable[[], object]) -> None:
         """Call `callback` at each change from now on, in the place of any other callback."""
-        self.handle.heed(callback)
+        self.handle.on_change(callback)
 
     def request(self) -> None:
         """Ask for the lease; nothing of the worker runs."""
         if self._is_requested is not True:
             self._is_requested = True
-            self.handle.offer()
+            self.handle.request()
         self.release_if_due(keep=False)
 
     def decline(self) -> None:
@@ -76,9 +76,9 @@ class InstanceLease:
         Args:
             keep: Whether a revoked lease is kept all the same.
         """
-        standing = self.handle.standing
-        if standing is Standing.LOST or (standing is Standing.RECALLED and not keep):
-            self.handle.vacate()
+        standing = self.handle.status
+        if standing is LeaseStatus.LOST or (standing is LeaseStatus.REVOKING and not keep):
+            self.handle.worker_ended()
 
     def begin_epoch(self) -> bool:
         """Note the epoch that begins, and return whether this node had the lease last, too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from supervisor.escaping import encodable, message_of
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.journal.redaction import redact
 
 if TYPE_CHECKING:
@@ -138,4 +138,4 @@ class InstanceLog:
     def _log(self, event: str, *, level: Level | None = None, exc: BaseException | None = None, **fields: Any) -> None:
         if self.name != self._worker:
             fields["instance"] = self.name
-        tell(event, exc=exc, level=level, worker=self._worker, **fields)
+        log_event(event, exc=exc, level=level, worker=self._worker, **fields)

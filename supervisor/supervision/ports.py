@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
-    from supervisor.database.waiting_pool import WaitingPool
-    from supervisor.leases.tenure import Tenure
+    from supervisor.database.waiting_pool import WorkerPool
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.stop_signal import StopSignal
 
 
-class Stalled(Exception):
+class StallTimeout(Exception):
     """A tick or a batch took longer than its worker's `stall_timeout`."""
 
 
-class Timetable(Protocol):
+class Schedule(Protocol):
     """When the runs of a worker are due; a worker without a schedule runs all the time."""
 
     def delay_s(self) -> float:
@@ -27,7 +27,7 @@ class Timetable(Protocol):
     def next_run_s(self) -> float:
         """Return when the next run is due, on the monotonic clock, as far as is known now."""
 
-    def begin(self) -> None:
+    def mark_started(self) -> None:
         """Note that the run that was due begins; all runs that were missed count as this one."""
 
     def skip_missed(self) -> None:
@@ -38,11 +38,11 @@ class Work(Protocol):
     """What one instance of a worker does, whatever its kind."""
 
     @property
-    def timetable(self) -> Timetable | None:
+    def timetable(self) -> Schedule | None:
         """When runs are due; None: one run follows the other."""
 
     @property
-    def tenure(self) -> Tenure | None:
+    def tenure(self) -> LeaseHandle | None:
         """The lease under which it runs; None: it needs no lease."""
 
     async def run(self, stop: StopSignal) -> None:
@@ -56,7 +56,7 @@ class WorkFactory(Protocol):
         """Return the work of the worker's instance number `index`, with the user's function as handler."""
 
 
-class Outages(Protocol):
+class DatabaseStatus(Protocol):
     """The database as supervision sees it: up or not, and whether an outage caused an error."""
 
     @property
@@ -66,11 +66,11 @@ class Outages(Protocol):
     async def wait_until_up(self) -> None:
         """Return once the database can be used."""
 
-    async def explains(self, error: BaseException, /) -> bool:
+    async def is_outage_error(self, error: BaseException, /) -> bool:
         """Whether an outage, now or just over, caused a worker's error.
 
         Verified, bounded in time, and never raises.
         """
 
-    def view(self, stop: StopSignal) -> WaitingPool:
+    def pool_for(self, stop: StopSignal) -> WorkerPool:
         """Return the pool that a worker sees as `ctx.db`."""

@@ -38,7 +38,7 @@ class Run:
         self.was_cancelled_early = False
         self._task = tasks.start(_run_contained(work, self.stop), name=name)
         self.add_done_callback(on_change)
-        self.stop.notify(on_change)
+        self.stop.add_callback(on_change)
 
     @property
     def is_done(self) -> bool:
@@ -69,7 +69,7 @@ class Run:
 
     def stack(self) -> str:
         """Return where it waits."""
-        return stack_of(self._task)
+        return await_stack(self._task)
 
     def add_done_callback(self, callback: Callable[[], None]) -> None:
         """Call `callback` once it has ended."""
@@ -97,7 +97,7 @@ def _is_clean_stop(error: BaseException) -> bool:
     return isinstance(error, expected)
 
 
-def stack_of(task: asyncio.Task[Any]) -> str:
+def await_stack(task: asyncio.Task[Any]) -> str:
     """Return the places where `task` waits, outermost first, like a traceback.
 
     `Task.get_stack()` knows only the outermost coroutine of a waiting task, hence the walk from each

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
-from supervisor.errors import Displaced, Poisoned
+from supervisor.errors import ProjectionHalted, ShardingConflict
 from supervisor.supervision.restart_policy import RunOutcome
 from supervisor.supervision.stop_policy import Abandon, Cancel, StopProgress, WaitUntil, next_stop_action
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from supervisor.clock import Clock
-    from supervisor.supervision.ports import Outages
+    from supervisor.supervision.ports import DatabaseStatus
     from supervisor.supervision.run import Run
     from supervisor.tasks import BackgroundTasks
     from supervisor.wakeup import Wakeup
@@ -93,7 +93,7 @@ async def stop_run(run: Run, limits: StopLimits, *, wakeup: Wakeup, clock: Clock
     requested_s, cancelled_s, lease_lost_s = clock.now_s(), None, None
     cancelled_after_s = None
     while not run.is_done:
-        is_cooperative = limits.is_work or run.stop.is_watched
+        is_cooperative = limits.is_work or run.stop.is_cooperative
         if lease_lost_s is None and limits.is_lease_lost():
             lease_lost_s = clock.now_s()
         in_flight, forced_since_s = run.stop.in_flight, limits.forced_since_s()
@@ -119,7 +119,7 @@ async def stop_run(run: Run, limits: StopLimits, *, wakeup: Wakeup, clock: Clock
 async def outcome_of(
     error: BaseException | None,
     *,
-    database: Outages,
+    database: DatabaseStatus,
     tasks: BackgroundTasks,
     wakeup: Wakeup,
     may_wait: Callable[[], bool],
@@ -135,11 +135,11 @@ async def outcome_of(
     """
     if error is None:
         return RunOutcome.RETURNED
-    if isinstance(error, Poisoned):
+    if isinstance(error, ProjectionHalted):
         return RunOutcome.HALTED
-    if isinstance(error, Displaced):
+    if isinstance(error, ShardingConflict):
         return RunOutcome.SHARDING_CONFLICT
-    check = tasks.start(database.explains(error), name="was it an outage?")
+    check = tasks.start(database.is_outage_error(error), name="was it an outage?")
     check.add_done_callback(lambda _: wakeup.wake())
     while not check.done():
         if not may_wait():

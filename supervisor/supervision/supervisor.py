@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from supervisor.clock import done_within
 from supervisor.config.kinds import kind_of
 from supervisor.errors import SupervisorError
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.suggestions import nearest
 from supervisor.supervision.instance import InstanceServices
 from supervisor.supervision.progress_check import ProgressCheck
@@ -24,12 +24,12 @@ from supervisor.wakeup import TimerQueue
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
-    from supervisor.config.difference import Difference
+    from supervisor.config.difference import ConfigDiff
     from supervisor.config.model import WorkerSpec
     from supervisor.errors import WorkerExhausted
     from supervisor.runtime import Runtime
     from supervisor.supervision.instance import WorkerInstance
-    from supervisor.supervision.ports import Outages, WorkFactory
+    from supervisor.supervision.ports import DatabaseStatus, WorkFactory
 
 # Of the workers that start or stop together, the first ones are logged at info level, the rest at debug level.
 MAX_INFO_ENTRIES = 20
@@ -69,7 +69,7 @@ class Supervisor:
         self,
         *,
         work_factory: WorkFactory,
-        database: Outages,
+        database: DatabaseStatus,
         runtime: Runtime,
         on_exhausted: Callable[[WorkerExhausted], None],
         on_lease_overrun: Callable[[str], object],
@@ -195,7 +195,7 @@ class Supervisor:
                     orders.create_task(self._stop_for_switch(group, reason))
 
     async def apply(
-        self, difference: Difference, *, workers: Mapping[str, WorkerSpec], handlers: Mapping[str, Any]
+        self, difference: ConfigDiff, *, workers: Mapping[str, WorkerSpec], handlers: Mapping[str, Any]
     ) -> None:
         """Apply the difference between two configurations; the other workers do not notice.
 
@@ -207,7 +207,7 @@ class Supervisor:
             workers: The workers of the new configuration.
             handlers: The user's function of each added or changed worker, by the worker's name.
         """
-        running_on = frozenset(name for name in difference.retuned if name in self._groups)
+        running_on = frozenset(name for name in difference.policy_only if name in self._groups)
         anew = [name for name in (*difference.added, *difference.changed) if name not in running_on]
         # One that exists although it counts as added was left by a reload that failed half-way.
         existing = [self._groups[name] for name in anew if name in self._groups]
@@ -339,7 +339,7 @@ class Supervisor:
         if len(waiting) > len(kinds):
             counts["instances"] = len(waiting)
         if waiting:
-            tell(event, workers=len(kinds), **counts)
+            log_event(event, workers=len(kinds), **counts)
 
     def _wake_parked_when_up(self) -> None:
         """Have all parked instances woken once the database is up: one task waits for it, not thousands."""
@@ -358,7 +358,7 @@ class Supervisor:
             self._on_lease_overrun(name)
 
     def _on_crash(self, task: str, error: BaseException) -> None:
-        tell("daemon.failed", exc=error, task=task)
+        log_event("daemon.failed", exc=error, task=task)
         self._progress.mark_failed()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.config.kinds import instances_of
 from supervisor.config.model import Projection
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.supervision.instance import WorkerInstance
 from supervisor.supervision.instance_log import InstanceLog
 from supervisor.supervision.states import DesiredState
@@ -150,7 +150,7 @@ class WorkerGroup:
         if not self.is_single:
             noun = "shards" if isinstance(self.spec.kind, Projection) else "replicas"
             fields[noun] = len(self.instances)
-            tell(event, level="debug" if log_at_debug else None, worker=self.spec.name, **fields)
+            log_event(event, level="debug" if log_at_debug else None, worker=self.spec.name, **fields)
 
     def _set_desired_state(self, desired_state: DesiredState, reason: str, *, log_at_debug: bool = False) -> None:
         for instance in self.instances:
@@ -174,7 +174,7 @@ class WorkerGroup:
                 try:
                     return await instance.run()
                 except Exception as error:  # noqa: BLE001 - logged, and repaired as far as possible
-                    tell("daemon.failed", exc=error, worker=instance.spec.name)
+                    log_event("daemon.failed", exc=error, worker=instance.spec.name)
                     instance.reset_after_crash()
                     await self._services.instances.clock.sleep(_CRASH_DELAY_S)
             return self._services.mark_failed()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from supervisor.clock import Clock
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.supervision.instance import WorkerInstance
     from supervisor.supervision.worker_group import WorkerGroup
 
@@ -46,7 +46,7 @@ def worker_row(group: WorkerGroup, clock: Clock) -> dict[str, Any]:
     instances = group.instances
     states = {instance.state for instance in instances}
     stats = [instance.stats for instance in instances]
-    now_s, wall = clock.now_s(), clock.wall()
+    now_s, wall = clock.now_s(), clock.wall_time()
     running = [run for instance in instances if (run := instance.current_run) is not None and not run.is_done]
     next_run_s = min((at_s for instance in instances if (at_s := instance.next_run_s) is not None), default=None)
     newest = max(stats, key=lambda each: each.failed_s, default=None)
@@ -70,7 +70,7 @@ def worker_row(group: WorkerGroup, clock: Clock) -> dict[str, Any]:
     }
 
 
-def _lease_row(handle: Tenure) -> dict[str, Any]:
+def _lease_row(handle: LeaseHandle) -> dict[str, Any]:
     row = handle.describe()
     holder = row.get("holder")
     if holder is not None:

@@ -65,7 +65,7 @@ class Notifier:
         """How often to call `watchdog()`: half of systemd's limit; None: never."""
         return None if self.watchdog_limit_s is None else self.watchdog_limit_s / 2
 
-    def take_problem(self) -> str | None:
+    def pop_problem(self) -> str | None:
         """Return `problem` and forget it, so that it is told once."""
         problem, self.problem = self.problem, None
         return problem

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.ports import Outages, Timetable
+    from supervisor.supervision.ports import DatabaseStatus, Schedule
 
 
 class CallWork:
@@ -33,11 +33,11 @@ class CallWork:
         self,
         spec: WorkerSpec,
         function: Callable[[Context], Any],
-        timetable: Timetable | None,
+        timetable: Schedule | None,
         *,
         clock: Clock,
-        outages: Outages,
-        tenure: Tenure | None = None,
+        outages: DatabaseStatus,
+        tenure: LeaseHandle | None = None,
     ) -> None:
         self.timetable = timetable
         self.tenure = tenure

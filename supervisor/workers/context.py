@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
     from supervisor.leases.lease import Lease
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.ports import Outages
+    from supervisor.supervision.ports import DatabaseStatus
 
 
 class Context:
@@ -29,7 +29,13 @@ class Context:
     __slots__ = ("_clock", "_db", "_lease", "_log", "_outages", "_spec", "_stop", "_tenure", "_tx")
 
     def __init__(
-        self, spec: WorkerSpec, *, stop: StopSignal, outages: Outages, clock: Clock, tenure: Tenure | None = None
+        self,
+        spec: WorkerSpec,
+        *,
+        stop: StopSignal,
+        outages: DatabaseStatus,
+        clock: Clock,
+        tenure: LeaseHandle | None = None,
     ) -> None:
         self._spec = spec
         self._stop = stop
@@ -68,7 +74,7 @@ class Context:
         Once the worker is to stop it raises `DatabaseUnavailable` instead of waiting on.
         """
         if self._db is None:
-            self._db = self._outages.view(self._stop)
+            self._db = self._outages.pool_for(self._stop)
         return self._db
 
     @property
@@ -100,7 +106,7 @@ class Context:
 
         Who looks at it gets `stop_timeout` to end by itself.
         """
-        self._stop.is_watched = True
+        self._stop.is_cooperative = True
         return self._stop.is_set
 
     async def sleep(self, seconds: float) -> None:

@@ -45,7 +45,7 @@ class CronTimetable:
         """Return when the next tick is due, if nobody sets the wall clock."""
         return self._clock.now_s() + (0.0 if self._is_due else max(0.0, self._next_s - self._wall_s()))
 
-    def begin(self) -> None:
+    def mark_started(self) -> None:
         """Note that the due tick begins: every instant up to now is done."""
         self._is_due = False
         self.skip_missed()
@@ -65,7 +65,7 @@ class CronTimetable:
         self._seen_s = wall_s
 
     def _wall_s(self) -> float:
-        return self._clock.wall().timestamp()
+        return self._clock.wall_time().timestamp()
 
 
 def next_instant_s(expression: str, zone: tzinfo, *, after_s: float) -> float:

@@ -27,7 +27,7 @@ class EveryTimetable:
         """Return when the next tick is due."""
         return self._due_s
 
-    def begin(self) -> None:
+    def mark_started(self) -> None:
         """Note that the due tick begins."""
         self._due_s = next_due_s(self._due_s, self._interval_s, now_s=self._clock.now_s())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.events.lag import NONE, Lag, is_lagging, lag_of
-from supervisor.journal import tell
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -81,12 +81,12 @@ class FallingBehind:
         now_s, work = self._work.clock.now_s(), self._work
         if lags and not was_lagging:
             self._since_s = now_s
-            tell(
+            log_event(
                 "projection.lagging", worker=work.spec.name, shard=work.shard.label, events=lag.events,
                 lag_s=round(lag.seconds, 3),
             )  # fmt: skip
         elif self._since_s is not None and not lags:
-            tell(
+            log_event(
                 "projection.caught_up", worker=work.spec.name, shard=work.shard.label,
                 took_s=round(now_s - self._since_s, 3),
             )  # fmt: skip

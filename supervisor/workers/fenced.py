@@ -5,19 +5,19 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from supervisor.database.last_words import LastWords, listen_to
-from supervisor.database.manual_transaction import connection_of
+from supervisor.database.last_words import FatalMessageTap, tap
+from supervisor.database.manual_transaction import raw_connection
 from supervisor.errors import LeaseLost, TransactionMisused
-from supervisor.leases.fence import enter
-from supervisor.leases.tenure import Standing
+from supervisor.leases.fence import begin_fence
+from supervisor.leases.tenure import LeaseStatus
 from supervisor.workers.idling import idled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from supervisor.database.waiting_pool import WaitingPool
+    from supervisor.database.waiting_pool import WorkerPool
     from supervisor.leases.lease import Lease
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
 
 # The fence waits for nothing but the bump of a new holder, which is a matter of milliseconds.
 _ENTER_LIMIT_S = 10.0
@@ -25,7 +25,7 @@ _IS_SAME = "select pg_current_xact_id_if_assigned() is not distinct from $1::tex
 
 
 @asynccontextmanager
-async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncIterator[Any]:
+async def fenced(db: WorkerPool, tenure: LeaseHandle, lease: Lease | None) -> AsyncIterator[Any]:
     """Open a transaction under a lease on a connection of the pool, which is yielded.
 
     Args:
@@ -41,15 +41,15 @@ async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncI
     """
     holding(tenure, lease)
     refusal: LeaseLost | None = None
-    said = LastWords()
+    said = FatalMessageTap()
     try:
         async with db.acquire() as connection:
-            said = listen_to(connection_of(connection))
+            said = tap(raw_connection(connection))
             # A connection may be long in coming.
             held = holding(tenure, lease)
             async with connection.transaction():
                 try:
-                    transaction = await enter(connection, held, _ENTER_LIMIT_S)
+                    transaction = await begin_fence(connection, held, _ENTER_LIMIT_S)
                 except LeaseLost as error:
                     refusal = error
                     raise
@@ -62,7 +62,7 @@ async def fenced(db: WaitingPool, tenure: Tenure, lease: Lease | None) -> AsyncI
     finally:
         if refusal is not None:
             # It cancels the very task that is here: before this, it would interrupt the rollback.
-            tenure.found_lost(str(refusal))
+            tenure.report_lost(str(refusal))
 
 
 async def _refuse_another(connection: Any, transaction: int, lease: str) -> None:
@@ -73,12 +73,12 @@ async def _refuse_another(connection: Any, transaction: int, lease: str) -> None
         )
 
 
-def holding(tenure: Tenure, lease: Lease | None) -> Lease:
+def holding(tenure: LeaseHandle, lease: Lease | None) -> Lease:
     """Return `lease` if it is still the one that this node holds.
 
     Raises:
         LeaseLost: It is not.
     """
-    if lease is None or tenure.lease != lease or tenure.standing not in (Standing.HELD, Standing.RECALLED):
+    if lease is None or tenure.lease != lease or tenure.status not in (LeaseStatus.HELD, LeaseStatus.REVOKING):
         raise LeaseLost(f"the lease {tenure.name} is lost: nothing may be written under it any more")
     return lease

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
     from supervisor.events.bell import Bell
-    from supervisor.leases.tenure import Tenure
-    from supervisor.supervision.ports import Outages, Work, WorkFactory
+    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.supervision.ports import DatabaseStatus, Work, WorkFactory
     from supervisor.workers.layout import Layouts
 
 
 class Leasing(Protocol):
     """What workers with a lease need of the daemon."""
 
-    def stand(self, name: str) -> Tenure:
+    def stand(self, name: str) -> LeaseHandle:
         """Return how this node stands to a lease."""
 
     @property
@@ -34,7 +34,7 @@ class Leasing(Protocol):
         """Which projections have been laid out on the database."""
 
 
-def hiring(*, clock: Clock, outages: Outages, rng: Random, leasing: Callable[[], Leasing]) -> WorkFactory:
+def hiring(*, clock: Clock, outages: DatabaseStatus, rng: Random, leasing: Callable[[], Leasing]) -> WorkFactory:
     """Return what makes the work of one instance from its configuration and the user's function.
 
     Args:

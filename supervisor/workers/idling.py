@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from supervisor.errors import TransactionMisused
 
 if TYPE_CHECKING:
-    from supervisor.database.last_words import LastWords
+    from supervisor.database.last_words import FatalMessageTap
 
 _IDLED = "(25P03)"
 
 
-def idled(said: LastWords) -> TransactionMisused | None:
+def idled(said: FatalMessageTap) -> TransactionMisused | None:
     """Return what the worker has done if the server ended the transaction for that; None: it did not.
 
     asyncpg only knows that the connection is closed.
     """
-    if said.words is None or _IDLED not in said.words:
+    if said.message is None or _IDLED not in said.message:
         return None
     return TransactionMisused(
         "the server ended the transaction, because for 60 s nothing was asked in it (25P03): a holder that hangs must "

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 
 from supervisor.backoff import Backoff, delay_s
-from supervisor.errors import Displaced
-from supervisor.journal import tell
+from supervisor.errors import ShardingConflict
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from supervisor.database.waiting_pool import WaitingPool
+    from supervisor.database.waiting_pool import WorkerPool
     from supervisor.workers.projection import ProjectionWork
 
     Rest = Callable[[float], Awaitable[bool]]
@@ -52,7 +52,7 @@ class Layouts:
         """Let whoever works on a projection from now on have a say of its own: a person has configured it now."""
         self._since_s[name] = now_s
 
-    async def ensure(self, work: ProjectionWork, db: WaitingPool, *, rest: Rest, is_missing: bool = False) -> bool:
+    async def ensure(self, work: ProjectionWork, db: WorkerPool, *, rest: Rest, is_missing: bool = False) -> bool:
         """Have a projection laid out as its configuration says; false: the worker is to stop before that is done.
 
         Args:
@@ -62,14 +62,14 @@ class Layouts:
             is_missing: Whether the database shows no layout any more, or not all of it, though this was done before.
 
         Raises:
-            Displaced: A newer configuration says otherwise.
+            ShardingConflict: A newer configuration says otherwise.
         """
         async with self._lock:
             if self._done.get(work.spec.name) == work.configured_s and not is_missing:
                 return True
             return await self._lay_out(work, db, rest)
 
-    async def _lay_out(self, work: ProjectionWork, db: WaitingPool, rest: Rest) -> bool:
+    async def _lay_out(self, work: ProjectionWork, db: WorkerPool, rest: Rest) -> bool:
         name, shards = work.spec.name, work.shard.shards
         tries = 0
         while True:
@@ -78,7 +78,7 @@ class Layouts:
                 found = await _lay_out(db, name, shards, ago_s)
             except _IN_THE_WAY as error:
                 if tries == 0:
-                    tell("projection.waiting", worker=name, shards=shards, reason=str(error))
+                    log_event("projection.waiting", worker=name, shards=shards, reason=str(error))
                 if not await rest(delay_s(_AGAIN, tries, 0.0)):
                     return False
                 tries += 1
@@ -88,7 +88,7 @@ class Layouts:
             raise displaced(work, found.shards)
         self._done[name] = work.configured_s
         if found.has_changed:
-            tell("projection.laid_out", worker=name, shards=shards)
+            log_event("projection.laid_out", worker=name, shards=shards)
         return True
 
 
@@ -97,7 +97,7 @@ class _Layout(NamedTuple):
     has_changed: bool
 
 
-async def _lay_out(db: WaitingPool, name: str, shards: int, ago_s: float) -> _Layout:
+async def _lay_out(db: WorkerPool, name: str, shards: int, ago_s: float) -> _Layout:
     async with db.acquire() as connection:
         try:
             async with connection.transaction(isolation="read_committed"):
@@ -111,11 +111,11 @@ async def _lay_out(db: WaitingPool, name: str, shards: int, ago_s: float) -> _La
     return _Layout(in_force, bool(has_changed))
 
 
-def displaced(work: ProjectionWork, found: int) -> Displaced:
+def displaced(work: ProjectionWork, found: int) -> ShardingConflict:
     """Tell that a projection has been laid out differently, and return the error that ends the run."""
     name, own = work.spec.name, work.shard.shards
-    tell("projection.displaced", worker=name, shard=work.shard.label, shards=found, own=own)
-    return Displaced(
+    log_event("projection.displaced", worker=name, shard=work.shard.label, shards=found, own=own)
+    return ShardingConflict(
         f"{name} has been laid out over {found} shard{'' if found == 1 else 's'} by a node that was configured later; "
         f"here it has {own}: reload this node with the same number, or restart the worker if this one is right"
     )

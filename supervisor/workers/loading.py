@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from supervisor.clock import done_within
 from supervisor.config.model import Projection
 from supervisor.durations import format_duration
-from supervisor.errors import ConfigError, Fault
+from supervisor.errors import ConfigError, ConfigFault
 from supervisor.journal import adopt_structlog
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def load(
     await done_within(import_.done, limit_s, clock=clock)
     problems = import_.problems if import_.done.done() else {**import_.problems, **import_.unfinished(limit_s)}
     if problems:
-        raise ConfigError(*(Fault(source, f"workers.{name}.run", problem) for name, problem in problems.items()))
+        raise ConfigError(*(ConfigFault(source, f"workers.{name}.run", problem) for name, problem in problems.items()))
     if "structlog" in sys.modules:
         adopt_structlog()  # what workers say through it goes the way of everything else
     return import_.functions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from supervisor.database.manual_transaction import connection_of
+from supervisor.database.manual_transaction import raw_connection
 from supervisor.workers.fenced import holding
 from supervisor.workers.transaction import BatchTransaction, CheckpointMoved
 
@@ -101,7 +101,7 @@ class Mover:
         name = self._work.shard.projection
 
         async def act(_: GuardedConnection) -> None:
-            await connection_of(lent).execute("SELECT supervisor.bury($1, $2, $3)", name, position, sentence)
+            await raw_connection(lent).execute("SELECT supervisor.bury($1, $2, $3)", name, position, sentence)
 
         await self.move(lent, position, act)
 
@@ -110,7 +110,7 @@ class Mover:
         transaction = BatchTransaction(lent)
         try:
             await transaction.begin(holding(self._work.tenure, self._lease))
-            is_noted = await connection_of(lent).fetchval(
+            is_noted = await raw_connection(lent).fetchval(
                 "SELECT supervisor.note_poison($1, $2, $3, $4, $5, $6)",
                 *self._work.shard, self.checkpoint.revision, position, sentence,
             )  # fmt: skip

@@ -36,14 +36,14 @@ async def nap(delay_s: float, *, stop: StopSignal, clock: Clock) -> None:
 
     A worker that is already to stop is cancelled here: it is between two pieces of its work.
     """
-    stop.is_watched = True
+    stop.is_cooperative = True
     if stop.is_set:
         await _leave(delay_s, stop=stop, clock=clock)
     task = _current_task()
     cancelled_before = task.cancelling()
     sleeper = _Nap(task)
     cut = sleeper.cut
-    stop.notify(cut)
+    stop.add_callback(cut)
     try:
         await clock.sleep(delay_s)
     except asyncio.CancelledError:
@@ -51,15 +51,15 @@ async def nap(delay_s: float, *, stop: StopSignal, clock: Clock) -> None:
         if not sleeper.is_cut or task.uncancel() > cancelled_before:
             raise
     finally:
-        stop.forget(cut)
+        stop.remove_callback(cut)
 
 
 async def _leave(delay_s: float, *, stop: StopSignal, clock: Clock) -> None:
     task = _current_task()
-    if task in stop.dismissed:
+    if task in stop.cancelled_tasks:
         await clock.sleep(max(delay_s, _LEAST_PAUSE_S))
     else:
-        stop.dismissed = (*stop.dismissed, task)
+        stop.cancelled_tasks = (*stop.cancelled_tasks, task)
     task.cancel()
     await clock.sleep(_LEAST_PAUSE_S)
 

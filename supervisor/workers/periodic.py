@@ -10,10 +10,10 @@ from supervisor.workers.every import EveryTimetable
 if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import Periodic
-    from supervisor.supervision.ports import Timetable
+    from supervisor.supervision.ports import Schedule
 
 
-def timetable_of(kind: Periodic, *, clock: Clock) -> Timetable:
+def timetable_of(kind: Periodic, *, clock: Clock) -> Schedule:
     """Return the timetable of a schedule, beginning now."""
     match kind.schedule:
         case Every(interval_s):

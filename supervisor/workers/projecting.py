@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import done_within
 from supervisor.config.model import Projection
-from supervisor.database.error_class import is_suspicious
-from supervisor.errors import Displaced, LeaseLost, Poisoned, SupervisorError
+from supervisor.database.error_class import may_be_connection_loss
+from supervisor.errors import LeaseLost, ProjectionHalted, ShardingConflict, SupervisorError
 from supervisor.events.checkpoint import NoCheckpoint, load, look
 from supervisor.events.reader import Reader
-from supervisor.journal import tell
+from supervisor.journal import log_event
 from supervisor.supervision.instance_log import sentence_of
 from supervisor.workers.call import call
 from supervisor.workers.escape import HandlerEscaped, is_handlers_own
@@ -63,7 +63,7 @@ class Projecting:
         self._work = work
         self._clock = work.clock
         self._stop = stop
-        self._db = work.outages.view(stop)
+        self._db = work.outages.pool_for(stop)
         self._reader = Reader(work.shard, kind.streams, batch=kind.batch)
         self.behind = FallingBehind(work, self._reader, warning_s=kind.lag_warning_s)
         self._watch = Watch(
@@ -84,8 +84,8 @@ class Projecting:
 
         Raises:
             LeaseLost: The lease has passed on.
-            Poisoned: It stands still until a person acts.
-            Displaced: It is laid out as a later configuration says.
+            ProjectionHalted: It stands still until a person acts.
+            ShardingConflict: It is laid out as a later configuration says.
         """
         watching = asyncio.ensure_future(self._watch.run())  # noqa: TID251 - owned and ended right here
         try:
@@ -102,7 +102,7 @@ class Projecting:
             self._must_load = True
         except _NotLaidOut as missing:
             await self._lay_out_again(missing.shards)
-        except (LeaseLost, Poisoned, Displaced):
+        except (LeaseLost, ProjectionHalted, ShardingConflict):
             raise
         except Exception as error:  # noqa: BLE001 - the handler's or the server's: what follows is decided in one place
             await self._set_back(error)
@@ -150,7 +150,7 @@ class Projecting:
             case Found.OUR_OWN:
                 self._condemned = None
             case Found.MOVED:
-                tell("projection.moved", worker=work.spec.name, shard=work.shard.label, position=found.position)
+                log_event("projection.moved", worker=work.spec.name, shard=work.shard.label, position=found.position)
                 self._condemned = None
                 self._tries, self._size = Tries(), self._kind.batch
         self._has_insisted = False
@@ -165,7 +165,7 @@ class Projecting:
         if self._has_insisted:
             raise SupervisorError(f"the checkpoint of {work.spec.name} is gone as soon as it has been made")
         self._has_insisted, self._condemned = True, None
-        tell("projection.begun_anew", worker=work.spec.name, shard=work.shard.label)
+        log_event("projection.begun_anew", worker=work.spec.name, shard=work.shard.label)
         await work.layouts.ensure(work, self._db, rest=self._rest, is_missing=True)
 
     async def _look(self, lent: Any) -> None:
@@ -201,12 +201,12 @@ class Projecting:
             if self._stop.is_set and not stopped.done():
                 stopped.set_result(None)
 
-        self._stop.notify(notice)
+        self._stop.add_callback(notice)
         try:
             notice()
             return not await done_within(stopped, delay_s, clock=self._clock)
         finally:
-            self._stop.forget(notice)
+            self._stop.remove_callback(notice)
 
     # Applying
 
@@ -242,10 +242,10 @@ class Projecting:
 
     async def _set_back(self, error: Exception) -> None:
         tried, self._tried = self._tried, ()
-        is_cut = self._mover.is_cut or (not tried and is_suspicious(error))
+        is_cut = self._mover.is_cut or (not tried and may_be_connection_loss(error))
         self._mover.is_cut = False
         self._must_load = True
-        is_outage = await self._work.outages.explains(error)
+        is_outage = await self._work.outages.is_outage_error(error)
         cause = cause_of(error, is_outage=is_outage, is_cut=is_cut, is_handlers=bool(tried))
         decision, self._tries = judge(cause, self._tries, count=len(tried), sample=self._work.rng.random())
         match decision:
@@ -265,7 +265,7 @@ class Projecting:
         if isinstance(decision, Again):
             fields["delay_s"] = round(decision.delay_s, 3)
         work = self._work
-        tell("projection.set_back", exc=error, worker=work.spec.name, shard=work.shard.label, **fields)
+        log_event("projection.set_back", exc=error, worker=work.spec.name, shard=work.shard.label, **fields)
 
     async def _execute(self, lent: Any, event: Event, error: Exception) -> None:
         """Do with an event that cannot be applied as the configuration says."""
@@ -280,10 +280,12 @@ class Projecting:
         else:
             await self._mover.note(lent, event.position, sentence)
             self._tell_poison(event, error, "The projection stands still until it is skipped, reset or restarted")
-            raise Poisoned(f"event {event.position} ({event.type} of {event.stream}) cannot be applied: {sentence}")
+            raise ProjectionHalted(
+                f"event {event.position} ({event.type} of {event.stream}) cannot be applied: {sentence}"
+            )
 
     def _tell_poison(self, event: Event, error: Exception, consequence: str) -> None:
-        tell(
+        log_event(
             "projection.poison", exc=error, worker=self._work.spec.name, shard=self._work.shard.label,
             position=event.position, stream=event.stream, event_type=event.type, consequence=consequence,
         )  # fmt: skip

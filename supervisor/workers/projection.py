@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
     from supervisor.events.bell import Bell
     from supervisor.events.lag import Lag
-    from supervisor.leases.tenure import Tenure
+    from supervisor.leases.tenure import LeaseHandle
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.ports import Outages
+    from supervisor.supervision.ports import DatabaseStatus
     from supervisor.workers.layout import Layouts
 
 
@@ -57,8 +57,8 @@ class ProjectionWork:
     timetable = None
 
     def __init__(
-        self, spec: WorkerSpec, function: Callable[..., Any], *, shard: int, tenure: Tenure, bell: Bell,
-        layouts: Layouts, outages: Outages, clock: Clock, rng: Random,
+        self, spec: WorkerSpec, function: Callable[..., Any], *, shard: int, tenure: LeaseHandle, bell: Bell,
+        layouts: Layouts, outages: DatabaseStatus, clock: Clock, rng: Random,
     ) -> None:  # fmt: skip
         assert isinstance(spec.kind, Projection)  # noqa: S101 - nobody else is hired like this
         self.spec = spec
@@ -87,8 +87,8 @@ class ProjectionWork:
 
         Raises:
             LeaseLost: The lease has passed on; its holder knows by now.
-            Poisoned: It stands still until a person acts.
-            Displaced: It is laid out as a later configuration says.
+            ProjectionHalted: It stands still until a person acts.
+            ShardingConflict: It is laid out as a later configuration says.
         """
         # Before the first connection is taken: whoever waits for one is told who has them.
         current_worker.set(self.spec.name)
@@ -96,12 +96,12 @@ class ProjectionWork:
         if lease is None:
             raise LeaseLost(f"the lease {self.tenure.name} is lost")
         # The batch in flight ends before a stop does, and no other begins.
-        stop.is_watched = True
+        stop.is_cooperative = True
         self._current = current = Projecting(self, stop, lease)
         try:
             await current.live()
         except LeaseLost as error:
-            self.tenure.found_lost(str(error))
+            self.tenure.report_lost(str(error))
             raise
         finally:
             if self._current is current:

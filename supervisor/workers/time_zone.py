@@ -27,6 +27,6 @@ def machine_zone(clock: Clock) -> tzinfo:
         pass
     except KeyError:
         pass
-    zone = clock.wall().tzinfo
+    zone = clock.wall_time().tzinfo
     assert zone is not None  # noqa: S101 - Clock.wall() promises it
     return zone

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.database.last_words import listen_to
-from supervisor.database.manual_transaction import closing, connection_of, opened
+from supervisor.database.last_words import tap
+from supervisor.database.manual_transaction import mark_begun, mark_ended, raw_connection
 from supervisor.errors import LeaseLost, SupervisorError, TransactionMisused
 from supervisor.workers.guard import GuardedConnection
 from supervisor.workers.idling import idled
@@ -39,8 +39,8 @@ class BatchTransaction:
     __slots__ = ("_connection", "_guard", "_said")
 
     def __init__(self, lent: Any) -> None:
-        self._connection = connection_of(lent)
-        self._said = listen_to(self._connection)
+        self._connection = raw_connection(lent)
+        self._said = tap(self._connection)
         self._guard: GuardedConnection | None = None
 
     async def begin(self, lease: Lease) -> GuardedConnection:
@@ -59,7 +59,7 @@ class BatchTransaction:
             if error.sqlstate in _LEASE_LOST:
                 raise LeaseLost(f"the lease {lease.name} has passed on") from error
             raise
-        opened(self._connection)
+        mark_begun(self._connection)
         self._guard = GuardedConnection(self._connection)
         return self._guard
 
@@ -118,7 +118,7 @@ class BatchTransaction:
         if self._guard is not None:
             self._guard._close()  # noqa: SLF001 - nobody but its maker
             self._guard = None
-            closing(self._connection)
+            mark_ended(self._connection)
 
 
 def _meaning(error: asyncpg.PostgresError) -> Exception:

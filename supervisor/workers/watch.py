@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from supervisor.journal import tell
-from supervisor.supervision.ports import Stalled
-from supervisor.supervision.run import stack_of
+from supervisor.journal import log_event
+from supervisor.supervision.ports import StallTimeout
+from supervisor.supervision.run import await_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.supervision.ports import Outages
+    from supervisor.supervision.ports import DatabaseStatus
 
 _STEP_S = 1.0
 _SHORTEST_STEP_S = 0.02
@@ -34,7 +34,7 @@ class Watch:
     __slots__ = ("_began_s", "_busy", "_cancels", "_clock", "_label", "_look", "_outages", "_spec", "_task")
 
     def __init__(
-        self, spec: WorkerSpec, label: str | None, look: Callable[[], bool], *, clock: Clock, outages: Outages
+        self, spec: WorkerSpec, label: str | None, look: Callable[[], bool], *, clock: Clock, outages: DatabaseStatus
     ) -> None:
         self._spec = spec
         self._label = label
@@ -90,7 +90,9 @@ class Watch:
             self._began_s = self._clock.now_s()
         if self._task is not None and self._clock.now_s() >= self._began_s + limit_s:
             instance: dict[str, Any] = {"instance": f"{self._spec.name}/{self._label}"} if self._label else {}
-            tell("worker.stalled", worker=self._spec.name, limit_s=limit_s, stack=stack_of(self._task), **instance)
+            log_event(
+                "worker.stalled", worker=self._spec.name, limit_s=limit_s, stack=await_stack(self._task), **instance
+            )
             # And again after as long: it may swallow the first one.
             self._began_s = self._clock.now_s()
             self._cancels += 1
@@ -103,5 +105,5 @@ class Watch:
             task.uncancel()
         return cancels > 0
 
-    def _stalled(self) -> Stalled:
-        return Stalled(f"took longer than {self._spec.stall_timeout_s:g} s")
+    def _stalled(self) -> StallTimeout:
+        return StallTimeout(f"took longer than {self._spec.stall_timeout_s:g} s")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.backoff import Backoff
-from supervisor.config.description import describe
-from supervisor.config.difference import Difference, difference
+from supervisor.config.description import diff_text
+from supervisor.config.difference import ConfigDiff, diff_configs
 from supervisor.config.dsn import redact
 from supervisor.config.model import (
     Config,
@@ -71,14 +71,14 @@ _WORKERS = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), _SPECS)
 @given(old=_WORKERS, new=_WORKERS)
 def test_applying_the_difference_gives_the_new_workers(old: dict[str, WorkerSpec], new: dict[str, WorkerSpec]) -> None:
     """Taking the removed away and the added and changed from the new one turns the old set into the new."""
-    found = difference(BASE._replace(workers=old), BASE._replace(workers=new))
+    found = diff_configs(BASE._replace(workers=old), BASE._replace(workers=new))
     applied = {name: spec for name, spec in old.items() if name not in found.removed}
     applied |= {name: new[name] for name in (*found.added, *found.changed)}
     assert {name: repr(spec) for name, spec in applied.items()} == {name: repr(spec) for name, spec in new.items()}
     groups = (*found.added, *found.removed, *found.changed, *found.untouched)
     assert sorted(groups) == sorted(old.keys() | new.keys())
-    assert set(found.retuned) <= set(found.changed)
-    for name in found.retuned:
+    assert set(found.policy_only) <= set(found.changed)
+    for name in found.policy_only:
         assert (old[name].run, old[name].kind) == (new[name].run, new[name].kind)
 
 
@@ -87,22 +87,22 @@ def test_nothing_differs_from_itself(workers: dict[str, WorkerSpec]) -> None:
     """A configuration that was read twice has no difference, not even with nan in its settings."""
     again = {name: spec._replace(settings={**spec.settings}) for name, spec in workers.items()}
     old, new = BASE._replace(workers=workers), BASE._replace(workers=again)
-    assert difference(old, new).is_empty()
-    assert describe(old, new) == ["nothing changes"]
+    assert diff_configs(old, new).is_empty()
+    assert diff_text(old, new) == ["nothing changes"]
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, True), (1, 1.0), ("1", 1)])
 def test_values_that_only_python_holds_equal_differ(before: object, after: object) -> None:
     """1, 1.0 and true are different settings."""
     old, new = _changed_worker(settings={"k": before}), _changed_worker(settings={"k": after})
-    assert difference(old, new).changed == ("a",)
+    assert diff_configs(old, new).changed == ("a",)
 
 
 def test_policy_alone_does_not_restart_a_worker() -> None:
     """A worker whose restart policy or stop timeout changed runs on; one whose function changed does not."""
-    assert difference(BASE, _changed_worker(stop_timeout_s=1.0, max_restarts=1)).retuned == ("a",)
-    found = difference(BASE, _changed_worker(stop_timeout_s=1.0, run="m:other"))
-    assert (found.changed, found.retuned) == (("a",), ())
+    assert diff_configs(BASE, _changed_worker(stop_timeout_s=1.0, max_restarts=1)).policy_only == ("a",)
+    found = diff_configs(BASE, _changed_worker(stop_timeout_s=1.0, run="m:other"))
+    assert (found.changed, found.policy_only) == (("a",), ())
 
 
 def _database(**fields: object) -> Config:
@@ -129,8 +129,8 @@ PLACES = [
 @pytest.mark.parametrize(("new", "claim"), PLACES)
 def test_each_change_makes_its_own_claim(new: Config, claim: str) -> None:
     """A change outside of the workers is in one claim, and leaves the workers untouched."""
-    found = difference(BASE, new)
-    claims = [name for name in Difference._fields if name.endswith("_changed") and getattr(found, name)]
+    found = diff_configs(BASE, new)
+    claims = [name for name in ConfigDiff._fields if name.endswith("_changed") and getattr(found, name)]
     assert claims == [claim]
     assert found.untouched == ("a", "b")
     assert not found.is_empty()
@@ -140,8 +140,8 @@ def test_where_a_dsn_was_found_does_not_matter() -> None:
     """The same connection string from another place is the same database."""
     elsewhere = _server("postgresql://u:old@h/app", "/run/dsn")
     louder = BASE._replace(log=LogConfig(level="debug"), database=BASE.database._replace(target=elsewhere))
-    assert describe(BASE, louder) == ["~ log.level: info -> debug", "= 2 workers untouched"]
-    assert difference(BASE, _database(target=_server("postgresql://u:old@h/app", "/run/dsn"))).is_empty()
+    assert diff_text(BASE, louder) == ["~ log.level: info -> debug", "= 2 workers untouched"]
+    assert diff_configs(BASE, _database(target=_server("postgresql://u:old@h/app", "/run/dsn"))).is_empty()
 
 
 RESTARTS = [
@@ -163,8 +163,8 @@ RESTARTS = [
 @pytest.mark.parametrize(("old", "new", "fault"), RESTARTS)
 def test_what_a_reload_cannot_do_is_a_sentence(old: Config, new: Config, fault: str) -> None:
     """Moving state, socket or an embedded store asks for a restart."""
-    assert [str(one) for one in difference(old, new).needs_restart] == [f"/etc/app.toml: {fault}"]
-    assert describe(old, new)[0] == f"! {fault}"
+    assert [str(one) for one in diff_configs(old, new).needs_restart] == [f"/etc/app.toml: {fault}"]
+    assert diff_text(old, new)[0] == f"! {fault}"
 
 
 def test_the_description_names_each_change() -> None:
@@ -178,7 +178,7 @@ def test_the_description_names_each_change() -> None:
             "c": WorkerSpec("c", "m:c", Periodic(Cron("0 3 * * *"), immediate=True)),
         },
     )
-    assert describe(BASE, new) == [
+    assert diff_text(BASE, new) == [
         "~ supervisor.stop_timeout: 30s -> 10s",
         "~ log.level: info -> debug",
         "~ database.dsn: postgresql://u@h/app -> postgresql://u@i/app",
@@ -194,7 +194,7 @@ def test_the_description_names_each_change() -> None:
 def test_a_new_password_is_said_and_not_shown() -> None:
     """When nothing that may be shown differs, the description says so."""
     new = _database(target=_server("postgresql://u:new@h/app"))
-    assert describe(BASE, new) == [
+    assert diff_text(BASE, new) == [
         "~ database.dsn: only the password, or another part that is not shown, is new (postgresql://u@h/app)",
         "= 2 workers untouched",
     ]
@@ -202,7 +202,7 @@ def test_a_new_password_is_said_and_not_shown() -> None:
 
 def test_a_retuned_worker_is_said_to_run_on() -> None:
     """The description tells a new policy from a restart."""
-    assert describe(BASE, _changed_worker(max_restarts=3, backoff=Backoff(2.0))) == [
+    assert diff_text(BASE, _changed_worker(max_restarts=3, backoff=Backoff(2.0))) == [
         "~ worker a (runs on): max_restarts: 10 -> 3; backoff.initial: 1s -> 2s",
         "= 1 worker untouched",
     ]
@@ -215,7 +215,7 @@ def test_what_is_new_in_a_projection_is_said_by_its_keys() -> None:
         a=WorkerSpec("a", "m:a", Projection(("x-*",), shards=4, lag_warning_s=5.0), singleton=True),
         b=WorkerSpec("b", "m:b", Projection(("x-*", "y"), shards=2), singleton=True),
     )
-    assert describe(old, new._replace(events=EventsConfig(keep_s=3600.0))) == [
+    assert diff_text(old, new._replace(events=EventsConfig(keep_s=3600.0))) == [
         "~ events.keep: 0ms -> 1h",
         "+ worker b: projection of x-*, y, 2 shards, m:b",
         "~ worker a: streams: [] -> [x-*]; shards: 1 -> 4; lag_warning: 1m -> 5s",
@@ -225,9 +225,9 @@ def test_what_is_new_in_a_projection_is_said_by_its_keys() -> None:
 def test_becoming_a_singleton_is_a_change_of_its_own() -> None:
     """A worker that becomes a singleton is started anew, and the description says why."""
     new = _changed_worker(singleton=True)
-    assert difference(BASE, new).retuned == ()
-    assert describe(BASE, new) == ["~ worker a: singleton: false -> true", "= 1 worker untouched"]
+    assert diff_configs(BASE, new).policy_only == ()
+    assert diff_text(BASE, new) == ["~ worker a: singleton: false -> true", "= 1 worker untouched"]
     added = _with(**BASE.workers, c=WorkerSpec("c", "m:c", Service(), singleton=True))
-    assert describe(BASE, added)[0] == "+ worker c: service, singleton, m:c"
+    assert diff_text(BASE, added)[0] == "+ worker c: service, singleton, m:c"
     moved = _changed_worker(kind=Periodic(Every(5)), singleton=True)
-    assert describe(BASE, moved)[0] == "~ worker a: service -> periodic, every 5s, singleton"
+    assert diff_text(BASE, moved)[0] == "~ worker a: service -> periodic, every 5s, singleton"

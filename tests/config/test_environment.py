@@ -72,7 +72,7 @@ def test_the_dsn_of_the_environment_comes_first(tmp_path: Path) -> None:
         config = config_of(tmp_path, f"[database]\n{line}\n{WORKER}", **{variable: "postgresql://u:p@env/app\n"})
         target = config.database.target
         assert isinstance(target, Server)
-        assert (target.dsn.reveal(), target.came_from) == ("postgresql://u:p@env/app", variable)
+        assert (target.dsn.secret_value(), target.source) == ("postgresql://u:p@env/app", variable)
 
 
 def test_a_worker_may_be_wholly_of_the_environment(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ def test_a_dsn_and_a_worker_are_enough(tmp_path: Path) -> None:
     assert config.name == "app"
     assert config.path == tmp_path / "app.toml"
     assert isinstance(config.database.target, Server)
-    assert config.database.target.dsn.reveal() == "postgresql://app@db.example/app"
-    assert config.database.target.came_from == f"{tmp_path / 'app.toml'}: database.dsn"
+    assert config.database.target.dsn.secret_value() == "postgresql://app@db.example/app"
+    assert config.database.target.source == f"{tmp_path / 'app.toml'}: database.dsn"
     assert config.workers["mail"].kind == Service(replicas=1)
     assert config.workers["mail"].backoff == Backoff()
 

@@ -28,7 +28,7 @@ def test_a_file_holds_the_dsn(tmp_path: Path) -> None:
     """dsn_file is relative to the configuration, and the line break at its end does not count."""
     (tmp_path / "secret").write_text(f"{URI}\r\n")
     server = _server(tmp_path, f'[database]\ndsn_file = "secret"\n{WORKER}')
-    assert (server.dsn.reveal(), server.came_from) == (URI, str(tmp_path / "secret"))
+    assert (server.dsn.secret_value(), server.source) == (URI, str(tmp_path / "secret"))
     assert SECRET not in f"{server!r} {server.dsn} {server.dsn!r}"
 
 
@@ -36,25 +36,25 @@ def test_the_credential_of_systemd_holds_the_dsn(tmp_path: Path) -> None:
     """A credential named dsn is found by itself; other credentials mean nothing."""
     (tmp_path / "dsn").write_text(URI)
     server = _server(tmp_path, WORKER, CREDENTIALS_DIRECTORY=str(tmp_path), PGHOST="x")
-    assert server.came_from == str(tmp_path / "dsn")
+    assert server.source == str(tmp_path / "dsn")
     (tmp_path / "dsn").unlink()
-    assert _server(tmp_path, WORKER, CREDENTIALS_DIRECTORY=str(tmp_path), PGHOST="x").came_from == "PGHOST"
+    assert _server(tmp_path, WORKER, CREDENTIALS_DIRECTORY=str(tmp_path), PGHOST="x").source == "PGHOST"
 
 
 def test_the_file_comes_before_the_credential(tmp_path: Path) -> None:
     """What the configuration says counts, whatever credentials there are."""
     (tmp_path / "dsn").write_text(URI)
     server = _server(tmp_path, f"[database]\n{DSN}\n{WORKER}", CREDENTIALS_DIRECTORY=str(tmp_path))
-    assert server.came_from == f"{tmp_path / 'app.toml'}: database.dsn"
+    assert server.source == f"{tmp_path / 'app.toml'}: database.dsn"
 
 
 def test_libpqs_variables_are_the_last_resort(tmp_path: Path) -> None:
     """With PGHOST and its kin an empty connection string leaves everything to them; a service is named in it."""
     server = _server(tmp_path, WORKER, PGHOST="h", PGUSER="u")
-    assert (server.dsn.reveal(), server.came_from, str(server.dsn)) == ("", "PGHOST, PGUSER", "libpq's variables")
+    assert (server.dsn.secret_value(), server.source, str(server.dsn)) == ("", "PGHOST, PGUSER", "libpq's variables")
     (tmp_path / "services").write_text("[my app]\nhost = h\n")
     server = _server(tmp_path, WORKER, PGSERVICE="my app", PGSERVICEFILE=str(tmp_path / "services"))
-    assert server.dsn.reveal() == "postgresql://?service=my%20app"
+    assert server.dsn.secret_value() == "postgresql://?service=my%20app"
 
 
 def _service_faults(folder: Path, *, file: str | None, service: str = "shop", **more: str) -> list[list[str]]:

@@ -73,7 +73,7 @@ async def test_trouble_is_shown(tmp_path: Path, database: str, shared_postgres: 
         name = database.rpartition("/")[2]
         rename = "alter function supervisor.look rename to glance"
         await aside(lambda: shared_postgres.execute(rename, dbname=name))
-        leasing.stand("x").offer()
+        leasing.stand("x").request()
         await house.until(lambda: leasing.node.trouble is not None)
         assert "leases: " in status_line(daemon)
         assert not leasing.is_overdue(daemon.clock.now_s() + 100.0)
@@ -85,8 +85,8 @@ async def test_a_refused_join_leaves_nothing_behind(tmp_path: Path, database: st
         leasing = Leasing(daemon, house.database)
         with pytest.raises(SupervisorError, match="pgsupervisor migrate"):
             await leasing.try_to_begin()
-        assert house.gate.resident is None
-        assert await house.gate.verify()
+        assert house.gate.session_owner is None
+        assert await house.gate.check_now()
         advisory = f"select count(*) from pg_locks where locktype = 'advisory' and pid = {house.backend()}"
         assert await aside(lambda: shared_postgres.execute(advisory)) == "0"
 

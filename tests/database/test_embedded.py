@@ -24,7 +24,7 @@ from supervisor.database.ephemeral import EphemeralFolder
 from supervisor.database.orphan import processes_of
 from supervisor.database.revival import keep_running
 from supervisor.database.server_program import NOBODY, Identity, candidates, run_program
-from supervisor.errors import StoreFailed, StoreUnusable
+from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -302,7 +302,9 @@ async def test_another_major_version_is_refused(home: Path) -> None:
     data = home / "postgres" / "data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("16\n")
-    with pytest.raises(StoreUnusable, match="made by PostgreSQL 16 and this is 18: nothing was changed"):
+    with pytest.raises(
+        EmbeddedDatabaseMisconfigured, match="made by PostgreSQL 16 and this is 18: nothing was changed"
+    ):
         await EmbeddedServer(EmbeddedStore(), home, clock=SystemClock()).start()
     assert names_in(home / "postgres") == ["data"]
     assert names_in(data) == ["PG_VERSION"]
@@ -322,7 +324,7 @@ async def test_foreign_folder_is_refused(home: Path, file: str, complaint: str) 
     (home / "store" / file).touch()
     spec = EmbeddedStore(path=home / "store")
     before = (home / "store").stat()
-    with pytest.raises(StoreUnusable, match=complaint):
+    with pytest.raises(EmbeddedDatabaseMisconfigured, match=complaint):
         await EmbeddedServer(spec, home, clock=SystemClock()).start()
     assert (home / "store" / file).exists()
     assert (home / "store").stat() == before
@@ -331,7 +333,7 @@ async def test_foreign_folder_is_refused(home: Path, file: str, complaint: str) 
 async def test_state_directory_that_is_a_file(home: Path) -> None:
     """A path that leads through a file is said plainly."""
     (home / "file").touch()
-    with pytest.raises(StoreUnusable, match="Not a directory"):
+    with pytest.raises(EmbeddedDatabaseMisconfigured, match="Not a directory"):
         await EmbeddedServer(EmbeddedStore(), home / "file", clock=SystemClock()).start()
 
 
@@ -350,7 +352,7 @@ def mounted(where: Path, *options: str) -> Iterator[None]:
 @as_root
 async def test_read_only_disk(home: Path) -> None:
     """A state directory that cannot be written is said plainly."""
-    with mounted(home / "disk", "ro"), pytest.raises(StoreUnusable, match="Read-only file system"):
+    with mounted(home / "disk", "ro"), pytest.raises(EmbeddedDatabaseMisconfigured, match="Read-only file system"):
         await EmbeddedServer(EmbeddedStore(), home / "disk", clock=SystemClock()).start()
 
 
@@ -359,7 +361,7 @@ async def test_full_disk(home: Path) -> None:
     """A disk too small for a new store is said plainly; nothing half-made is left, and with room it starts."""
     with mounted(home / "disk", "size=12M", "mode=755"):
         server = EmbeddedServer(EmbeddedStore(), home / "disk", clock=SystemClock())
-        with pytest.raises(StoreFailed, match="No space left on device"):
+        with pytest.raises(EmbeddedDatabaseFailed, match="No space left on device"):
             await server.start()
         assert [path.name for path in (home / "disk" / "postgres").iterdir()] == []
         run_tool("mount", "-o", "remount,size=200M", home / "disk")
@@ -376,7 +378,7 @@ async def test_disk_that_is_full_later(home: Path) -> None:
         with contextlib.suppress(OSError), (home / "disk" / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(b"x" * 4096)
-        with pytest.raises(StoreFailed, match="No space left on device"):
+        with pytest.raises(EmbeddedDatabaseFailed, match="No space left on device"):
             await server.start()
         (home / "disk" / "filler").unlink()
         async with running(home / "disk") as server:
@@ -391,7 +393,7 @@ async def test_failed_start_shows_the_servers_words(home: Path) -> None:
         conf.write("no_such_parameter = 1\n")
     with (server.path / "server.log").open("a") as log:
         log.write("FATAL: an old complaint\n")
-    with pytest.raises(StoreFailed, match="no_such_parameter") as caught:
+    with pytest.raises(EmbeddedDatabaseFailed, match="no_such_parameter") as caught:
         await server.start()
     assert "old complaint" not in str(caught.value)
 
@@ -471,7 +473,7 @@ def test_missing_extra() -> None:
     done = subprocess.run(
         [sys.executable, "-S", "-c", script], env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=False
     )
-    assert b"StoreUnusable: the embedded store needs PostgreSQL 18" in done.stderr
+    assert b"EmbeddedDatabaseMisconfigured: the embedded store needs PostgreSQL 18" in done.stderr
     assert b'pip install "pgsupervisor[embedded]"' in done.stderr
 
 

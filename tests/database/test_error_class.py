@@ -13,24 +13,31 @@ from asyncpg.exceptions import TargetServerAttributeNotMatched
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.database.error_class import ErrorClass, Failure, classify, failure_of, is_suspicious, most_hopeful
+from supervisor.database.error_class import (
+    ErrorClass,
+    Failure,
+    classify,
+    connect_failure,
+    may_be_connection_loss,
+    most_recoverable,
+)
 
 SAID_BY_THE_SERVER = [
-    (asyncpg.AdminShutdownError, "57P01", ErrorClass.COMING),
-    (asyncpg.CrashShutdownError, "57P02", ErrorClass.COMING),
-    (asyncpg.CannotConnectNowError, "57P03", ErrorClass.COMING),
-    (asyncpg.DatabaseDroppedError, "57P04", ErrorClass.REFUSED),
+    (asyncpg.AdminShutdownError, "57P01", ErrorClass.STARTING_UP),
+    (asyncpg.CrashShutdownError, "57P02", ErrorClass.STARTING_UP),
+    (asyncpg.CannotConnectNowError, "57P03", ErrorClass.STARTING_UP),
+    (asyncpg.DatabaseDroppedError, "57P04", ErrorClass.ACCESS_DENIED),
     (asyncpg.IdleSessionTimeoutError, "57P05", ErrorClass.DROPPED),
     (asyncpg.IdleInTransactionSessionTimeoutError, "25P03", ErrorClass.DROPPED),
     (asyncpg.TransactionTimeoutError, "25P04", ErrorClass.DROPPED),
     (asyncpg.ReadOnlySQLTransactionError, "25006", ErrorClass.READ_ONLY),
-    (asyncpg.TooManyConnectionsError, "53300", ErrorClass.CROWDED),
-    (asyncpg.InsufficientPrivilegeError, "42501", ErrorClass.REFUSED),
-    (asyncpg.InvalidCatalogNameError, "3D000", ErrorClass.REFUSED),
-    (asyncpg.InvalidPasswordError, "28P01", ErrorClass.REFUSED),
-    (asyncpg.InvalidAuthorizationSpecificationError, "28000", ErrorClass.REFUSED),
-    (asyncpg.ConnectionRejectionError, "08004", ErrorClass.REFUSED),
-    (asyncpg.ProtocolViolationError, "08P01", ErrorClass.UNUSABLE),
+    (asyncpg.TooManyConnectionsError, "53300", ErrorClass.TOO_MANY_CONNECTIONS),
+    (asyncpg.InsufficientPrivilegeError, "42501", ErrorClass.ACCESS_DENIED),
+    (asyncpg.InvalidCatalogNameError, "3D000", ErrorClass.ACCESS_DENIED),
+    (asyncpg.InvalidPasswordError, "28P01", ErrorClass.ACCESS_DENIED),
+    (asyncpg.InvalidAuthorizationSpecificationError, "28000", ErrorClass.ACCESS_DENIED),
+    (asyncpg.ConnectionRejectionError, "08004", ErrorClass.ACCESS_DENIED),
+    (asyncpg.ProtocolViolationError, "08P01", ErrorClass.NOT_POSTGRES),
     (asyncpg.PostgresConnectionError, "08000", ErrorClass.DROPPED),
     (asyncpg.ConnectionDoesNotExistError, "08003", ErrorClass.DROPPED),
     (asyncpg.ConnectionFailureError, "08006", ErrorClass.DROPPED),
@@ -43,27 +50,27 @@ SAID_BY_THE_SERVER = [
 SAID_BY_THE_DRIVER = [
     (asyncpg.ClientConfigurationError("no such sslmode"), ErrorClass.MISCONFIGURED),
     (TargetServerAttributeNotMatched("none is a primary"), ErrorClass.READ_ONLY),
-    (asyncpg.ProtocolError("unexpected message"), ErrorClass.UNUSABLE),
+    (asyncpg.ProtocolError("unexpected message"), ErrorClass.NOT_POSTGRES),
     (asyncpg.InterfaceError("connection is closed"), ErrorClass.DROPPED),
     (asyncpg.InternalClientError("got result for unknown protocol state"), ErrorClass.DROPPED),
     (asyncpg.DataError("invalid input for query argument $1"), ErrorClass.UNRELATED),
 ]
 SAID_BY_THE_SYSTEM = [
-    (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ErrorClass.ABSENT),
-    (FileNotFoundError(errno.ENOENT, "no socket"), ErrorClass.ABSENT),
-    (OSError(errno.EHOSTUNREACH, "no route"), ErrorClass.ABSENT),
-    (OSError(errno.ENETUNREACH, "no network"), ErrorClass.ABSENT),
-    (socket.gaierror(socket.EAI_NONAME, "no such host"), ErrorClass.ABSENT),
-    (socket.gaierror(socket.EAI_AGAIN, "resolver away"), ErrorClass.ABSENT),
+    (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ErrorClass.NOT_LISTENING),
+    (FileNotFoundError(errno.ENOENT, "no socket"), ErrorClass.NOT_LISTENING),
+    (OSError(errno.EHOSTUNREACH, "no route"), ErrorClass.NOT_LISTENING),
+    (OSError(errno.ENETUNREACH, "no network"), ErrorClass.NOT_LISTENING),
+    (socket.gaierror(socket.EAI_NONAME, "no such host"), ErrorClass.NOT_LISTENING),
+    (socket.gaierror(socket.EAI_AGAIN, "resolver away"), ErrorClass.NOT_LISTENING),
     (TimeoutError(), ErrorClass.TIMED_OUT),
     (TimeoutError(errno.ETIMEDOUT, "timed out"), ErrorClass.TIMED_OUT),
     (ConnectionResetError(errno.ECONNRESET, "reset"), ErrorClass.DROPPED),
     (BrokenPipeError(errno.EPIPE, "pipe"), ErrorClass.DROPPED),
     (ConnectionError("unexpected connection_lost() call"), ErrorClass.DROPPED),
-    (ConnectionError('PostgreSQL server at "h:1" rejected SSL upgrade'), ErrorClass.UNUSABLE),
-    (ssl.SSLCertVerificationError("self-signed"), ErrorClass.UNUSABLE),
-    (PermissionError(errno.EACCES, "the socket's folder"), ErrorClass.REFUSED),
-    (OSError(errno.EMFILE, "too many open files"), ErrorClass.UNUSABLE),
+    (ConnectionError('PostgreSQL server at "h:1" rejected SSL upgrade'), ErrorClass.NOT_POSTGRES),
+    (ssl.SSLCertVerificationError("self-signed"), ErrorClass.NOT_POSTGRES),
+    (PermissionError(errno.EACCES, "the socket's folder"), ErrorClass.ACCESS_DENIED),
+    (OSError(errno.EMFILE, "too many open files"), ErrorClass.NOT_POSTGRES),
     (ValueError("a worker's own"), ErrorClass.UNRELATED),
     (KeyError("a worker's own"), ErrorClass.UNRELATED),
 ]
@@ -91,7 +98,7 @@ def test_the_systems_errors(error: Exception, expected: ErrorClass) -> None:
 @pytest.mark.parametrize("sqlstate", ["28P02", "28ABC"])
 def test_an_unknown_code_of_a_known_class_is_read_by_its_class(sqlstate: str) -> None:
     """A server newer than this table is understood by the first two letters."""
-    assert classify(_coded(sqlstate)) is ErrorClass.REFUSED
+    assert classify(_coded(sqlstate)) is ErrorClass.ACCESS_DENIED
 
 
 def test_a_class_of_the_same_name_elsewhere_is_not_asyncpgs() -> None:
@@ -115,7 +122,7 @@ def test_a_class_of_the_same_name_elsewhere_is_not_asyncpgs() -> None:
 )
 def test_what_makes_the_gate_look(error: Exception, expected: bool) -> None:
     """Only what could mean a lost connection is a suspicion; backpressure and a worker's bug are none."""
-    assert is_suspicious(error) is expected
+    assert may_be_connection_loss(error) is expected
 
 
 def test_groups_and_causes_are_looked_through() -> None:
@@ -125,8 +132,8 @@ def test_groups_and_causes_are_looked_through() -> None:
     during = KeyError("while handling")
     during.__context__ = asyncpg.InterfaceError("closed")
     group = ExceptionGroup("two", [ValueError(), ExceptionGroup("one", [TypeError(), BrokenPipeError()])])
-    assert all(is_suspicious(error) for error in (wrapped, during, group))
-    assert not is_suspicious(ExceptionGroup("two", [ValueError(), KeyError()]))
+    assert all(may_be_connection_loss(error) for error in (wrapped, during, group))
+    assert not may_be_connection_loss(ExceptionGroup("two", [ValueError(), KeyError()]))
 
 
 def test_an_error_in_a_large_group_is_found() -> None:
@@ -134,14 +141,14 @@ def test_an_error_in_a_large_group_is_found() -> None:
     others: list[Exception] = [ValueError() for _ in range(100)]
     for place in (0, 50, 100):
         errors = [*others[:place], ConnectionResetError(), *others[place:]]
-        assert is_suspicious(ExceptionGroup("many", errors))
+        assert may_be_connection_loss(ExceptionGroup("many", errors))
 
 
 def test_a_circle_of_causes_ends() -> None:
     """Nothing a worker raises can hang the judgement."""
     first, second = ValueError(), KeyError()
     first.__cause__, second.__cause__ = second, first
-    assert not is_suspicious(first)
+    assert not may_be_connection_loss(first)
 
 
 def _coded(sqlstate: object) -> Exception:
@@ -176,8 +183,8 @@ errors = st.one_of(
 def test_no_error_breaks_the_judgement(error: BaseException) -> None:
     """Whatever is raised, by a hostile class too, has a class and a reason."""
     assert isinstance(classify(error), ErrorClass)
-    assert isinstance(is_suspicious(error), bool)
-    assert failure_of(error, address="db:5432", limit_s=5.0).reason
+    assert isinstance(may_be_connection_loss(error), bool)
+    assert connect_failure(error, address="db:5432", limit_s=5.0).reason
 
 
 @pytest.mark.parametrize(
@@ -198,27 +205,27 @@ def test_no_error_breaks_the_judgement(error: BaseException) -> None:
 )
 def test_the_reason_is_a_sentence_for_an_operator(error: Exception, expected: str) -> None:
     """It names the address and says in one line what happened there."""
-    assert failure_of(error, address="db:5432", limit_s=5.0).reason == expected
+    assert connect_failure(error, address="db:5432", limit_s=5.0).reason == expected
 
 
 def test_whatever_goes_wrong_while_connecting_is_about_the_connection() -> None:
     """An attempt that fails with an error of no class is unusable, not unrelated."""
-    assert failure_of(ValueError(), address="db", limit_s=1.0).error_class is ErrorClass.UNUSABLE
+    assert connect_failure(ValueError(), address="db", limit_s=1.0).error_class is ErrorClass.NOT_POSTGRES
 
 
 @pytest.mark.parametrize(
     ("answers", "decides"),
     [
-        ([ErrorClass.REFUSED, ErrorClass.ABSENT], ErrorClass.ABSENT),
-        ([ErrorClass.REFUSED, ErrorClass.REFUSED], ErrorClass.REFUSED),
-        ([ErrorClass.TIMED_OUT, ErrorClass.COMING, ErrorClass.REFUSED], ErrorClass.COMING),
-        ([ErrorClass.READ_ONLY, ErrorClass.ABSENT], ErrorClass.READ_ONLY),
-        ([ErrorClass.CROWDED, ErrorClass.UNUSABLE], ErrorClass.CROWDED),
+        ([ErrorClass.ACCESS_DENIED, ErrorClass.NOT_LISTENING], ErrorClass.NOT_LISTENING),
+        ([ErrorClass.ACCESS_DENIED, ErrorClass.ACCESS_DENIED], ErrorClass.ACCESS_DENIED),
+        ([ErrorClass.TIMED_OUT, ErrorClass.STARTING_UP, ErrorClass.ACCESS_DENIED], ErrorClass.STARTING_UP),
+        ([ErrorClass.READ_ONLY, ErrorClass.NOT_LISTENING], ErrorClass.READ_ONLY),
+        ([ErrorClass.TOO_MANY_CONNECTIONS, ErrorClass.NOT_POSTGRES], ErrorClass.TOO_MANY_CONNECTIONS),
     ],
 )
 def test_the_most_hopeful_host_decides(answers: list[ErrorClass], decides: ErrorClass) -> None:
     """A host that says that it is coming is worth waiting for; a refusal counts only when every host refuses."""
-    assert most_hopeful([_failure(answer) for answer in answers]).error_class is decides
+    assert most_recoverable([_failure(answer) for answer in answers]).error_class is decides
 
 
 def _failure(error_class: ErrorClass, **changes: Any) -> Failure:

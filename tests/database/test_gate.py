@@ -18,7 +18,7 @@ from support.stand_in import http_server, refusing_postgres
 
 from supervisor.backoff import Backoff
 from supervisor.database.error_class import ErrorClass
-from supervisor.errors import ConfigError, DatabaseGaveUp, DatabaseRefused
+from supervisor.errors import ConfigError, ConnectAttemptsExhausted, DatabaseAccessDenied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ async def test_a_server_that_is_coming_uses_up_no_attempts(postgres: Postgres) -
             await house.until(lambda: stand_in.attempts > 12)
             assert not house.database.is_up
             proxy.refuse()
-            await house.until(lambda: ErrorClass.ABSENT in house.gate.outage.failures)  # the first that counts
+            await house.until(lambda: ErrorClass.NOT_LISTENING in house.gate.outage.failures)  # the first that counts
             proxy.aim(postgres.port)
             proxy.forward()
             await house.up()
@@ -80,7 +80,7 @@ async def test_the_start_gives_up_after_its_attempts() -> None:
     port = free_port()
     dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
     async with gatehouse(dsn, startup=policy(attempts=3), wait=False) as house:
-        error = await house.failure(DatabaseGaveUp)
+        error = await house.failure(ConnectAttemptsExhausted)
         assert str(error) == f"gave up after 3 attempts: 127.0.0.1:{port} refuses connections"
         (gave_up,) = house.entries.of("database.gave_up")
         assert gave_up.fields["attempts"] == 3
@@ -103,7 +103,7 @@ async def test_a_refusal_ends_the_start_at_once(
     postgres.execute("revoke connect on database closed from public")
     dsn = postgres.dsn(user=user, dbname=dbname, password=password)
     async with gatehouse(dsn, startup=policy(attempts=10, retry_refused=False), wait=False) as house:
-        await house.failure(DatabaseRefused)
+        await house.failure(DatabaseAccessDenied)
         (gave_up,) = house.entries.of("database.gave_up")
         assert (gave_up.fields["sqlstate"], house.gate.outage.attempts) == (sqlstate, 1)
         assert "wrong" not in str(house.entries.all)
@@ -122,14 +122,14 @@ async def test_one_host_that_refuses_is_no_refusal_while_another_is_down(postgre
     postgres.set_hba("host all all 127.0.0.1/32 reject")
     dsn = two(postgres.port, free_port())
     async with gatehouse(dsn, startup=policy(attempts=3, retry_refused=False), wait=False) as house:
-        assert "refuses connections" in str(await house.failure(DatabaseGaveUp))
+        assert "refuses connections" in str(await house.failure(ConnectAttemptsExhausted))
 
 
 async def test_several_hosts_that_all_refuse_are_a_refusal(postgres: Postgres) -> None:
     """No useless retries when every host says no."""
     dsn = two(postgres.port, postgres.port).replace("/postgres", "/nowhere")
     async with gatehouse(dsn, startup=policy(attempts=3, retry_refused=False), wait=False) as house:
-        await house.failure(DatabaseRefused)
+        await house.failure(DatabaseAccessDenied)
 
 
 async def test_a_server_that_is_no_postgresql_is_called_that() -> None:
@@ -138,7 +138,7 @@ async def test_a_server_that_is_no_postgresql_is_called_that() -> None:
         with http_server() as stranger:
             dsn = f"postgresql://postgres@127.0.0.1:{stranger.port}/postgres{option}"
             async with gatehouse(dsn, startup=policy(attempts=1), connect_timeout_s=1.0, wait=False) as house:
-                assert "does not speak PostgreSQL" in str(await house.failure(DatabaseGaveUp)), option
+                assert "does not speak PostgreSQL" in str(await house.failure(ConnectAttemptsExhausted)), option
 
 
 async def test_a_connection_string_that_cannot_work_is_a_fault_of_the_configuration() -> None:
@@ -154,7 +154,7 @@ async def test_a_black_hole_ends_by_the_attempts_own_deadline(shared_postgres: P
     async with gatehouse(
         shared_postgres.dsn(port=proxy.port), startup=policy(attempts=2), connect_timeout_s=0.2, wait=False
     ) as house:
-        assert "did not answer within 0.2s" in str(await house.failure(DatabaseGaveUp))
+        assert "did not answer within 0.2s" in str(await house.failure(ConnectAttemptsExhausted))
 
 
 async def test_a_hung_first_host_does_not_delay_the_second(shared_postgres: Postgres, proxy: Proxy) -> None:
@@ -162,14 +162,14 @@ async def test_a_hung_first_host_does_not_delay_the_second(shared_postgres: Post
     for fault in (proxy.black_hole, proxy.mute):
         fault()
         async with gatehouse(two(proxy.port, shared_postgres.port), connect_timeout_s=3600.0) as house:
-            assert house.gate.link.endpoint.port == shared_postgres.port
+            assert house.gate.connected.endpoint.port == shared_postgres.port
             assert house.entries.of("database.connected", attempts=1)
 
 
 async def test_the_first_of_two_healthy_hosts_is_preferred(shared_postgres: Postgres, proxy: Proxy) -> None:
     """Hosts are tried in their order."""
     async with gatehouse(two(proxy.port, shared_postgres.port)) as house:
-        assert house.gate.link.endpoint.port == proxy.port
+        assert house.gate.connected.endpoint.port == proxy.port
 
 
 async def test_the_primary_of_two_hosts_is_found(postgres: Postgres, standby: Postgres) -> None:
@@ -177,13 +177,13 @@ async def test_the_primary_of_two_hosts_is_found(postgres: Postgres, standby: Po
     for wanted, port in (("read-write", postgres.port), ("primary", postgres.port), ("standby", standby.port)):
         dsn = two(standby.port, postgres.port, f"?target_session_attrs={wanted}")
         async with gatehouse(dsn) as house:
-            assert house.gate.link.endpoint.port == port
+            assert house.gate.connected.endpoint.port == port
             assert await house.view().fetchval("select pg_is_in_recovery()") is (wanted == "standby")
     async with gatehouse(two(standby.port, postgres.port, "?target_session_attrs=prefer-standby")) as house:
-        assert house.gate.link.endpoint.port == standby.port
+        assert house.gate.connected.endpoint.port == standby.port
     await aside(standby.stop)
     async with gatehouse(two(standby.port, postgres.port, "?target_session_attrs=prefer-standby")) as house:
-        assert house.gate.link.endpoint.port == postgres.port
+        assert house.gate.connected.endpoint.port == postgres.port
 
 
 # Holding it
@@ -209,7 +209,7 @@ async def test_a_connection_for_a_worker_waits_while_the_gate_renews_its_own(
     async with gatehouse(shared_postgres.dsn(port=proxy.port), pool_min=0) as house:
         proxy.mute()
         proxy.cut()
-        await house.until(lambda: house.gate.link is None)
+        await house.until(lambda: house.gate.connected is None)
         assert house.database.is_up  # one lost session is no outage yet
         asked = asyncio.ensure_future(house.view().fetchval("select 1"))
         await asyncio.wait([asked], timeout=0.2)
@@ -244,7 +244,7 @@ def test_a_blocked_event_loop_is_not_taken_for_a_frozen_server(shared_postgres: 
     async def block() -> None:
         async with gatehouse(shared_postgres.dsn(), connect_timeout_s=0.3) as house:
             before = house.backend()
-            asked = asyncio.ensure_future(house.gate.verify())
+            asked = asyncio.ensure_future(house.gate.check_now())
             await house.until(lambda: not house.gate._suspicion.is_raised)  # the statement is sent in this turn
             time.sleep(0.6)  # noqa: ASYNC251 - the loop stands still
             assert await asked
@@ -260,7 +260,9 @@ async def test_a_thousand_failing_workers_cause_a_handful_of_checks(database: st
     async with gatehouse(database, clock=(clock := HurriedClock(1.0))) as house:
         began_s, checks = clock.now_s(), 0
         while clock.now_s() < began_s + 0.5:
-            answers = await asyncio.gather(*(house.database.explains(ConnectionResetError()) for _ in range(1000)))
+            answers = await asyncio.gather(
+                *(house.database.is_outage_error(ConnectionResetError()) for _ in range(1000))
+            )
             assert not any(answers)
             checks += 1
         assert checks <= 7
@@ -269,10 +271,10 @@ async def test_a_thousand_failing_workers_cause_a_handful_of_checks(database: st
 async def test_a_workers_own_errors_are_not_explained(database: str) -> None:
     """Its HTTP call's OSError is checked and found its own; a bug is not even checked."""
     async with gatehouse(database) as house:
-        assert not await house.database.explains(ConnectionRefusedError("some web server"))
+        assert not await house.database.is_outage_error(ConnectionRefusedError("some web server"))
         turned_s = house.gate.turned_at_s
-        assert not await house.database.explains(ValueError())
-        assert not await house.database.explains(asyncpg.TooManyConnectionsError("backpressure"))
+        assert not await house.database.is_outage_error(ValueError())
+        assert not await house.database.is_outage_error(asyncpg.TooManyConnectionsError("backpressure"))
         assert house.gate.turned_at_s == turned_s
 
 
@@ -283,7 +285,7 @@ async def test_a_workers_session_ended_alone_is_not_an_outage(postgres: Postgres
         await aside(postgres.terminate, "query like '%pg_sleep%' and state = 'active'")
         with pytest.raises(asyncpg.PostgresError) as caught:
             await working
-        assert not await house.database.explains(caught.value)
+        assert not await house.database.is_outage_error(caught.value)
         assert house.heard == ["back"]
 
 
@@ -295,7 +297,7 @@ async def test_a_restart_explains_the_statement_in_flight(postgres: Postgres, mo
         await aside(postgres.kill) if mode == "kill" else await aside(postgres.stop, mode)
         with pytest.raises(Exception) as caught:  # noqa: PT011 - whichever error asyncpg has for it
             await working
-        assert await house.database.explains(caught.value)
+        assert await house.database.is_outage_error(caught.value)
         waiting = asyncio.ensure_future(house.view().fetchval("select 1"))
         await house.down()
         await aside(postgres.start)
@@ -313,7 +315,7 @@ async def test_a_server_that_is_back_before_it_is_missed_still_explains(
         proxy.cut()
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)) as caught:
             await working
-        assert await house.database.explains(caught.value)
+        assert await house.database.is_outage_error(caught.value)
         assert house.heard == ["back"]
 
 
@@ -323,5 +325,5 @@ async def test_read_only_is_no_outage_where_no_primary_is_wanted(postgres: Postg
         await aside(postgres.set_read_only)
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
             await house.view().execute("create table t ()")
-        assert not await house.database.explains(caught.value)
+        assert not await house.database.is_outage_error(caught.value)
         assert house.heard == ["back"]

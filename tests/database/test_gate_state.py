@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 RUNTIME = ConnectPolicy()
 STARTUP = ConnectPolicy(attempts=3, retry_refused=False)
-COMING = (ErrorClass.COMING, ErrorClass.READ_ONLY)
+COMING = (ErrorClass.STARTING_UP, ErrorClass.READ_ONLY)
 BOUNDED_BY_THE_POLICY = [each for each in ErrorClass if each not in (*COMING, ErrorClass.DROPPED)]
 
 classes = st.sampled_from(ErrorClass)
@@ -111,8 +111,8 @@ def test_a_server_that_is_coming_is_asked_steadily(error_class: ErrorClass) -> N
 
 def test_each_class_grows_its_own_delays() -> None:
     """A server that has been coming for long is not late when it refuses once in between."""
-    outage = failed(begin_outage(0.0), *[ErrorClass.COMING] * 100)
-    assert delay(outage, ErrorClass.ABSENT) == 0.25
+    outage = failed(begin_outage(0.0), *[ErrorClass.STARTING_UP] * 100)
+    assert delay(outage, ErrorClass.NOT_LISTENING) == 0.25
 
 
 def test_flapping_keeps_the_grown_delays() -> None:
@@ -142,13 +142,13 @@ def test_a_server_that_is_coming_uses_up_no_attempts(answers: list[ErrorClass], 
 
 def test_the_counts_are_kept_by_class() -> None:
     """What is told at the end is the number of failed attempts, and for a limit only those that count."""
-    outage = failed(begin_outage(0.0), ErrorClass.ABSENT, ErrorClass.COMING, ErrorClass.ABSENT)
-    assert (outage.attempts, dict(outage.failures)) == (2, {ErrorClass.ABSENT: 2, ErrorClass.COMING: 1})
+    outage = failed(begin_outage(0.0), ErrorClass.NOT_LISTENING, ErrorClass.STARTING_UP, ErrorClass.NOT_LISTENING)
+    assert (outage.attempts, dict(outage.failures)) == (2, {ErrorClass.NOT_LISTENING: 2, ErrorClass.STARTING_UP: 1})
 
 
 @pytest.mark.parametrize(
     ("error_class", "at_start"),
-    [(ErrorClass.REFUSED, Final.REFUSE), (ErrorClass.MISCONFIGURED, Final.MISCONFIGURED)],
+    [(ErrorClass.ACCESS_DENIED, Final.REFUSE), (ErrorClass.MISCONFIGURED, Final.MISCONFIGURED)],
 )
 def test_a_refusal_ends_the_start_and_nothing_else(error_class: ErrorClass, at_start: Verdict) -> None:
     """At the start it is said plainly at the first attempt; at run time, or if asked to, it is tried again."""
@@ -174,34 +174,34 @@ def lost(
 
 def test_the_outage_after_a_rough_start_counts_from_its_own_beginning() -> None:
     """A start that had failures makes the next outage wary, but adds neither time nor attempts to it."""
-    rough = failed(begin_outage(0.0), *[ErrorClass.ABSENT] * 4)
+    rough = failed(begin_outage(0.0), *[ErrorClass.NOT_LISTENING] * 4)
     outage = lost(rough, 50.0)
     assert (outage.since_s, outage.attempts, outage.flaps, outage.is_told) == (50.0, 0, 0, True)
     assert remind(outage, 64.0) is None
-    assert delay(outage, ErrorClass.ABSENT) == 4.0
+    assert delay(outage, ErrorClass.NOT_LISTENING) == 4.0
 
 
 def test_a_loss_after_a_recovery_goes_on_with_the_same_outage() -> None:
     """Its beginning, its schedule of entries and its counts stay."""
-    told = failed(lost(None, 0.0), ErrorClass.ABSENT)
+    told = failed(lost(None, 0.0), ErrorClass.NOT_LISTENING)
     again = lost(told, 9.0, up_for_s=2.9)
     assert again == told._replace(flaps=1)
 
 
 def test_a_recovery_that_held_for_a_while_ends_as_news() -> None:
     """The next loss is an outage of its own, with the delays of the one before; of many such, only the first ones."""
-    outage = failed(lost(None, 0.0), ErrorClass.ABSENT, ErrorClass.ABSENT)
+    outage = failed(lost(None, 0.0), ErrorClass.NOT_LISTENING, ErrorClass.NOT_LISTENING)
     for number in range(1, MOST_TOLD_RELAPSES + 1):
         outage = lost(outage, number * 10.0, up_for_s=CALM_S)
         assert (outage.since_s, outage.flaps, outage.relapses) == (number * 10.0, 0, number)
-        assert delay(outage, ErrorClass.ABSENT) == 1.0
+        assert delay(outage, ErrorClass.NOT_LISTENING) == 1.0
     assert lost(outage, 90.0, up_for_s=CALM_S).flaps == 1
 
 
-@pytest.mark.parametrize(("cause", "is_news"), [(ErrorClass.REFUSED, True), (ErrorClass.DROPPED, False)])
+@pytest.mark.parametrize(("cause", "is_news"), [(ErrorClass.ACCESS_DENIED, True), (ErrorClass.DROPPED, False)])
 def test_a_cause_that_a_person_must_mend_is_news_at_once(cause: ErrorClass, is_news: bool) -> None:
     """A changed password right after a recovery is told, a further drop is not."""
-    outage = failed(lost(None, 0.0), ErrorClass.ABSENT)
+    outage = failed(lost(None, 0.0), ErrorClass.NOT_LISTENING)
     assert (lost(outage, 1.0, up_for_s=0.1, cause=cause).flaps == 0) is is_news
     assert has_new_cause(failed(outage, cause), cause) is is_news
     assert not has_new_cause(failed(outage, cause, cause), cause)
@@ -226,7 +226,7 @@ def test_reminders_grow_with_the_logarithm_of_the_outage(length_s: float, turn_s
 def test_ten_minutes_away_are_five_reminders() -> None:
     """With the loss, the recovery and the workers' two that is nine entries, of any number of workers."""
     for seed in range(20):
-        assert simulate(ErrorClass.ABSENT, 600.0, seed).reminders == 5
+        assert simulate(ErrorClass.NOT_LISTENING, 600.0, seed).reminders == 5
 
 
 @pytest.mark.parametrize("error_class", ErrorClass)

@@ -17,7 +17,7 @@ from support.schema import connection, make_schema
 
 from supervisor.clock import SystemClock
 from supervisor.database.migration import SCHEMA, Change, bring_up_to_date, ensure_schema, is_outdated, known_files
-from supervisor.errors import DatabaseGaveUp, DatabaseRefused, DatabaseUnavailable, SchemaUnusable
+from supervisor.errors import ConnectAttemptsExhausted, DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ def test_what_a_version_means(found: int, mode: Any, outcome: bool | str) -> Non
     if isinstance(outcome, bool):
         assert is_outdated(found, 2, mode) is outcome
         return
-    with pytest.raises(SchemaUnusable, match=outcome):
+    with pytest.raises(SchemaIncompatible, match=outcome):
         is_outdated(found, 2, mode)
 
 
@@ -163,7 +163,7 @@ async def test_what_a_role_or_database_has_set_changes_nothing(database: str) ->
 async def test_one_that_only_looks_makes_nothing(database: str) -> None:
     """`migrate = "check"` refuses an absent schema, says what to run, and leaves the database as it was."""
     async with gatehouse(database) as house:
-        with pytest.raises(SchemaUnusable, match="pgsupervisor migrate"):
+        with pytest.raises(SchemaIncompatible, match="pgsupervisor migrate"):
             await ensure(house, mode="check", is_needed=False)
         assert await house.view().fetchval("select to_regnamespace('supervisor')") is None
 
@@ -174,7 +174,7 @@ async def test_a_newer_schema_is_refused(database: str) -> None:
     async with connection(database) as connected:
         await connected.execute("insert into supervisor.migration (version) values (99)")
     async with gatehouse(database) as house:
-        with pytest.raises(SchemaUnusable, match=f"has version 99.*up to {KNOWN}"):
+        with pytest.raises(SchemaIncompatible, match=f"has version 99.*up to {KNOWN}"):
             await ensure(house, is_needed=False)
 
 
@@ -187,7 +187,7 @@ async def test_what_somebody_else_calls_supervisor_is_left_alone(database: str, 
     """Another application's schema of that name is a clear error, and none of its tables is touched."""
     async with connection(database) as connected:
         await connected.execute(sql)
-        with pytest.raises(SchemaUnusable, match="another schema named supervisor"):
+        with pytest.raises(SchemaIncompatible, match="another schema named supervisor"):
             await look(connected)
         tables = await connected.fetch("select tablename from pg_tables where schemaname = 'supervisor'")
         assert len(tables) == 1
@@ -201,7 +201,9 @@ async def test_a_role_that_may_not_make_it_says_what_is_missing(postgres: Postgr
     """Without the privilege a start that needs the schema is refused with the remedy; another one goes on."""
     postgres.add_user("app", "pw")
     async with gatehouse(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
-        with pytest.raises(DatabaseRefused, match=r"permission denied.*pgsupervisor migrate.*GRANT USAGE ON SCHEMA"):
+        with pytest.raises(
+            DatabaseAccessDenied, match=r"permission denied.*pgsupervisor migrate.*GRANT USAGE ON SCHEMA"
+        ):
             await ensure(house)
         assert house.entries.of("schema.absent") == []
         await ensure(house, is_needed=False)
@@ -214,7 +216,7 @@ async def test_a_refusal_is_tried_again_where_that_is_wanted(postgres: Postgres)
     postgres.add_user("app", "pw")
     dsn = postgres.dsn(user="app", password="pw")
     async with gatehouse(dsn, startup=policy(retry_refused=True, attempts=3)) as house:
-        with pytest.raises(DatabaseGaveUp, match=r"after 3 attempts.*permission denied"):
+        with pytest.raises(ConnectAttemptsExhausted, match=r"after 3 attempts.*permission denied"):
             await ensure(house)
         assert len(house.entries.of("schema.awaited")) == 1
     async with gatehouse(dsn, startup=policy(retry_refused=True, attempts=0)) as house:
@@ -231,7 +233,7 @@ async def test_a_role_that_may_not_read_it_says_what_is_missing(postgres: Postgr
     await make_schema(postgres.dsn())
     postgres.add_user("app", "pw")
     async with gatehouse(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
-        with pytest.raises(DatabaseRefused, match=r"permission denied for schema supervisor.*GRANT SELECT ON ALL"):
+        with pytest.raises(DatabaseAccessDenied, match=r"permission denied for schema supervisor.*GRANT SELECT ON ALL"):
             await ensure(house)
         postgres.execute("grant usage on schema supervisor to app; grant select on supervisor.migration to app")
         await ensure(house)
@@ -248,7 +250,7 @@ async def test_a_read_only_server_is_told_from_a_missing_privilege(postgres: Pos
     """Where nothing can be written the refusal says so; where the schema is there already it does not matter."""
     postgres.set_read_only()
     async with gatehouse(postgres.dsn(), startup=AT_ONCE) as house:
-        with pytest.raises(DatabaseRefused, match=r"read-only.*on the primary"):
+        with pytest.raises(DatabaseAccessDenied, match=r"read-only.*on the primary"):
             await ensure(house)
         await ensure(house, is_needed=False)
         assert len(house.entries.of("schema.absent")) == 1
@@ -317,7 +319,7 @@ async def test_a_connection_that_is_lost_again_and_again_ends_the_start(
     """An upgrade that kills its session each time is not tried for ever: the start gives up and says why."""
     folder = next_schema("select pg_terminate_backend(pg_backend_pid())")
     async with gatehouse(postgres.dsn()) as house:
-        with pytest.raises(DatabaseGaveUp, match="The connection was lost"):
+        with pytest.raises(ConnectAttemptsExhausted, match="The connection was lost"):
             await ensure(house, folder=folder, clock=HurriedClock())
         assert house.database.is_up
 
@@ -342,7 +344,9 @@ async def test_whoever_holds_the_lock_for_too_long_is_named(database: str) -> No
     async with connection(database, server_settings={"application_name": "slow one"}) as other:
         await other.execute(LOCK)
         async with connection(database) as connected:
-            with pytest.raises(DatabaseGaveUp, match=rf"pid {other.get_server_pid()} \(slow one, idle\) is in the way"):
+            with pytest.raises(
+                ConnectAttemptsExhausted, match=rf"pid {other.get_server_pid()} \(slow one, idle\) is in the way"
+            ):
                 await look(connected, clock=HurriedClock(speed=200.0))
 
 
@@ -368,7 +372,7 @@ async def test_an_upgrade_lets_others_work_on(database: str, next_schema: Callab
             assert await change == Change(KNOWN, KNOWN + 1)
         # The older daemon's session, with its prepared statements, goes on.
         assert await writer.fetchval("select supervisor.append('a', 'b')") == 22
-        with pytest.raises(SchemaUnusable, match="newer one has upgraded it"):
+        with pytest.raises(SchemaIncompatible, match="newer one has upgraded it"):
             await look(writer)
 
 

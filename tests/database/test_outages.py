@@ -129,7 +129,7 @@ async def test_a_frozen_peer_is_noticed(postgres: Postgres, how: str) -> None:
             working = await sleeping(house, postgres)
             await aside(postgres.freeze if how == "server" else proxy.freeze)
             error = await lost(working)
-            assert await asyncio.wait_for(house.database.explains(error), 10)  # while it is being found out
+            assert await asyncio.wait_for(house.database.is_outage_error(error), 10)  # while it is being found out
             await house.down()
             waiting = asyncio.ensure_future(house.view().fetchval("select 1"))
             await aside(postgres.thaw if how == "server" else proxy.thaw)
@@ -144,7 +144,7 @@ async def test_a_frozen_session_costs_every_connection_of_the_pool(shared_postgr
         working = await sleeping(house, shared_postgres)
         proxy.forget()
         error = await lost(working)
-        assert await house.database.explains(error)
+        assert await house.database.is_outage_error(error)
         assert await asyncio.wait_for(house.view().fetchval("select 1"), 15) == 1
         assert house.heard == ["back"]
 
@@ -158,7 +158,7 @@ async def test_an_outage_ends_the_statements_in_flight(postgres: Postgres) -> No
             await aside(postgres.terminate, f"pid = {house.backend()}")
             await house.down()
             error = await lost(working)
-            assert await house.database.explains(error)
+            assert await house.database.is_outage_error(error)
 
 
 # A primary that is none any more
@@ -170,7 +170,7 @@ async def test_a_demoted_primary_is_given_up(postgres: Postgres) -> None:
         await aside(postgres.set_read_only)
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
             await house.view().execute("create table t ()")
-        assert await house.database.explains(caught.value)
+        assert await house.database.is_outage_error(caught.value)
         await house.down()
         assert house.gate.failure.error_class.value == "read-only"
         await aside(postgres.set_read_only, False)
@@ -189,12 +189,12 @@ async def test_the_promoted_server_of_two_is_found(postgres: Postgres, standby: 
         working = await sleeping(house, postgres)
         await aside(postgres.kill)
         error = await lost(working)
-        assert await house.database.explains(error)
+        assert await house.database.is_outage_error(error)
         await house.down()
         writing = asyncio.ensure_future(house.view().execute("create table after_failover ()"))
         await aside(standby.promote)
         assert await asyncio.wait_for(writing, 15) == "CREATE TABLE"
-        assert house.gate.link.endpoint.port == standby.port
+        assert house.gate.connected.endpoint.port == standby.port
 
 
 async def test_no_connection_to_the_demoted_primary_is_kept(postgres: Postgres, standby: Postgres) -> None:
@@ -209,10 +209,10 @@ async def test_no_connection_to_the_demoted_primary_is_kept(postgres: Postgres, 
         await aside(postgres.set_read_only)
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
             await house.view().execute("create table t ()")
-        assert await house.database.explains(caught.value)
+        assert await house.database.is_outage_error(caught.value)
         tables = [f"create table t{number} ()" for number in range(5)]
         assert await asyncio.gather(*map(house.view().execute, tables)) == ["CREATE TABLE"] * 5
-        assert house.gate.link.endpoint.port == standby.port
+        assert house.gate.connected.endpoint.port == standby.port
         assert house.heard == ["back"]
 
 
@@ -245,7 +245,7 @@ async def test_a_pool_that_workers_exhaust_does_not_hide_the_database(database: 
             turned_s = house.gate.turned_at_s
             await house.until(lambda: house.gate.turned_at_s > turned_s + 12.0)
             assert house.database.is_up
-            assert await house.gate.verify()
+            assert await house.gate.check_now()
             assert house.count("waiting") == 20
         assert await asyncio.gather(*waiting) == [1] * 20
         assert house.heard == ["back"]
@@ -287,14 +287,14 @@ async def test_a_changed_password_starves_the_pool_until_a_reload(postgres: Post
         assert await waiting == 2  # by the connection that was given back
         async with db.acquire():
             waiting = asyncio.ensure_future(db.fetchval("select 4"))
-            await house.until(lambda: house.database.starved is not None)
-            gate = house.database.gate_for(server(postgres.dsn(user="app", password="new")), house.config)
+            await house.until(lambda: house.database.exhausted is not None)
+            gate = house.database.new_monitor(server(postgres.dsn(user="app", password="new")), house.config)
             assert await gate.connect_once() is None
             house.tasks.cancel("gate")
-            await house.database.switch(gate, limit_s=5.0)
+            await house.database.switch_to(gate, limit_s=5.0)
             house.run()
             assert await waiting == 4
-        assert house.database.starved is None
+        assert house.database.exhausted is None
         assert len(house.entries.of("pool.starved")) == 1
 
 
@@ -326,5 +326,5 @@ async def test_a_pool_that_cannot_dial_while_the_gate_is_up_is_told_in_the_end(
         assert house.database._pool._failed_dials >= 4
         proxy.forward()
         assert await asyncio.wait_for(waiting, 10) == 1
-        assert house.database.starved is None
+        assert house.database.exhausted is None
         assert house.heard == ["back"]

@@ -266,10 +266,10 @@ async def test_a_switch_to_another_database_ends_no_statement(postgres: Postgres
         working = await sleeping(house, postgres, 0.5)
         waiting = asyncio.ensure_future(house.view().fetchval("select current_database()"))
         await settle()
-        gate = house.database.gate_for(server(postgres.dsn(dbname="other")), house.config)
+        gate = house.database.new_monitor(server(postgres.dsn(dbname="other")), house.config)
         assert await gate.connect_once() is None
         house.tasks.cancel("gate")
-        await house.database.switch(gate, limit_s=10.0)
+        await house.database.switch_to(gate, limit_s=10.0)
         house.run()
         assert await asyncio.wait_for(waiting, 10) == "other"
         assert await working == 1
@@ -281,10 +281,10 @@ async def test_a_switch_ends_an_outage(postgres: Postgres, shared_postgres: Post
     async with gatehouse(postgres.dsn()) as house:
         await aside(postgres.stop)
         await house.down()
-        gate = house.database.gate_for(server(shared_postgres.dsn()), house.config)
+        gate = house.database.new_monitor(server(shared_postgres.dsn()), house.config)
         assert await gate.connect_once() is None
         house.tasks.cancel("gate")
-        await house.database.switch(gate, limit_s=10.0)
+        await house.database.switch_to(gate, limit_s=10.0)
         house.run()
         assert await asyncio.wait_for(house.view().fetchval("select 1"), 10) == 1
         assert house.heard == ["back", "down", "back"]

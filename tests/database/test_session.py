@@ -11,7 +11,7 @@ import pytest
 from support.gatehouse import aside, gatehouse
 from support.proxy import Proxy
 
-from supervisor.database.session import Residence, Session, SessionEnded
+from supervisor.database.session import Session, SessionEnded, SessionHolder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +26,9 @@ class Tenant:
     def __init__(self, house: Gatehouse) -> None:
         self.begun = 0
         self.ended: list[str] = []
-        self.residence = Residence(house.database, clock=house.database._clock, on_begin=self._begin, on_end=self._end)
+        self.residence = SessionHolder(
+            house.database, clock=house.database._clock, on_begin=self._begin, on_end=self._end
+        )
 
     @property
     def session(self) -> Session:
@@ -38,7 +40,7 @@ class Tenant:
 
     def _end(self, session: Session, reason: str) -> None:
         self.ended.append(reason)
-        session.hang_up()
+        session.terminate()
 
 
 @asynccontextmanager
@@ -50,8 +52,8 @@ async def tenant(dsn: str, **config: Any) -> AsyncIterator[tuple[Gatehouse, Tena
 async def test_statements_take_turns(postgres: Postgres) -> None:
     """Many statements at once, and the gate's own checks among them, are sent one after the other."""
     async with tenant(postgres.dsn()) as (house, them):
-        asked = [them.session.ask("select $1::int as n from pg_sleep(0.005)", number) for number in range(20)]
-        answers, is_up = await asyncio.gather(asyncio.gather(*asked), house.gate.verify())
+        asked = [them.session.fetch("select $1::int as n from pg_sleep(0.005)", number) for number in range(20)]
+        answers, is_up = await asyncio.gather(asyncio.gather(*asked), house.gate.check_now())
         assert [row["n"] for [row] in answers] == list(range(20))
         assert is_up
         assert not them.ended
@@ -63,8 +65,8 @@ async def test_an_error_of_a_statement_is_its_own(postgres: Postgres) -> None:
         backend = house.backend()
         for wrong in ("select * from nothing", "select 1/0", "select pg_cancel_backend(pg_backend_pid())"):
             with pytest.raises(asyncpg.PostgresError):
-                await them.session.ask(wrong)
-        assert len(await them.session.ask("select 1")) == 1
+                await them.session.fetch(wrong)
+        assert len(await them.session.fetch("select 1")) == 1
         assert house.backend() == backend
 
 
@@ -72,10 +74,10 @@ async def test_a_read_only_server_is_the_gates_to_judge(postgres: Postgres) -> N
     """A write that a read-only transaction refuses does not end a session that nobody wanted to write."""
     async with tenant(postgres.dsn()) as (house, them):
         session = them.session
-        await session.script("set default_transaction_read_only = on")
+        await session.execute_script("set default_transaction_read_only = on")
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
-            await session.ask("create table t ()")
-        assert await house.gate.verify()
+            await session.fetch("create table t ()")
+        assert await house.gate.check_now()
         assert them.session is session
 
 
@@ -84,35 +86,35 @@ async def test_a_statement_that_is_not_answered_ends_the_session(postgres: Postg
     async with tenant(postgres.dsn(), connect_timeout_s=0.5) as (house, them):
         former = them.session
         with pytest.raises(SessionEnded):
-            await former.ask("select pg_sleep(30)")
+            await former.fetch("select pg_sleep(30)")
         await house.until(lambda: them.begun == 2)
         assert "did not answer within 0.5s" in them.ended[0]
         with pytest.raises(SessionEnded):
-            await former.ask("select 1")
-        assert len(await them.session.ask("select 1")) == 1
+            await former.fetch("select 1")
+        assert len(await them.session.fetch("select 1")) == 1
 
 
 async def test_a_statement_that_is_cancelled_ends_the_session(postgres: Postgres) -> None:
     """Nobody knows what a cancelled statement did, so its connection is given up."""
     async with tenant(postgres.dsn()) as (house, them):
-        statement = asyncio.ensure_future(them.session.ask("select pg_sleep(30)"))
+        statement = asyncio.ensure_future(them.session.fetch("select pg_sleep(30)"))
         await asyncio.sleep(0.1)
         statement.cancel()
         with pytest.raises(asyncio.CancelledError):
             await statement
         await house.until(lambda: them.begun == 2)
-        assert len(await them.session.ask("select 1")) == 1
+        assert len(await them.session.fetch("select 1")) == 1
 
 
 async def test_a_routine_check_is_answered_by_a_fresh_statement(postgres: Postgres) -> None:
     """What was just asked is a heartbeat too; a suspicion is always verified by a statement sent after it."""
     async with tenant(postgres.dsn()) as (house, them):
-        await them.session.ask("select 1")
+        await them.session.fetch("select 1")
         said: list[str] = []
-        house.gate.link.connection.add_query_logger(lambda record: said.append(record.query))
+        house.gate.connected.connection.add_query_logger(lambda record: said.append(record.query))
         assert await them.session.check(is_routine=True) is None
         assert not said
-        assert await house.gate.verify()
+        assert await house.gate.check_now()
         assert len(said) == 1
 
 
@@ -125,13 +127,13 @@ async def test_the_server_has_the_last_word(postgres: Postgres, is_asked: bool) 
         if is_asked:
             asyncio.get_running_loop().call_later(0.1, postgres.execute, f"select pg_terminate_backend({backend})")
             with pytest.raises(SessionEnded):
-                await session.ask("select pg_sleep(3)")
+                await session.fetch("select pg_sleep(3)")
         else:
             await aside(postgres.execute, f"select pg_terminate_backend({backend})")
         await house.until(lambda: them.ended)
         assert "says: terminating connection due to administrator command (57P01)" in them.ended[0]
         await house.until(lambda: them.begun == 2)
-        await them.session.script("set idle_session_timeout = '100ms'")
+        await them.session.execute_script("set idle_session_timeout = '100ms'")
         await house.until(lambda: len(them.ended) == 2)
         assert "says: terminating connection due to idle-session timeout (57P05)" in them.ended[1]
 
@@ -141,10 +143,10 @@ async def test_what_arrives_between_the_last_word_and_the_end_is_not_asyncpgs_in
     async with tenant(postgres.dsn()) as (house, them):
         session = them.session
         goodbye = b"SFATAL\0VFATAL\0C57P01\0Mgoing down\0\0"
-        protocol: Any = session.link.connection._transport.get_protocol()  # type: ignore[attr-defined]
+        protocol: Any = session.connected.connection._transport.get_protocol()  # type: ignore[attr-defined]
         protocol.data_received(b"E" + (len(goodbye) + 4).to_bytes(4, "big") + goodbye)
         with pytest.raises(SessionEnded):
-            await session.ask("select 1")
+            await session.fetch("select 1")
         await house.until(lambda: them.ended)
         assert them.ended[0].endswith("says: going down (57P01))")
 
@@ -166,11 +168,11 @@ async def test_a_connection_that_is_given_up_stays_until_it_is_hung_up(postgres:
             backend = house.backend()
             await aside(proxy.freeze, "to_client")
             with pytest.raises(SessionEnded):
-                await them.session.ask("select 1")
+                await them.session.fetch("select 1")
             await house.until(lambda: kept)
             await asyncio.sleep(0.3)
             assert await aside(postgres.sessions, f"pid = {backend}") == 1
-            kept[0].hang_up()
+            kept[0].terminate()
             async with asyncio.timeout(5):
                 while await aside(postgres.sessions, f"pid = {backend}"):  # noqa: ASYNC110 - nobody tells of it
                     await asyncio.sleep(0.02)

@@ -19,7 +19,7 @@ from support.clock import FakeClock, settle
 
 from supervisor.clock import SystemClock
 from supervisor.database.state_lock import Holder, StateLock, next_notice_s
-from supervisor.errors import StoreLocked, StoreUnusable
+from supervisor.errors import EmbeddedDatabaseLocked, EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +119,7 @@ async def test_gives_up(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     await clock.jump(11.9)
     assert not waiting.done()
     await clock.jump(0.2)
-    with pytest.raises(StoreLocked, match=f"process {holder.pid} on .* gave up after 12 s"):
+    with pytest.raises(EmbeddedDatabaseLocked, match=f"process {holder.pid} on .* gave up after 12 s"):
         await waiting
     await the_thread_lets_go(tmp_path, holder)
 
@@ -223,7 +223,7 @@ def test_child_does_not_keep_the_lock(tmp_path: Path) -> None:
 def test_directory_that_is_a_file(tmp_path: Path) -> None:
     """A state directory that cannot be one is said plainly."""
     (tmp_path / "file").touch()
-    with pytest.raises(StoreUnusable, match="cannot be locked: Not a directory"):
+    with pytest.raises(EmbeddedDatabaseMisconfigured, match="cannot be locked: Not a directory"):
         StateLock(tmp_path / "file").try_acquire()
 
 
@@ -232,7 +232,7 @@ def test_read_only_directory(tmp_path: Path) -> None:
     """A state directory on a read-only file system is said plainly."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path], check=True)
     try:
-        with pytest.raises(StoreUnusable, match="cannot be locked: Read-only file system"):
+        with pytest.raises(EmbeddedDatabaseMisconfigured, match="cannot be locked: Read-only file system"):
             StateLock(tmp_path).try_acquire()
     finally:
         subprocess.run(["umount", tmp_path], check=True)

@@ -99,7 +99,7 @@ async def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(postgres:
             await asyncio.wait_for(waiting, 5)
         with pytest.raises(DatabaseUnavailable):
             await asyncio.wait_for(house.view(stop).fetchval("select 1"), 5)
-        assert await house.database.explains(caught.value)
+        assert await house.database.is_outage_error(caught.value)
 
 
 async def test_a_worker_that_is_to_stop_does_not_wait_for_a_pool_without_connections(postgres: Postgres) -> None:

@@ -1,4 +1,4 @@
-"""`tell` and the journal as a whole."""
+"""`log_event` and the journal as a whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from support.entries import Entries
 
 from supervisor.clock import SystemClock
-from supervisor.journal import Journal, open_journal, tell, worker_logger
+from supervisor.journal import Journal, log_event, open_journal, worker_logger
 from supervisor.journal.lines import encode_line
 from supervisor.journal.outlet import Outlet, Stream
 
@@ -48,23 +48,23 @@ def fail(message: str) -> None:
 def test_an_unknown_event_is_a_fault_of_ours() -> None:
     """An event that the table does not have raises, journal or not."""
     with pytest.raises(KeyError):
-        tell("no.such")
+        log_event("no.such")
 
 
 def test_telling_without_a_journal_is_heard_by_observers_alone() -> None:
     """Without an open journal nothing is written and nothing fails."""
     with Entries() as entries:
-        tell("database.lost", reason="gone")
-    tell("database.lost", reason="gone")
+        log_event("database.lost", reason="gone")
+    log_event("database.lost", reason="gone")
     assert entries.events == ["database.lost"]
 
 
 def test_levels(lines: Lines) -> None:
     """What is below the level is left out; `level` overrides the table, `set_level` changes it at run time."""
-    tell("worker.started", worker="a", level="debug")
-    tell("worker.started", worker="b")
+    log_event("worker.started", worker="a", level="debug")
+    log_event("worker.started", worker="b")
     lines.journal.set_level("debug")
-    tell("worker.started", worker="c", level="debug")
+    log_event("worker.started", worker="c", level="debug")
     assert [(line["worker"], line["level"]) for line in lines.read()] == [("b", "info"), ("c", "debug")]
 
 
@@ -72,7 +72,7 @@ def test_equal_warnings_are_folded_and_different_ones_are_not(lines: Lines) -> N
     """A flood of one error is one entry; another type, place or worker is shown beside it."""
     for _ in range(50):
         for worker, error in (("a", ValueError("x")), ("a", KeyError("x")), ("b", ValueError("x"))):
-            tell("worker.failed", worker=worker, exc=error)
+            log_event("worker.failed", worker=worker, exc=error)
     shown = [(line["worker"], line["error_type"]) for line in lines.read() if line["event"] == "worker.failed"]
     assert shown == [("a", "ValueError"), ("a", "KeyError"), ("b", "ValueError")]
 
@@ -83,7 +83,7 @@ def test_the_place_tells_errors_apart(lines: Lines) -> None:
         try:
             raiser("x")
         except ValueError as exc:
-            tell("worker.failed", worker="a", exc=exc)
+            log_event("worker.failed", worker="a", exc=exc)
     assert len(lines.read()) == 2
 
 
@@ -100,7 +100,7 @@ def test_an_info_entry_with_other_values_is_another(lines: Lines, one: object, o
 def test_a_change_of_format_takes_effect_at_once(lines: Lines, capfd: pytest.CaptureFixture[str]) -> None:
     """After `set_format` entries take the new form and place."""
     lines.journal.set_format("json", environ={})
-    tell("daemon.ready", workers=2)
+    log_event("daemon.ready", workers=2)
     assert lines.journal.flush(5)
     assert json.loads(capfd.readouterr().err)["message"] == "Ready: 2 workers."
 
@@ -110,7 +110,7 @@ def test_a_failure_brings_its_fields(lines: Lines) -> None:
     try:
         fail("bad\nnews")
     except ValueError as exc:
-        tell("worker.failed", worker="a", exc=exc)
+        log_event("worker.failed", worker="a", exc=exc)
     line = lines.read()[0]
     assert (line["error_type"], line["error"]) == ("ValueError", "bad\nnews")
     assert line["place"].endswith(" fail")
@@ -124,7 +124,7 @@ def test_a_chain_of_thousands_is_bounded(lines: Lines) -> None:
     for number in range(5000):
         following = ValueError(number)
         following.__context__, error = error, following
-    tell("worker.failed", worker="a", exc=error)
+    log_event("worker.failed", worker="a", exc=error)
     assert len(lines.read()[0]["traceback"]) < 1000
 
 
@@ -137,5 +137,5 @@ def test_a_deep_recursion_is_bounded(lines: Lines) -> None:
     try:
         dig()
     except RecursionError as exc:
-        tell("worker.failed", worker="a", exc=exc)
+        log_event("worker.failed", worker="a", exc=exc)
     assert len(lines.read()[0]["traceback"]) < 20_000

@@ -77,7 +77,7 @@ def encoded(level: int = INFO, **fields: Value) -> bytes:
 def encode(fields: dict[str, Value], level: int = INFO) -> bytes:
     """Return an entry with fields of any name as a datagram."""
     event = "worker.failed"
-    return encode_native(render(Entry(event, level, FakeClock().wall(), fields, EVENTS[event])))
+    return encode_native(render(Entry(event, level, FakeClock().wall_time(), fields, EVENTS[event])))
 
 
 def test_the_promised_fields() -> None:

@@ -84,7 +84,7 @@ def test_no_part_of_an_entry_shows_a_secret() -> None:
             "cut": "x" * (LIMIT + 1024 - 5) + secret,
             **describe_failure(exc),
         })  # fmt: skip
-        entry = Entry(f"sending {secret}", INFO, FakeClock().wall(), fields, None, capture_traceback(exc))
+        entry = Entry(f"sending {secret}", INFO, FakeClock().wall_time(), fields, None, capture_traceback(exc))
     written = encode_line(render(entry)).decode()
     assert "horse" not in written
     assert "corre" not in written

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.clock import FakeClock
 from support.entries import Entries
 
-from supervisor.journal import adopt_structlog, tell, worker_logger
+from supervisor.journal import adopt_structlog, log_event, worker_logger
 from supervisor.journal.entry import Entry, own_message_id, render
 from supervisor.journal.events import INFO
 from supervisor.journal.lines import encode_line
@@ -96,7 +96,7 @@ def test_no_value_hurts_and_none_is_large(number: int) -> None:
         log.error("failed", exc_info=value)
     assert len(entries.all) == 5
     for told in entries.all:
-        entry = render(Entry(told.event, INFO, FakeClock().wall(), told.fields, None))
+        entry = render(Entry(told.event, INFO, FakeClock().wall_time(), told.fields, None))
         assert json.loads(encode_line(entry))["worker"] == "mail"
         for encode in (encode_native, encode_coloured):
             assert len(encode(entry)) < 5 * 102 * (LIMIT + OVERLAP)
@@ -120,7 +120,7 @@ def test_no_spelling_of_a_name_takes_the_place_of_the_daemons_own(change: Callab
         worker_logger("mail").info("sent", **{form.format(change(name)): "forged" for name in (*own, "worker")})
     fields = entries.all[0].fields
     assert fields == {**{f"{name}_": "forged" for name in (*own, "worker")}, "worker": "mail"}
-    entry = render(Entry("sent", INFO, FakeClock().wall(), fields, None))
+    entry = render(Entry("sent", INFO, FakeClock().wall_time(), fields, None))
     names = [line.partition(b"=")[0] for line in encode_native(entry).splitlines()]
     assert len(names) == len(set(names))
     line = json.loads(encode_line(entry))
@@ -162,7 +162,7 @@ def test_the_exception_being_handled() -> None:
 def test_the_only_error_of_a_group_is_named() -> None:
     """A group of one is described by its error, not by its being a group."""
     with Entries() as entries:
-        tell("worker.failed", worker="w", exc=ExceptionGroup("unhandled", [ExceptionGroup("in", [KeyError("k")])]))
+        log_event("worker.failed", worker="w", exc=ExceptionGroup("unhandled", [ExceptionGroup("in", [KeyError("k")])]))
     assert (entries.all[0].fields["error_type"], entries.all[0].fields["error"]) == ("KeyError", "'k'")
 
 

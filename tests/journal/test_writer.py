@@ -38,7 +38,7 @@ def say(writer: Writer, event: str, level: int = INFO, **fields: Value) -> None:
 def offer(writer: Writer, key: Key, **fields: Value) -> None:
     """Offer an entry under a key."""
     writer.offer(
-        key, lambda: Entry(key.event, key.level, SystemClock().wall(), fields, EVENTS.get(key.event)), grows=True
+        key, lambda: Entry(key.event, key.level, SystemClock().wall_time(), fields, EVENTS.get(key.event)), grows=True
     )
 
 
@@ -275,7 +275,7 @@ def test_telling_while_telling(pipe: tuple[int, int]) -> None:
 
     def build() -> Entry:
         say(writer, "inner")
-        return Entry("outer", INFO, SystemClock().wall(), {}, None)
+        return Entry("outer", INFO, SystemClock().wall_time(), {}, None)
 
     writer.offer(Key("outer", None, INFO, None), build, grows=True)
     reader = Reader(pipe[0])

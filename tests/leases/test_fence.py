@@ -11,7 +11,7 @@ import pytest
 from support.cluster import cluster
 
 from supervisor.errors import LeaseLost
-from supervisor.leases.fence import enter
+from supervisor.leases.fence import begin_fence
 
 if TYPE_CHECKING:
     from support.cluster import Member
@@ -35,7 +35,7 @@ async def test_a_transaction_is_told_its_number(database: str) -> None:
         await nodes.holder("mail")
         connection = await asyncpg.connect(database)
         async with connection.transaction():
-            number = await enter(connection, first.occupants["mail"].lease, 5.0)
+            number = await begin_fence(connection, first.occupants["mail"].lease, 5.0)
             assert number == int(await connection.fetchval("select pg_current_xact_id()::text"))
             assert await connection.fetchval("show idle_in_transaction_session_timeout") == "1min"
         assert await connection.fetchval("show idle_in_transaction_session_timeout") == "0"
@@ -55,7 +55,7 @@ async def test_a_stale_epoch_cannot_commit(database: str, isolation: str) -> Non
         await connection.fetchval("select 1")  # a snapshot, where one lasts, that is older than the bump
         await bump(database, "mail")
         with pytest.raises(LeaseLost, match="mail has passed on: epoch 1"):
-            await enter(connection, lease, 5.0)
+            await begin_fence(connection, lease, 5.0)
         await transaction.rollback()
         await connection.close()
 
@@ -63,7 +63,7 @@ async def test_a_stale_epoch_cannot_commit(database: str, isolation: str) -> Non
 async def take_over(holder: Member, rival: Member) -> None:
     """End the holder's session and keep it from coming back, so that the rival takes over."""
     holder.node.stand("mail").is_offered = False
-    link = holder.database.gate.link
+    link = holder.database.monitor.connected
     assert link is not None
     link.connection.terminate()
     assert rival is not holder
@@ -79,7 +79,7 @@ async def test_a_new_holder_waits_for_a_transaction_in_flight(database: str) -> 
         connection = await asyncpg.connect(database)
         transaction = connection.transaction()
         await transaction.start()
-        await enter(connection, first.occupants["mail"].lease, 5.0)
+        await begin_fence(connection, first.occupants["mail"].lease, 5.0)
         await take_over(first, second)
         await asyncio.sleep(0.8)
         assert not second.held
@@ -97,7 +97,7 @@ async def test_a_transaction_that_does_not_end_is_ended(database: str) -> None:
         second = await nodes.add("mail")
         connection = await asyncpg.connect(database)
         await connection.execute("begin")
-        await enter(connection, first.occupants["mail"].lease, 5.0)
+        await begin_fence(connection, first.occupants["mail"].lease, 5.0)
         await take_over(first, second)
         await nodes.until(lambda: second.held, limit_s=4.0)
         assert second.occupants["mail"].epochs == [2]
@@ -110,7 +110,7 @@ async def test_an_acquisition_waits_for_no_pool(database: str) -> None:
     """Where workers have all connections an acquisition gives its lock back, says why, and works out later."""
     async with cluster(database) as nodes:
         first = await nodes.add(pool_max=1)
-        pool, connection = await first.database.borrow(None)
+        pool, connection = await first.database.acquire(None)
         first.stand_for(["mail"])
         await nodes.until(lambda: first.node.summary()["trouble"])
         assert "the pool gave no connection within 2s" in first.node.summary()["trouble"]
@@ -119,7 +119,7 @@ async def test_an_acquisition_waits_for_no_pool(database: str) -> None:
         second = await nodes.add("mail")
         await nodes.until(lambda: second.held == {"mail"})
         await second.stop()
-        await first.database.give_back(pool, connection)
+        await first.database.release(pool, connection)
         await nodes.until(lambda: first.held == {"mail"})
         await nodes.until(lambda: not first.node.summary()["trouble"])
         await nodes.entries.wait_for("lease.untroubled")
@@ -136,6 +136,6 @@ async def test_a_lease_whose_row_is_deleted_gets_another(database: str) -> None:
         await connection.close()
         with pytest.raises(LeaseLost):
             await first.commit("mail")
-        first.node.stand("mail").found_lost("the fence refused it")
+        first.node.stand("mail").report_lost("the fence refused it")
         await nodes.until(lambda: len(first.occupants["mail"].epochs) == 2)
         await first.commit("mail")

@@ -101,7 +101,7 @@ async def test_a_node_that_has_left_hears_nothing(postgres: Postgres) -> None:
         speaker = await asyncpg.connect(postgres.dsn())
         await speaker.execute("notify supervisor_event, 'one'")
         await speaker.close()
-        assert await node.database.gate.verify()
+        assert await node.database.monitor.check_now()
         await asyncio.sleep(0.1)
         assert "one" not in heard
         assert not nodes.entries.of("database.reconnected")

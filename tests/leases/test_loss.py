@@ -12,8 +12,8 @@ from support.gatehouse import aside
 from support.proxy import Proxy
 
 from supervisor.errors import LeaseLost
-from supervisor.leases.fence import enter
-from supervisor.leases.tenure import Standing
+from supervisor.leases.fence import begin_fence
+from supervisor.leases.tenure import LeaseStatus
 from supervisor.leases.trust import GRACE_S, TRUST_S
 
 if TYPE_CHECKING:
@@ -35,15 +35,15 @@ async def test_a_terminated_session_is_noticed_at_once(postgres: Postgres) -> No
         loop = asyncio.get_running_loop()
         began = loop.time()
         await aside(postgres.execute, terminate(first.backend()))
-        await nodes.until(lambda: first.occupants["mail"].ends == [Standing.LOST])
+        await nodes.until(lambda: first.occupants["mail"].ends == [LeaseStatus.LOST])
         noticed = loop.time() - began
         await nodes.until(lambda: [2] in [one.occupants["mail"].epochs[-1:] for one in (first, second)])
         assert await nodes.holders("mail")[0].commit("mail") == 2
-        pool, connection = await first.database.borrow(None)
+        pool, connection = await first.database.acquire(None)
         async with connection.transaction():
             with pytest.raises(LeaseLost, match="epoch 1 is over"):
-                await enter(connection, lease, 5.0)
-        await first.database.give_back(pool, connection)
+                await begin_fence(connection, lease, 5.0)
+        await first.database.release(pool, connection)
         assert noticed < 0.5
         [lost] = nodes.entries.of("lease.lost")
         assert lost.fields["lease"] == "mail"
@@ -101,7 +101,7 @@ async def test_a_deafened_node_gives_nothing_away_under_its_worker(postgres: Pos
             await second.node._clock.sleep(0.8)
             await (aside(proxy.freeze, "to_client") if is_all else aside(proxy.forget))
             first.node._waker.call()  # it need not take until the next look by itself
-            await nodes.until(lambda: first.occupants["mail"].ends == [Standing.LOST])
+            await nodes.until(lambda: first.occupants["mail"].ends == [LeaseStatus.LOST])
             while first.held:
                 assert not second.held
                 await asyncio.sleep(0.005)
@@ -131,7 +131,7 @@ async def test_a_worker_that_outlives_its_lease_is_named(postgres: Postgres) -> 
         first.occupants["mail"].is_stubborn = True
         await aside(postgres.execute, terminate(first.backend()))
         await nodes.until(lambda: first.outlived == ["mail"])
-        assert first.node.stand("mail").standing is Standing.LOST
+        assert first.node.stand("mail").status is LeaseStatus.LOST
         assert not await nodes.query("select from supervisor.held where kind = 'lease'")
         first.outlived.clear()
 
@@ -145,7 +145,7 @@ async def test_a_lost_lease_comes_back_when_its_worker_has_ended(postgres: Postg
         lease = first.occupants["mail"].lease
         with pytest.raises(LeaseLost):
             await first.commit("mail")
-        first.node.stand("mail").found_lost("the fence refused it")
+        first.node.stand("mail").report_lost("the fence refused it")
         await nodes.until(lambda: first.occupants["mail"].epochs == [1, 3])
         assert await first.commit("mail") == 3
         assert first.occupants["mail"].lease.incarnation != lease.incarnation
@@ -163,9 +163,9 @@ async def test_the_lock_stays_while_a_recalled_worker_lives(postgres: Postgres) 
         first.node.stand("mail").decline()
         await first.node._clock.sleep(1.5)
         assert not second.held
-        assert first.node.stand("mail").standing is Standing.RECALLED
+        assert first.node.stand("mail").status is LeaseStatus.REVOKING
         first.occupants["mail"].is_running = False
-        first.node.stand("mail").vacate()
+        first.node.stand("mail").worker_ended()
         await nodes.until(lambda: second.held)
 
 

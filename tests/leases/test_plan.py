@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.leases.look import Look
+from supervisor.leases.look import ClusterSnapshot
 from supervisor.leases.plan import DULL_AFTER_S, NOTHING, Familiar, Memory, Plan, Situation, decide, missing
 from supervisor.leases.share import Member, assign
-from supervisor.leases.stand import State
+from supervisor.leases.stand import LeaseState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-A, H = State.ABSENT, State.HELD
+A, H = LeaseState.NOT_HELD, LeaseState.HELD
 
 
-def look(holders: Mapping[int, int], nodes: tuple[int, ...] = (1, 2)) -> Look:
+def look(holders: Mapping[int, int], nodes: tuple[int, ...] = (1, 2)) -> ClusterSnapshot:
     leases = sorted(holders)
-    return Look(0.0, 99, True, list(nodes), 1, leases, [holders[lease] for lease in leases], 0, False)
+    return ClusterSnapshot(0.0, 99, True, list(nodes), 1, leases, [holders[lease] for lease in leases], 0, False)
 
 
 def situation(
     holders: Mapping[int, int],
-    states: Mapping[int, State],
+    states: Mapping[int, LeaseState],
     *,
     wants: Mapping[int, set[int]] | None = None,
     requests: Mapping[int, int] | None = None,
@@ -77,13 +77,13 @@ def test_a_request_is_checked_before_a_lease_is_given() -> None:
 
 def test_what_is_not_held_any_more_is_lost() -> None:
     """A lease that we believe in and that another, or nobody, holds is lost, also while its worker ends."""
-    states = {1: H, 2: State.RECALLED, 3: State.LOST, 4: A, 5: H}
+    states = {1: H, 2: LeaseState.REVOKING, 3: LeaseState.LOST, 4: A, 5: H}
     assert missing(1, look({2: 2, 5: 1}), states) == (1, 2)
 
 
 def test_a_lock_that_nobody_stands_for_is_a_stray() -> None:
     """A lock of ours is given back unless a stand has it or is about to."""
-    states = {1: A, 2: H, 3: State.ACQUIRING, 4: State.RELEASING, 5: State.LOST, 6: State.RECALLED}
+    states = {1: A, 2: H, 3: LeaseState.ACQUIRING, 4: LeaseState.RELEASING, 5: LeaseState.LOST, 6: LeaseState.REVOKING}
     assert plan(dict.fromkeys([1, 2, 3, 4, 5, 6, 9], 1), states).strays == (1, 9)
 
 

@@ -76,7 +76,7 @@ async def statements(members: list[Member], seconds: float) -> list[int]:
     asked: Counter[str] = Counter()
 
     def listen(member: Member) -> None:
-        link = member.database.gate.link
+        link = member.database.monitor.connected
         assert link is not None
         link.connection.add_query_logger(lambda _: asked.update([member.name]))
 
@@ -129,7 +129,7 @@ async def test_a_frozen_node_is_handed_nothing(database: str) -> None:
         first = await nodes.add(*names)
         await nodes.until(lambda: len(first.held) == 4)
         frozen = nodes.make()
-        frozen.tasks.start(frozen.database.gate.run(), name="gate")
+        frozen.tasks.start(frozen.database.monitor.run(), name="gate")
         await frozen.node.begin()
         frozen.stand_for(names)
         # It joins, says what it wants, and is heard of no more.
@@ -163,9 +163,9 @@ async def test_a_lease_given_back_a_thousand_times_is_free(database: str) -> Non
         assert joined is not None
         lease = first.occupants["mail"].lease.id
         for _ in range(1000):
-            [(held,)] = await joined.session.ask("select supervisor.try_leases($1)", [lease])
+            [(held,)] = await joined.session.fetch("select supervisor.try_leases($1)", [lease])
             assert held == [lease]
-        await joined.session.ask("select pg_advisory_unlock(1885827842, $1)", lease)
+        await joined.session.fetch("select pg_advisory_unlock(1885827842, $1)", lease)
         assert not await nodes.query("select from supervisor.held where kind = 'lease'")
 
 
@@ -177,7 +177,7 @@ async def test_a_stacked_lock_goes_with_one_release(database: str) -> None:
         joined = first.node._membership.joined
         assert joined is not None
         stack = "select count(pg_advisory_lock(1885827842, $1)) from generate_series(1, 1000)"
-        await joined.session.ask(stack, first.occupants["mail"].lease.id)
+        await joined.session.fetch(stack, first.occupants["mail"].lease.id)
         second = await nodes.add("mail")
         first.node.stand("mail").decline()
         await nodes.until(lambda: second.held == {"mail"})

@@ -7,69 +7,76 @@ from uuid import UUID
 import pytest
 
 from supervisor.leases.lease import Lease
-from supervisor.leases.stand import Event, Stand, State, moved, standing_in
-from supervisor.leases.tenure import Standing
+from supervisor.leases.stand import LeaseEvent, LeaseState, LocalLease, moved, standing_in
+from supervisor.leases.tenure import LeaseStatus
 
-A, Q, H, R, L, G = State.ABSENT, State.ACQUIRING, State.HELD, State.RECALLED, State.LOST, State.RELEASING
+A, Q, H, R, L, G = (
+    LeaseState.NOT_HELD,
+    LeaseState.ACQUIRING,
+    LeaseState.HELD,
+    LeaseState.REVOKING,
+    LeaseState.LOST,
+    LeaseState.RELEASING,
+)
 LEASE = Lease("mail", 3, 7, UUID(int=1))
 TABLE = {
     #               A  Q  H  R  L  G
-    Event.TRY: (Q, Q, H, R, L, G),
-    Event.TAKEN: (A, H, H, R, L, G),
-    Event.REFUSED: (A, A, H, R, L, G),
-    Event.RECALL: (A, G, R, R, L, G),
-    Event.LOSE: (A, A, L, L, L, A),
-    Event.VACATE: (A, Q, H, G, G, G),
-    Event.RELEASED: (A, Q, H, R, L, A),
+    LeaseEvent.TRY: (Q, Q, H, R, L, G),
+    LeaseEvent.ACQUIRED: (A, H, H, R, L, G),
+    LeaseEvent.REFUSED: (A, A, H, R, L, G),
+    LeaseEvent.REVOKE: (A, G, R, R, L, G),
+    LeaseEvent.LOST: (A, A, L, L, L, A),
+    LeaseEvent.WORKER_ENDED: (A, Q, H, G, G, G),
+    LeaseEvent.RELEASED: (A, Q, H, R, L, A),
 }
 # What brings a stand into each state.
 WAYS = {
     A: (),
-    Q: (Event.TRY,),
-    H: (Event.TRY, Event.TAKEN),
-    R: (Event.TRY, Event.TAKEN, Event.RECALL),
-    L: (Event.TRY, Event.TAKEN, Event.LOSE),
-    G: (Event.TRY, Event.TAKEN, Event.RECALL, Event.VACATE),
+    Q: (LeaseEvent.TRY,),
+    H: (LeaseEvent.TRY, LeaseEvent.ACQUIRED),
+    R: (LeaseEvent.TRY, LeaseEvent.ACQUIRED, LeaseEvent.REVOKE),
+    L: (LeaseEvent.TRY, LeaseEvent.ACQUIRED, LeaseEvent.LOST),
+    G: (LeaseEvent.TRY, LeaseEvent.ACQUIRED, LeaseEvent.REVOKE, LeaseEvent.WORKER_ENDED),
 }
 
 
-@pytest.mark.parametrize("event", Event)
-@pytest.mark.parametrize("state", State)
-def test_every_pair(state: State, event: Event) -> None:
+@pytest.mark.parametrize("event", LeaseEvent)
+@pytest.mark.parametrize("state", LeaseState)
+def test_every_pair(state: LeaseState, event: LeaseEvent) -> None:
     """Every event in every state leads where the drawing says, and one that comes late or twice changes nothing."""
-    assert moved(state, event) is TABLE[event][list(State).index(state)]
+    assert moved(state, event) is TABLE[event][list(LeaseState).index(state)]
 
 
 def test_nothing_runs_but_under_a_lease_that_is_held() -> None:
     """Only HELD lets a worker run, and only RECALLED and LOST have one that may still do."""
-    assert [standing_in(state) for state in State] == [
-        Standing.ABSENT,
-        Standing.ABSENT,
-        Standing.HELD,
-        Standing.RECALLED,
-        Standing.LOST,
-        Standing.ABSENT,
+    assert [standing_in(state) for state in LeaseState] == [
+        LeaseStatus.NOT_HELD,
+        LeaseStatus.NOT_HELD,
+        LeaseStatus.HELD,
+        LeaseStatus.REVOKING,
+        LeaseStatus.LOST,
+        LeaseStatus.NOT_HELD,
     ]
 
 
-@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("event", LeaseEvent)
 @pytest.mark.parametrize("state", [R, L])
-def test_a_lock_is_not_given_back_under_a_worker(state: State, event: Event) -> None:
+def test_a_lock_is_not_given_back_under_a_worker(state: LeaseState, event: LeaseEvent) -> None:
     """From where a worker may still run nothing but its end leads to the release."""
-    if event is not Event.VACATE:
+    if event is not LeaseEvent.WORKER_ENDED:
         assert moved(state, event) in (R, L)
 
 
 class Bench:
     """A stand with everything that it tells."""
 
-    def __init__(self, state: State = A) -> None:
+    def __init__(self, state: LeaseState = A) -> None:
         self.now_s = 100.0
         self.changes = 0
         self.lost: list[str] = []
-        self.seen: list[Standing] = []
-        self.stand = Stand("mail", now_s=lambda: self.now_s, on_change=self._change, on_lost=self._lose)
-        self.stand.heed(lambda: self.seen.append(self.stand.standing))
+        self.seen: list[LeaseStatus] = []
+        self.stand = LocalLease("mail", now_s=lambda: self.now_s, on_change=self._change, on_lost=self._lose)
+        self.stand.on_change(lambda: self.seen.append(self.stand.status))
         for event in WAYS[state]:
             self.stand.happens(event, LEASE)
         assert self.stand.state is state
@@ -79,9 +86,9 @@ class Bench:
     def _change(self) -> None:
         self.changes += 1
 
-    def _lose(self, stand: Stand, reason: str) -> None:
+    def _lose(self, stand: LocalLease, reason: str) -> None:
         self.lost.append(reason)
-        stand.happens(Event.LOSE)
+        stand.happens(LeaseEvent.LOST)
 
 
 def test_a_runner_hears_of_what_concerns_it() -> None:
@@ -89,15 +96,15 @@ def test_a_runner_hears_of_what_concerns_it() -> None:
     bench = Bench()
     for event in WAYS[G]:
         bench.stand.happens(event, LEASE)
-    bench.stand.happens(Event.RELEASED)
-    assert bench.seen == [Standing.HELD, Standing.RECALLED, Standing.ABSENT]
+    bench.stand.happens(LeaseEvent.RELEASED)
+    assert bench.seen == [LeaseStatus.HELD, LeaseStatus.REVOKING, LeaseStatus.NOT_HELD]
 
 
 def test_a_lease_is_there_as_long_as_something_may_run_under_it() -> None:
     """The lease is known from its acquisition until its worker has ended, and its epoch until it is given back."""
     bench = Bench(R)
     leases = [bench.stand.lease]
-    bench.stand.vacate()
+    bench.stand.worker_ended()
     assert [*leases, bench.stand.lease] == [LEASE, None]
     assert bench.stand.given_epoch == 3
 
@@ -106,7 +113,7 @@ def test_what_was_lost_is_not_said_to_be_given_back() -> None:
     """The release of a lock after a loss is no news."""
     bench = Bench(L)
     bench.now_s = 105.0
-    bench.stand.vacate()
+    bench.stand.worker_ended()
     assert (bench.stand.state, bench.stand.given_epoch, bench.stand.lost_s) == (G, None, None)
 
 
@@ -114,15 +121,15 @@ def test_a_loss_knows_its_time() -> None:
     """The grace of a worker counts from the loss."""
     bench = Bench(H)
     bench.now_s = 107.0
-    bench.stand.happens(Event.LOSE)
+    bench.stand.happens(LeaseEvent.LOST)
     assert bench.stand.lost_s == 107.0
 
 
 @pytest.mark.parametrize(("state", "after"), [(A, A), (Q, G), (H, R), (R, R), (L, L), (G, G)])
-def test_declining(state: State, after: State) -> None:
+def test_declining(state: LeaseState, after: LeaseState) -> None:
     """Who declines is told to end what runs; an acquisition in flight is given back without a word."""
     bench = Bench(state)
-    bench.stand.offer()
+    bench.stand.request()
     bench.stand.decline()
     assert bench.stand.state is after
     assert not bench.stand.is_offered
@@ -132,20 +139,20 @@ def test_declining_again_is_heard_by_who_keeps_a_recalled_lease() -> None:
     """A runner that keeps a recalled lease, being finished, hears that it is declined, and can let go."""
     bench = Bench(R)
     bench.stand.decline()
-    assert bench.seen == [Standing.RECALLED]
+    assert bench.seen == [LeaseStatus.REVOKING]
 
 
 def test_offering_twice_is_once() -> None:
     """The node is told of a change of mind, not of each word."""
     bench = Bench()
-    bench.stand.offer()
-    bench.stand.offer()
+    bench.stand.request()
+    bench.stand.request()
     assert bench.changes == 1
 
 
-@pytest.mark.parametrize("state", State)
-def test_the_fence_is_believed_where_something_runs(state: State) -> None:
+@pytest.mark.parametrize("state", LeaseState)
+def test_the_fence_is_believed_where_something_runs(state: LeaseState) -> None:
     """What the fence found counts for a lease that is held or ends, and for no other."""
     bench = Bench(state)
-    bench.stand.found_lost("epoch 3 is over")
+    bench.stand.report_lost("epoch 3 is over")
     assert bench.lost == (["epoch 3 is over"] if state in (H, R) else [])

@@ -10,8 +10,8 @@ from support.clock import FakeClock, settle
 
 from supervisor.leases import trust
 from supervisor.leases.lease import Lease
-from supervisor.leases.stand import Event, State
-from supervisor.leases.stands import Stands
+from supervisor.leases.stand import LeaseEvent, LeaseState
+from supervisor.leases.stands import LocalLeases
 from supervisor.leases.trustee import Trustee
 from supervisor.tasks import BackgroundTasks
 
@@ -40,16 +40,16 @@ class Bench:
         self.clock = FakeClock()
         self.outlived: list[str] = []
         self.reasons: list[str] = []
-        self.stands = Stands(now_s=self.clock.now_s, on_change=self._changed, on_lost=lambda *_: None)
+        self.stands = LocalLeases(now_s=self.clock.now_s, on_change=self._changed, on_lost=lambda *_: None)
         self.trustee = Trustee(
             self.stands, clock=self.clock, on_distrust=self._distrust, on_outlived=self.outlived.append
         )
         self.stand = self.stands.get("mail")
-        self.stand.happens(Event.TRY)
-        self.stand.happens(Event.TAKEN, Lease("mail", 1, 1, UUID(int=1)))
+        self.stand.happens(LeaseEvent.TRY)
+        self.stand.happens(LeaseEvent.ACQUIRED, Lease("mail", 1, 1, UUID(int=1)))
         self.trustee.confirm(self.clock.now_s())
 
-    def state(self) -> State:
+    def state(self) -> LeaseState:
         return self.stand.state
 
     def _changed(self) -> None:
@@ -58,7 +58,7 @@ class Bench:
     def _distrust(self, reason: str) -> None:
         self.reasons.append(reason)
         for stand in self.stands.believed():
-            stand.happens(Event.LOSE)
+            stand.happens(LeaseEvent.LOST)
 
 
 @asynccontextmanager
@@ -78,9 +78,9 @@ async def test_trust_ends_without_a_sign() -> None:
     """Ten seconds after the last question that was answered was sent, the lease is lost, and not before."""
     async with trusting() as bench:
         await bench.clock.jump(9.9)
-        assert bench.state() is State.HELD
+        assert bench.state() is LeaseState.HELD
         await bench.clock.jump(0.2)
-        assert bench.state() is State.LOST
+        assert bench.state() is LeaseState.LOST
         assert bench.reasons == ["no answer from the server that shows it held for 10s"]
 
 
@@ -91,15 +91,15 @@ async def test_trust_goes_on_with_signs() -> None:
             sent_s = bench.clock.now_s()
             await bench.clock.jump(4.9)
             bench.trustee.confirm(sent_s)
-        assert bench.state() is State.HELD
+        assert bench.state() is LeaseState.HELD
         await bench.clock.jump(5.2)
-        assert bench.state() is State.LOST
+        assert bench.state() is LeaseState.LOST
 
 
 async def test_what_outlives_its_lease_is_named_once() -> None:
     """A worker that lives two seconds after a loss is named, once."""
     async with trusting() as bench:
-        bench.stand.happens(Event.LOSE)
+        bench.stand.happens(LeaseEvent.LOST)
         await bench.clock.jump(1.9)
         assert not bench.outlived
         await bench.clock.jump(10.0)
@@ -109,9 +109,9 @@ async def test_what_outlives_its_lease_is_named_once() -> None:
 async def test_what_ends_in_time_is_not_named() -> None:
     """A worker that ends within its grace is no reason to end the process."""
     async with trusting() as bench:
-        bench.stand.happens(Event.LOSE)
+        bench.stand.happens(LeaseEvent.LOST)
         await bench.clock.jump(1.9)
-        bench.stand.vacate()
+        bench.stand.worker_ended()
         await bench.clock.jump(10.0)
         assert not bench.outlived
 
@@ -123,7 +123,7 @@ async def test_a_frozen_process_gives_its_worker_the_grace() -> None:
         bench.clock._now_s += 60.0
         bench.trustee.notice()
         await settle()
-        assert bench.state() is State.LOST
+        assert bench.state() is LeaseState.LOST
         await bench.clock.jump(1.0)
         assert not bench.outlived
         await bench.clock.jump(1.1)

@@ -11,7 +11,7 @@ import asyncpg
 from support.cluster import cluster
 from support.gatehouse import HurriedClock, aside, server
 
-from supervisor.leases.fence import enter
+from supervisor.leases.fence import begin_fence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,21 +76,21 @@ async def test_a_reload_that_changes_the_database_takes_the_node_along(
         await there.add("unrelated")  # numbers are given out there already
         node = await here.add("mail", "other")
         await here.until(lambda: len(node.held) == 2)
-        gate, old = node.database.gate_for(server(other.dsn()), node.database.gate.config), node.database.gate
+        gate, old = node.database.new_monitor(server(other.dsn()), node.database.monitor.config), node.database.monitor
         assert await gate.connect_once() is None
         node.occupants["mail"].is_stubborn = True  # it takes a moment to end
-        await node.database.switch(gate, limit_s=1.0)
+        await node.database.switch_to(gate, limit_s=1.0)
         node.tasks.cancel("gate")
         node.tasks.start(gate.run(), name="gate")
         await here.until(lambda: node.occupants["other"].epochs == [1, 1])
         node.occupants["mail"].is_running = False
         node.occupants["mail"].is_stubborn = False
-        node.node.stand("mail").vacate()
+        node.node.stand("mail").worker_ended()
         await here.until(lambda: node.occupants["mail"].epochs == [1, 1])
         rows = await there.query("select name from supervisor.lease where node_id is not null order by name")
         assert [row["name"] for row in rows] == ["mail", "other", "unrelated"]
         assert await node.commit("mail") == 1
-        assert old.link is None
+        assert old.connected is None
         assert not await aside(postgres.execute, "select 1 from supervisor.held")
 
 
@@ -107,7 +107,7 @@ async def test_a_role_with_the_three_grants_is_enough(postgres: Postgres) -> Non
         await nodes.holder("mail")
         second = await nodes.add("mail", dsn=dsn)
         assert await first.commit("mail") == 1
-        link = first.database.gate.link
+        link = first.database.monitor.connected
         assert link is not None
         link.connection.terminate()
         await nodes.until(lambda: len(first.occupants["mail"].epochs + second.occupants["mail"].epochs) == 2)
@@ -126,7 +126,7 @@ async def test_rows_that_are_made_anew_are_told_apart_by_their_names(database: s
         await connection.execute("select supervisor.lease_ids('{c}'); select supervisor.lease_ids('{b}')")
         for node in (one, two):
             for lease in sorted(node.held):
-                node.node.stand(lease).found_lost("its row is another one")
+                node.node.stand(lease).report_lost("its row is another one")
         rows = "select name from supervisor.lease where node_id is not null order by name"
         async with asyncio.timeout(20):
             while [row["name"] for row in await connection.fetch(rows)] != ["a", "b", "c"]:  # noqa: ASYNC110 - nobody tells of it
@@ -148,7 +148,7 @@ async def test_a_transaction_of_another_role_cannot_be_ended(postgres: Postgres)
         await nodes.holder("mail")
         connection = await asyncpg.connect(postgres.dsn())
         await connection.execute("begin")
-        await enter(connection, former.occupants["mail"].lease, 5.0)
+        await begin_fence(connection, former.occupants["mail"].lease, 5.0)
         await former.kill()
         second = await nodes.add("mail", dsn=postgres.dsn(user="app", password="pw"))
         await nodes.until(lambda: second.node.trouble is not None)
@@ -167,7 +167,7 @@ async def test_a_prepared_transaction_cannot_be_ended(postgres: Postgres) -> Non
         await nodes.holder("mail")
         connection = await asyncpg.connect(postgres.dsn())
         await connection.execute("begin")
-        await enter(connection, former.occupants["mail"].lease, 5.0)
+        await begin_fence(connection, former.occupants["mail"].lease, 5.0)
         await connection.execute("prepare transaction 'forgotten'")
         await former.kill()
         second = await nodes.add("mail")

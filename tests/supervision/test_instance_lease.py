@@ -21,8 +21,8 @@ from support.workers import (
     service,
 )
 
-from supervisor.errors import Displaced, LeaseLost, Poisoned
-from supervisor.leases.tenure import Standing
+from supervisor.errors import LeaseLost, ProjectionHalted, ShardingConflict
+from supervisor.leases.tenure import LeaseStatus
 from supervisor.supervision import instance as instance_module
 from supervisor.supervision.instance import WorkerInstance
 from supervisor.supervision.progress_check import is_stuck
@@ -143,7 +143,7 @@ async def test_a_refusal_by_the_database_is_a_loss() -> None:
 
     async def refused(ctx: Context) -> None:
         assert ctx._tenure is not None
-        ctx._tenure.found_lost("the epoch has passed on")
+        ctx._tenure.report_lost("the epoch has passed on")
         raise LeaseLost("the epoch has passed on")
 
     async with running((SINGLETON, ScriptedWorker(refused))) as stage:
@@ -168,7 +168,7 @@ async def test_a_run_that_outlives_its_lease_is_reported(standing: str, after_s:
     """A run that ignores its stop is reported when its deadline and grace are over, and its lease is not given back."""
     async with running((service(singleton=True, stop_timeout_s=10.0), ScriptedWorker(deaf))) as stage:
         await give(stage)
-        next(stage.supervisor._instances()).current_run.stop.is_watched = True  # type: ignore[union-attr]
+        next(stage.supervisor._instances()).current_run.stop.is_cooperative = True  # type: ignore[union-attr]
         getattr(stage.tenures["mail"], standing)()
         await stage.clock.jump(after_s - 0.1)
         assert stage.outlived == []
@@ -284,7 +284,7 @@ async def test_a_restart_keeps_the_lease() -> None:
         await settle()
         assert (stage.state("mail"), worker.runs) == ("running", 2)
         assert stage.tenures["mail"].said == ["offer"]
-        assert stage.tenures["mail"].standing is Standing.HELD
+        assert stage.tenures["mail"].status is LeaseStatus.HELD
 
 
 @pytest.mark.parametrize(
@@ -434,19 +434,19 @@ async def test_each_shard_has_its_own_lease() -> None:
 
 async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
     """An event that cannot be applied ends the shard for good; its lease stays, and only the projection logs it."""
-    worker = ScriptedWorker(Poisoned("event 7"))
+    worker = ScriptedWorker(ProjectionHalted("event 7"))
     async with running((projection(shards=2, restart="always"), worker)) as stage:
         await give(stage, "view/1of2")
         await stage.clock.jump(3600.0)
         assert (stage.state("view"), worker.runs) == ("failed", 1)
         assert stage.events() == ["worker.stopped"]
-        assert stage.row("view")["last_error"] == "Poisoned: event 7"
+        assert stage.row("view")["last_error"] == "ProjectionHalted: event 7"
         assert stage.tenures["view/1of2"].said == ["offer"]
 
 
 async def test_a_shard_in_a_sharding_conflict_gives_its_lease_up_and_requests_it_again_when_resumed() -> None:
     """Another node's configuration may need the lease; once somebody has acted, this node looks again."""
-    worker = ScriptedWorker(Displaced("3 shards elsewhere"))
+    worker = ScriptedWorker(ShardingConflict("3 shards elsewhere"))
     async with running((projection(restart="always"), worker)) as stage:
         await give(stage, "view")
         await stage.clock.jump(3600.0)
@@ -463,7 +463,7 @@ async def test_a_shard_in_a_sharding_conflict_gives_its_lease_up_and_requests_it
 
 async def test_resuming_starts_the_halted_shard_and_nothing_else() -> None:
     """After a person has acted only the shard that had stopped is started again."""
-    worker = ScriptedWorker(Poisoned("event 7"))
+    worker = ScriptedWorker(ProjectionHalted("event 7"))
     async with running((projection(shards=2), worker), (service(restart="never"), ScriptedWorker(ValueError))) as stage:
         await give(stage, "view/1of2")
         await give(stage, "view/2of2")
@@ -553,7 +553,7 @@ async def test_an_instance_that_misses_a_change_of_its_lease_is_stuck() -> None:
     async with running((SINGLETON, ScriptedWorker())) as stage:
         instance = next(stage.supervisor._instances())
         tenure = stage.tenures["mail"]
-        tenure.heed(None)
+        tenure.on_change(None)
         tenure.give()
         await settle()
         assert (stage.state("mail"), is_stuck(instance, now_s=0.0, is_up=True)) == ("standby", True)

@@ -60,11 +60,11 @@ async def test_a_service_in_the_database_is_waited_for() -> None:
     async with running((service(stop_timeout_s=30.0), ScriptedWorker())) as stage:
         run = next(stage.supervisor._instances()).current_run
         assert run is not None
-        run.stop.entered()
+        run.stop.call_started()
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
         await stage.clock.jump(20.0)
         assert (stage.state("mail"), stage.row("mail")["running"]) == ("stopping", 1)
-        run.stop.left()
+        run.stop.call_finished()
         await settle()
         assert (stage.state("mail"), stage.row("mail")["running"]) == ("stopped", 0)
         assert await stop == []

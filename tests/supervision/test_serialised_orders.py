@@ -25,11 +25,11 @@ from support.workers import (
     service,
 )
 
-from supervisor.config.difference import difference
+from supervisor.config.difference import diff_configs
 from supervisor.config.model import Projection
-from supervisor.errors import Poisoned
+from supervisor.errors import ProjectionHalted
 from supervisor.events.shard import lease_name
-from supervisor.leases.tenure import Standing
+from supervisor.leases.tenure import LeaseStatus
 from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor, UnknownWorker
 
@@ -120,7 +120,7 @@ async def test_a_restart_during_the_reload_that_removes_the_worker_starts_nothin
         with pytest.raises(UnknownWorker):
             await restart
         if singleton:
-            assert stage.tenures["mail"].standing is Standing.ABSENT
+            assert stage.tenures["mail"].status is LeaseStatus.NOT_HELD
 
 
 @pytest.mark.parametrize("restart_comes_first", [False, True])
@@ -169,7 +169,7 @@ async def test_resuming_a_shard_during_a_restart_runs_no_shard_twice() -> None:
         runs[name] += 1
         if name == "view/1of2" and not poisoned.is_set():
             poisoned.set()
-            raise Poisoned("event 7")
+            raise ProjectionHalted("event 7")
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -319,7 +319,7 @@ class ModelSchedule:
     def next_run_s(self) -> float:
         return self._due_s
 
-    def begin(self) -> None:
+    def mark_started(self) -> None:
         self._due_s = self._clock.now_s() + 10.0
 
     def skip_missed(self) -> None:
@@ -448,7 +448,7 @@ class Orders(RuleBasedStateMachine):
                     shards = 2 + self.changes % 2
                     changed = projection("view", shards=shards, stop_timeout_s=10.0) if name == "view" else SPECS[name]
                     self.config[name] = changed._replace(settings={"change": self.changes})
-                change = difference(_config(*old.values()), _config(*self.config.values()))
+                change = diff_configs(_config(*old.values()), _config(*self.config.values()))
                 await self.supervisor.apply(change, workers=self.config, handlers=dict.fromkeys(self.config))
 
         self.order(apply)
@@ -457,20 +457,20 @@ class Orders(RuleBasedStateMachine):
     def leases_gained(self) -> None:
         for tenure in self.tenures.values():
             is_offered = [said for said in tenure.said if said != "vacate"][-1:] == ["offer"]
-            if is_offered and tenure.standing is Standing.ABSENT:
+            if is_offered and tenure.status is LeaseStatus.NOT_HELD:
                 self.order(tenure.give)
 
     @rule(name=st.sampled_from(LEASES), how=st.sampled_from(["lose", "recall"]))
     def lease_lost(self, name: str, how: str) -> None:
         tenure = self.tenures.get(name)
-        if tenure is not None and tenure.standing is Standing.HELD:
+        if tenure is not None and tenure.status is LeaseStatus.HELD:
             self.order(tenure.lose if how == "lose" else tenure.recall)
 
     @rule(name=st.sampled_from(["view/1of2", "view/1of3"]))
     def halt(self, name: str) -> None:
         poison = self.poison.get(name)
         if poison is not None and not poison.done():
-            poison.set_exception(Poisoned("event 7"))
+            poison.set_exception(ProjectionHalted("event 7"))
             self.do(settle())
 
     @rule(delta_s=st.sampled_from([0.1, 3.0, 6.0, 40.0]))
@@ -488,7 +488,7 @@ class Orders(RuleBasedStateMachine):
     def a_lease_has_one_run_and_none_without_it(self) -> None:
         names = Counter(task.get_name() for task in asyncio.all_tasks(self.loop.get_loop()) if is_run(task))
         for name, tenure in self.tenures.items():
-            assert names[name] <= (tenure.standing is not Standing.ABSENT), (name, tenure.standing)
+            assert names[name] <= (tenure.status is not LeaseStatus.NOT_HELD), (name, tenure.status)
 
     @invariant()
     def the_status_has_the_workers_of_the_configuration(self) -> None:

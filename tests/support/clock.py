@@ -25,7 +25,7 @@ class FakeClock:
     def now_s(self) -> float:
         return self._now_s
 
-    def wall(self) -> datetime:
+    def wall_time(self) -> datetime:
         return self._start + timedelta(seconds=self._now_s - 5000.0)
 
     async def sleep(self, delay_s: float) -> None:

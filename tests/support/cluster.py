@@ -16,9 +16,9 @@ from supervisor.clock import SystemClock
 from supervisor.config.model import DatabaseConfig
 from supervisor.database.database import Database
 from supervisor.database.migration import bring_up_to_date
-from supervisor.leases.fence import enter
+from supervisor.leases.fence import begin_fence
 from supervisor.leases.node import Node
-from supervisor.leases.tenure import Standing
+from supervisor.leases.tenure import LeaseStatus
 from supervisor.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.leases.lease import Lease
-    from supervisor.leases.stand import Stand
+    from supervisor.leases.stand import LocalLease
 
 LIMIT_S = 20.0
 
@@ -42,16 +42,16 @@ class Occupant:
         lingers_s: How long it takes to end.
     """
 
-    def __init__(self, stand: Stand, on_change: Callable[[], object]) -> None:
+    def __init__(self, stand: LocalLease, on_change: Callable[[], object]) -> None:
         self.stand = stand
         self.epochs: list[int] = []
-        self.ends: list[Standing] = []
+        self.ends: list[LeaseStatus] = []
         self.is_running = False
         self.is_stubborn = False
         self.lingers_s = 0.0
         self._on_change = on_change
-        stand.heed(self.notice)
-        stand.offer()
+        stand.on_change(self.notice)
+        stand.request()
 
     @property
     def lease(self) -> Lease:
@@ -60,11 +60,11 @@ class Occupant:
         return self.stand.lease
 
     def notice(self) -> None:
-        standing = self.stand.standing
-        if standing is Standing.HELD and not self.is_running:
+        standing = self.stand.status
+        if standing is LeaseStatus.HELD and not self.is_running:
             self.is_running = True
             self.epochs.append(self.lease.epoch)
-        elif standing in (Standing.RECALLED, Standing.LOST) and not self.is_stubborn:
+        elif standing in (LeaseStatus.REVOKING, LeaseStatus.LOST) and not self.is_stubborn:
             if self.is_running:
                 self.ends.append(standing)
             asyncio.get_running_loop().call_later(self.lingers_s, self.end)
@@ -73,7 +73,7 @@ class Occupant:
     def end(self) -> None:
         """Have ended."""
         self.is_running = False
-        self.stand.vacate()
+        self.stand.worker_ended()
         self._on_change()
 
 
@@ -103,7 +103,7 @@ class Member:
 
     async def start(self, leases: Iterable[str] = ()) -> None:
         """Connect, join and stand for leases."""
-        self.tasks.start(self.database.gate.run(), name="gate")
+        self.tasks.start(self.database.monitor.run(), name="gate")
         async with asyncio.timeout(LIMIT_S):
             await self.node.begin()
         self.tasks.start(self.node.run(), name="leases", critical=True)
@@ -126,8 +126,8 @@ class Member:
         """End without a word: the sockets close, as a killed process's do."""
         for occupant in self.occupants.values():
             occupant.is_running = False
-            occupant.stand.heed(None)
-        gate = self.database.gate
+            occupant.stand.on_change(None)
+        gate = self.database.monitor
         left = self.tasks.cancel_all()
         gate.close()
         await self.database.close(limit_s=0.0)
@@ -151,13 +151,13 @@ class Member:
         """Commit a fenced transaction under a lease it holds; return its epoch."""
         occupant = self.occupants[lease]
         held = occupant.lease
-        pool, connection = await self.database.borrow(None)
+        pool, connection = await self.database.acquire(None)
         try:
             async with connection.transaction():
-                await enter(connection, held, 5.0)
+                await begin_fence(connection, held, 5.0)
             return held.epoch
         finally:
-            await self.database.give_back(pool, connection)
+            await self.database.release(pool, connection)
 
     def _on_crash(self, name: str, error: BaseException) -> None:
         self.cluster.crashed[f"{self.name}: {name}"] = error
@@ -165,13 +165,13 @@ class Member:
 
     # What the gate says
 
-    def went_down(self, failure: Any, *, told: bool) -> None: ...
+    def on_down(self, failure: Any, *, told: bool) -> None: ...
 
-    def came_back(self, *, told: bool) -> None: ...
+    def on_up(self, *, told: bool) -> None: ...
 
-    def settled(self) -> None: ...
+    def on_stable(self) -> None: ...
 
-    def progressed(self) -> None: ...
+    def on_status(self) -> None: ...
 
 
 class Cluster:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.database.error_class import Failure
-    from supervisor.database.waiting_pool import WaitingPool
+    from supervisor.database.waiting_pool import WorkerPool
 
 LIMIT_S = 20.0
 
@@ -70,11 +70,11 @@ class Gatehouse:
     @property
     def gate(self) -> Any:
         """The gate in force."""
-        return self.database.gate
+        return self.database.monitor
 
-    def view(self, stop: StopSignal | None = None) -> WaitingPool:
+    def view(self, stop: StopSignal | None = None) -> WorkerPool:
         """A worker's `ctx.db`."""
-        return self.database.view(stop or StopSignal())
+        return self.database.pool_for(stop or StopSignal())
 
     def run(self) -> None:
         """Put the gate in force."""
@@ -105,7 +105,7 @@ class Gatehouse:
 
     def backend(self) -> Any:
         """The process id of the gate's backend."""
-        return self.gate.link.connection.get_server_pid()
+        return self.gate.connected.connection.get_server_pid()
 
     def count(self, name: str) -> int:
         """A number of the pool: size, idle, max or waiting."""
@@ -117,16 +117,16 @@ class Gatehouse:
 
     # What the gate says
 
-    def went_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the entries tell why
+    def on_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the entries tell why
         self.heard.append("down" if told else "~down")
 
-    def came_back(self, *, told: bool) -> None:
+    def on_up(self, *, told: bool) -> None:
         self.heard.append("back" if told else "~back")
 
-    def settled(self) -> None:
+    def on_stable(self) -> None:
         self.heard.append("settled")
 
-    def progressed(self) -> None:
+    def on_status(self) -> None:
         pass
 
 

@@ -20,7 +20,7 @@ from supervisor.config.model import Projection, WorkerSpec
 from supervisor.events.bell import Bell
 from supervisor.events.shard import lease_name
 from supervisor.leases.lease import Lease
-from supervisor.leases.tenure import Standing
+from supervisor.leases.tenure import LeaseStatus
 from supervisor.stop_signal import StopSignal
 from supervisor.workers.layout import Layouts
 from supervisor.workers.projection import ProjectionWork
@@ -52,12 +52,12 @@ class Held(ScriptedTenure):
             lease_id, uuid4(),
         )  # fmt: skip
         self.lease = Lease(self.name, row["epoch"], row["id"], row["incarnation"])
-        self._become(Standing.HELD)
+        self._become(LeaseStatus.HELD)
         return self.lease
 
-    def found_lost(self, reason: str) -> None:
+    def report_lost(self, reason: str) -> None:
         self.reasons.append(reason)
-        super().found_lost(reason)
+        super().report_lost(reason)
 
 
 class Actor:

@@ -119,7 +119,7 @@ async def running(state_dir: Path, spec: EmbeddedStore | None = None, **options:
 
 async def ask(server: EmbeddedServer, sql: str) -> Any:
     """Connect, ask one question, and disconnect."""
-    connection = await asyncpg.connect(server.dsn.reveal(), timeout=5)
+    connection = await asyncpg.connect(server.dsn.secret_value(), timeout=5)
     try:
         return await connection.fetchval(sql)
     finally:

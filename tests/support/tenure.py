@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from supervisor.leases.lease import Lease
-from supervisor.leases.tenure import Standing
+from supervisor.leases.tenure import LeaseStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ class ScriptedTenure:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.standing = Standing.ABSENT
+        self.status = LeaseStatus.NOT_HELD
         self.lease: Lease | None = None
         self.said: list[str] = []
         self.epoch = 0
@@ -35,53 +35,53 @@ class ScriptedTenure:
         """Acquire it for this node."""
         self.epoch += 1
         self.lease = Lease(self.name, self.epoch, 1, UUID(int=self.epoch))
-        self._become(Standing.HELD)
+        self._become(LeaseStatus.HELD)
 
     def recall(self) -> None:
         """Ask for it back."""
-        self._become(Standing.RECALLED)
+        self._become(LeaseStatus.REVOKING)
 
     def lose(self) -> None:
         """Find it gone."""
-        self._become(Standing.LOST)
+        self._become(LeaseStatus.LOST)
 
     def pass_elsewhere(self) -> None:
         """Let another node hold it for a while."""
-        assert self.standing is Standing.ABSENT
+        assert self.status is LeaseStatus.NOT_HELD
         self.epoch += 1
 
     # What the runner says
 
-    def heed(self, notice: Callable[[], object] | None) -> None:
+    def on_change(self, notice: Callable[[], object] | None) -> None:
         self._notice = notice
 
-    def offer(self) -> None:
+    def request(self) -> None:
         self.said.append("offer")
 
     def decline(self) -> None:
         self.said.append("decline")
-        if self.standing is Standing.HELD:
-            self._become(Standing.RECALLED)
+        if self.status is LeaseStatus.HELD:
+            self._become(LeaseStatus.REVOKING)
 
-    def vacate(self) -> None:
-        if self.standing in (Standing.RECALLED, Standing.LOST):
+    def worker_ended(self) -> None:
+        if self.status in (LeaseStatus.REVOKING, LeaseStatus.LOST):
             self.said.append("vacate")
             self.lease = None
-            self._become(Standing.ABSENT)
+            self._become(LeaseStatus.NOT_HELD)
 
     def describe(self) -> dict[str, Any]:
         holder = {"name": "b@host:1", "host": "host", "pid": 1, "since": datetime(2026, 1, 1, tzinfo=UTC)}
         return {
             "lease": self.name,
-            "standing": self.standing.name.lower(),
+            "standing": self.status.name.lower(),
             "epoch": self.lease.epoch if self.lease is not None else None,
-            "holder": holder if self.standing is Standing.ABSENT else None,
+            "holder": holder if self.status is LeaseStatus.NOT_HELD else None,
         }
 
-    def found_lost(self, reason: str) -> None:  # noqa: ARG002 - a node would tell it
-        self._become(Standing.LOST)
+    def report_lost(self, reason: str) -> None:  # noqa: ARG002 - a node would tell it
+        self._become(LeaseStatus.LOST)
 
-    def _become(self, standing: Standing) -> None:
-        self.standing = standing
+    def _become(self, standing: LeaseStatus) -> None:
+        self.status = standing
         if self._notice is not None:
             self._notice()

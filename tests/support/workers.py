@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from support.clock import FakeClock, HighRoller, settle
 from support.tenure import ScriptedTenure
 
-from supervisor.config.difference import difference
+from supervisor.config.difference import diff_configs
 from supervisor.config.model import (
     Config,
     DaemonConfig,
@@ -92,11 +92,11 @@ class SwitchedDatabase:
     async def wait_until_up(self) -> None:
         await self._up.wait()
 
-    async def explains(self, exc: BaseException) -> bool:
+    async def is_outage_error(self, exc: BaseException) -> bool:
         self.asked += 1
         return isinstance(exc, self.explained)
 
-    def view(self, stop: StopSignal) -> Any:
+    def pool_for(self, stop: StopSignal) -> Any:
         raise NotImplementedError("these workers do not use the database")
 
 
@@ -218,7 +218,7 @@ def _config(*specs: WorkerSpec) -> Config:
 async def reload(stage: Stage, old: list[WorkerSpec], new: list[WorkerSpec], /, **functions: Any) -> None:
     """Apply the difference between two configurations."""
     before, after = _config(*old), _config(*new)
-    await stage.supervisor.apply(difference(before, after), workers=after.workers, handlers=functions)
+    await stage.supervisor.apply(diff_configs(before, after), workers=after.workers, handlers=functions)
     await settle()
 
 

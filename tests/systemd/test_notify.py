@@ -139,7 +139,7 @@ def test_a_full_socket_neither_blocks_nor_loses_ready(reader: Reader, notifier: 
         notifier.watchdog()
         notifier.extend(1)
     assert notifier.has_pending
-    assert "full" in (notifier.take_problem() or "")
+    assert "full" in (notifier.pop_problem() or "")
     notifier.retry()
     assert notifier.problem is None  # told once
     reader.messages()
@@ -191,9 +191,9 @@ def test_a_problem_is_told_again_only_after_it_worked_in_between(reader: Reader,
     for _ in range(2):
         reader.fill()
         notifier.watchdog()
-        assert notifier.take_problem() is not None
+        assert notifier.pop_problem() is not None
         notifier.watchdog()
-        assert notifier.take_problem() is None
+        assert notifier.pop_problem() is None
         reader.messages()
         notifier.watchdog()
         assert reader.messages() == ["WATCHDOG=1"]
@@ -265,7 +265,7 @@ def test_an_address_that_cannot_be_reached_is_one_problem(tmp_path: Path, kind: 
     notifier = Notifier(address)
     assert notifier.problem is None
     notifier.watchdog()
-    problem = notifier.take_problem() or ""
+    problem = notifier.pop_problem() or ""
     assert address[:20] in problem
     # The event's own sentence says what follows from it.
     assert "works on" not in problem
@@ -295,7 +295,7 @@ def test_talks_to_an_abstract_socket(tmp_path: Path) -> None:
 def test_an_address_of_another_kind_is_a_problem_from_the_start(address: str) -> None:
     """A form that cannot be used is told once; nothing is kept for it."""
     notifier = Notifier(address)
-    problem = notifier.take_problem() or ""
+    problem = notifier.pop_problem() or ""
     assert address.partition("\n")[0] in problem
     assert "\n" not in problem
     notifier.ready("x")

@@ -31,7 +31,7 @@ async def test_sleeps_for_its_time() -> None:
     assert not task.done()
     await clock.jump(0.1)
     assert task.done()
-    assert stop.is_watched
+    assert stop.is_cooperative
     assert not stop._notices
 
 

@@ -11,8 +11,8 @@ from support.gatehouse import HurriedClock
 from support.proxy import Proxy
 from support.stage import Seen, appended, seen, stage
 
-from supervisor.errors import LeaseLost, Poisoned
-from supervisor.leases.tenure import Standing
+from supervisor.errors import LeaseLost, ProjectionHalted
+from supervisor.leases.tenure import LeaseStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ async def test_stops_at_the_event_that_it_cannot_apply(database: str) -> None:
         positions = await appended(st)
         handler = Seen(_is(217))
         actor = await st.play(handler)
-        with pytest.raises(Poisoned, match="event 218 "):
+        with pytest.raises(ProjectionHalted, match="event 218 "):
             await actor.ended()
         assert await seen(st) == positions[:216]
         assert handler.batches[-4:] == [1, 1, 1, 1]
@@ -67,7 +67,7 @@ async def test_an_error_that_is_no_text_for_postgresql_is_poison_too(
         positions = await appended(st)
         actor = await st.play(handler, poison=poison)
         if poison == "stop":
-            with pytest.raises(Poisoned):
+            with pytest.raises(ProjectionHalted):
                 await actor.ended()
             row = await st.checkpoint()
             assert (row["poison"], row["error"]) == (positions[1], f"ValueError: {kept}")
@@ -181,7 +181,7 @@ async def test_skip_lets_it_go_on_after_the_event(database: str) -> None:
         await st.append_many(5)
         positions = await appended(st)
         actor = await st.play(Seen(_is(2)))
-        with pytest.raises(Poisoned):
+        with pytest.raises(ProjectionHalted):
             await actor.ended()
         assert await st.owner.fetchval("select array_agg(p) from supervisor.skip_poison('view') p") == [positions[1]]
         actor.go_on()
@@ -198,7 +198,7 @@ async def test_a_restart_tries_the_event_again(database: str) -> None:
         await st.append_many(5)
         handler = Seen(_is(2))
         actor = await st.play(handler)
-        with pytest.raises(Poisoned):
+        with pytest.raises(ProjectionHalted):
             await actor.ended()
         handler.refuse = lambda _: False
         actor.go_on()
@@ -335,7 +335,7 @@ async def test_an_outage_ends_the_run_and_counts_for_nothing(postgres: Postgres)
         await asyncio.wait({actor.task}, timeout=10)
         error = actor.task.exception()
         assert error is not None
-        assert await st.house.database.explains(error)
+        assert await st.house.database.is_outage_error(error)
         await asyncio.to_thread(postgres.start)
         await st.house.up()
         actor.go_on()
@@ -406,7 +406,7 @@ async def test_a_lease_that_has_passed_on_commits_nothing(database: str) -> None
         await st.append("s")
         with pytest.raises(LeaseLost):
             await actor.ended()
-        assert actor.tenure.standing is Standing.LOST
+        assert actor.tenure.status is LeaseStatus.LOST
         assert actor.tenure.reasons != []
         assert await seen(st) == [first]
         await other.close()
@@ -443,7 +443,7 @@ async def test_a_batch_that_takes_too_long_counts_as_a_failure(database: str) ->
         await st.applied_upto(positions[-1])
         assert await seen(st) == positions[:4] + positions[5:]
         (letter,) = await st.owner.fetch("select position, error from supervisor.dead_letter")
-        assert tuple(letter) == (positions[4], "Stalled: took longer than 0.1 s")
+        assert tuple(letter) == (positions[4], "StallTimeout: took longer than 0.1 s")
         assert ".handler" in st.entries.of("worker.stalled")[0].fields["stack"]
 
 
@@ -486,7 +486,7 @@ async def test_a_stop_lets_the_batch_end_and_begins_no_other(database: str) -> N
         actor = await st.play(handler, batch=10)
         await begun.wait()
         assert actor.stop.in_flight == 1
-        assert actor.stop.is_watched
+        assert actor.stop.is_cooperative
         actor.stop.set()
         goes_on.set()
         await actor.ended()

@@ -12,7 +12,7 @@ import pytest
 from support.gatehouse import HurriedClock
 from support.stage import Seen, appended, seen, stage
 
-from supervisor.errors import Displaced, LeaseLost
+from supervisor.errors import LeaseLost, ShardingConflict
 from supervisor.workers.layout import Layouts
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ async def _displace(st: Stage, actors: list[Actor]) -> list[BaseException]:
         assert actor.task is not None
         try:
             await actor.ended()
-        except (LeaseLost, Displaced) as error:
+        except (LeaseLost, ShardingConflict) as error:
             errors.append(error)
     return errors
 
@@ -169,14 +169,14 @@ async def test_a_node_that_was_not_reloaded_stands_aside(database: str) -> None:
         for n in range(8):
             await st.append(f"s{n}")
         # Whichever it meets first, the fence or the other layout.
-        with pytest.raises((LeaseLost, Displaced)):
+        with pytest.raises((LeaseLost, ShardingConflict)):
             await actor.ended()
         await actor.start()
-        with pytest.raises(Displaced, match="3 shards by a node that was configured later; here it has 2"):
+        with pytest.raises(ShardingConflict, match="3 shards by a node that was configured later; here it has 2"):
             await actor.ended()
         # Another shard of the same daemon does not lay it out again either.
         sibling = await st.play(handler, shard=1, shards=2, layouts=old)
-        with pytest.raises(Displaced):
+        with pytest.raises(ShardingConflict):
             await sibling.ended()
         assert await _is_laid_out(st, 3)
         assert len(st.entries.of("projection.displaced", shards=3, own=2)) in (2, 3)
@@ -193,7 +193,7 @@ async def test_an_idle_shard_notices_that_it_was_displaced(database: str) -> Non
         await st.until(lambda: _is_laid_out(st, 2))
         await st.until(lambda: st.house.count("idle") > 0)
         await st.owner.fetchval("select supervisor.lay_out('view', 1)")
-        with pytest.raises(Displaced):
+        with pytest.raises(ShardingConflict):
             await actor.ended()
 
 
@@ -231,7 +231,7 @@ async def test_the_newest_configuration_wins_whoever_runs_first(database: str) -
         await st.play(Seen(), shards=4, layouts=Layouts())
         await st.until(lambda: _is_laid_out(st, 4))
         await stood_by.start()
-        with pytest.raises(Displaced, match="4 shards"):
+        with pytest.raises(ShardingConflict, match="4 shards"):
             await stood_by.ended()
         assert await _is_laid_out(st, 4)
         # Of two that were configured before they ran, too.
@@ -386,11 +386,11 @@ async def test_who_runs_again_has_no_new_say_until_a_person_configures_it(databa
         await actor.end()
         await st.owner.fetchval("select supervisor.lay_out('view', 3)")
         again = await st.play(Seen(), shards=2, layouts=old)
-        with pytest.raises(Displaced):
+        with pytest.raises(ShardingConflict):
             await again.ended()
         old.renew("view", now_s=st.clock.now_s())
         await again.start()
-        with pytest.raises(Displaced):  # it is of before
+        with pytest.raises(ShardingConflict):  # it is of before
             await again.ended()
         assert await _is_laid_out(st, 3)
         await st.play(Seen(), shards=2, layouts=old)

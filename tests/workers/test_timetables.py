@@ -26,8 +26,8 @@ class SettableClock(FakeClock):
 
     shift = timedelta(0)
 
-    def wall(self) -> datetime:
-        return super().wall() + self.shift
+    def wall_time(self) -> datetime:
+        return super().wall_time() + self.shift
 
     def pass_s(self, delta_s: float) -> None:
         self._now_s += delta_s
@@ -42,8 +42,8 @@ def ticks(timetable: CronTimetable, clock: SettableClock, *, duration: timedelta
         if delay_s > 0:
             clock.pass_s(delay_s)
         else:
-            timetable.begin()
-            found.append(clock.wall().astimezone(zone).strftime("%d %H:%M"))
+            timetable.mark_started()
+            found.append(clock.wall_time().astimezone(zone).strftime("%d %H:%M"))
     return found
 
 
