@@ -13,7 +13,7 @@ TRIXIE := .cache/trixie
 TRIXIE_PACKAGES := systemd,libnss-systemd,dbus,python3,python3-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test torture check bench trixie clean
+.PHONY: help run test torture check bench schemas trixie clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,6 +35,9 @@ check: .venv/installed-dev  ## lint, format, types, and which room may import wh
 
 bench: .venv/installed-dev  ## the figures, each beside a floor measured in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
+
+schemas: .venv/installed-dev  ## saves the present SQL schema in tests/schemas; ARGS=--replace before its release
+	PYTHONPATH=tests $(BIN)/python -m support.saved_schemas $(ARGS)
 
 trixie: $(TRIXIE)  ## a Debian 13 for the tests that need a newer systemd (root, debootstrap)
 

@@ -2,7 +2,7 @@
 
 `python -m benchmarks` measures all, `python -m benchmarks recovery` one. A figure is a file in
 `figures/`; what it compares with are the scripts in `bare/`. How each is measured, and what that
-cannot tell, stands in docs/benchmarks.md.
+cannot tell, stands in docs/explanation/benchmarks.md.
 """
 
 import sys

@@ -19,7 +19,7 @@ class StopSignal:
         dismissed: Tasks of the worker that a `ctx.sleep` has cancelled since the stop.
     """
 
-    __slots__ = ("_notices", "cancelled_tasks", "in_flight", "is_set", "is_cooperative")
+    __slots__ = ("_notices", "cancelled_tasks", "in_flight", "is_cooperative", "is_set")
 
     def __init__(self) -> None:
         self.is_set = False

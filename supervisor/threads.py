@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def start_thread(call: Callable[[], T], *, name: str) -> asyncio.Future[T]:
+def start_thread(
+    call: Callable[[], T], *, name: str, discard: Callable[[T], object] | None = None
+) -> asyncio.Future[T]:
     """Run `call` in a daemon thread and return a future of its result, on the running loop.
+
+    Args:
+        call: What the thread does.
+        name: The thread's.
+        discard: Called with a result that nobody takes, because the future was cancelled or the loop is closed.
 
     asyncio's own executor is no choice: the interpreter waits for its threads at exit, also for one
     that hangs in a file system.
@@ -28,8 +35,9 @@ def start_thread(call: Callable[[], T], *, name: str) -> asyncio.Future[T]:
 
     def deliver(result: T | None, error: BaseException | None) -> None:
         if done.done():
-            return
-        if error is not None:
+            if error is None and discard is not None:
+                discard(result)  # type: ignore[arg-type]  # as below
+        elif error is not None:
             done.set_exception(error)
         else:
             done.set_result(result)  # type: ignore[arg-type]  # None only where T allows it
@@ -42,7 +50,9 @@ def start_thread(call: Callable[[], T], *, name: str) -> asyncio.Future[T]:
         try:
             loop.call_soon_threadsafe(deliver, result, error)
         except RuntimeError:
-            return  # the loop is closed: nobody waits any more
+            # The loop is closed: nobody waits any more.
+            if error is None and discard is not None:
+                discard(result)  # type: ignore[arg-type]  # as above
 
     threading.Thread(target=work, name=name, daemon=True).start()
     return done

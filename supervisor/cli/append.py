@@ -10,6 +10,7 @@ import asyncpg
 from supervisor.cli.output import show
 from supervisor.cli.own_connection import carry_out, configuration, connected
 from supervisor.database.error_class import ErrorClass, classify, may_be_connection_loss
+from supervisor.database.schema.grants import APPEND_GRANTS, listed
 from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, InvalidEvent, SchemaIncompatible
 from supervisor.events.append import append_text, check_name, encode
 
@@ -60,8 +61,7 @@ def _explain(error: Exception) -> NoReturn:
     match classify(error):
         case ErrorClass.ACCESS_DENIED:
             raise DatabaseAccessDenied(
-                f"The event was not appended: {says}. The role needs GRANT USAGE ON SCHEMA supervisor and"
-                " GRANT EXECUTE ON FUNCTION supervisor.append."
+                f"The event was not appended: {says}. The role needs {listed(APPEND_GRANTS)}."
             ) from error
         case ErrorClass.READ_ONLY:
             raise DatabaseUnavailable(f"The event was not appended: {says}.") from error

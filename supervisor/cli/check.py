@@ -81,7 +81,7 @@ async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:
     try:
         match config.database.target:
             case EmbeddedStore():
-                from supervisor.database.server_program import find_programs  # noqa: PLC0415 - only an embedded store
+                from supervisor.database.embedded.process import find_programs  # noqa: PLC0415 - only an embedded store
 
                 find_programs()
                 remark = ", the embedded PostgreSQL is installed"

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.database.gate import ConnectionMonitor
-from supervisor.database.migration import is_outdated, known_files, version_of
-from supervisor.database.schema_error import explain
+from supervisor.database.monitor import ConnectionMonitor
+from supervisor.database.schema.migrate import (
+    applied_migrations,
+    migration_files,
+    needs_upgrade,
+    raise_schema_error,
+    version_of,
+)
 from supervisor.database.session import Session
 from supervisor.errors import ConfigError, ConfigFault, DatabaseAccessDenied
-from supervisor.leases.pooling import reject_transaction_pooling
+from supervisor.leases.pooler_check import reject_transaction_pooling
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
@@ -67,16 +72,17 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
         DatabaseAccessDenied: A privilege is missing that a worker needs.
         DatabaseUnavailable: The connection was lost.
     """
-    known = len(known_files())
-    found = 0
+    files = migration_files()
+    known, found = len(files), None
     try:
-        found = await version_of(connection)
-        if is_outdated(found, known, config.database.migrate):
+        applied = await applied_migrations(connection)
+        found = version_of(applied)
+        if needs_upgrade(applied, files, config.database.migrate):
             return await _foresee(connection, config, found, known)
         withheld = [row[0] for row in await connection.fetch(_WITHHELD, timeout=_LIMIT_S)]
     except _LOST as error:
         try:
-            explain(error, found, known)
+            raise_schema_error(error, found, known)
         except DatabaseAccessDenied as refusal:
             if config.needs_leases:
                 raise
@@ -84,6 +90,8 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
     if withheld and config.needs_leases:
         more = f" and {len(withheld) - 1} more" if len(withheld) > 1 else ""
         raise DatabaseAccessDenied(f"the role needs {withheld[0]}{more}, for its leases and events")
+    if found > known:
+        return f"; the SQL schema has version {found}, newer than version {known} of this pgsupervisor, and lets it run"
     return ""
 
 

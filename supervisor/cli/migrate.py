@@ -9,11 +9,11 @@ from supervisor.cli.output import complain, show
 from supervisor.cli.own_connection import carry_out, configuration, connected
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore, Server
-from supervisor.database.migration import bring_up_to_date
+from supervisor.database.schema import migrate as schema
 
 if TYPE_CHECKING:
     from supervisor.config.model import Config
-    from supervisor.database.migration import Change
+    from supervisor.database.schema.migrate import MigrationResult
 
 _CONFIG = 78
 
@@ -30,8 +30,8 @@ async def _migrate(config_path: str | None) -> int:
             return _leave_it_to_the_daemon(config)
         case Server():
             async with connected(config) as connection:
-                change = await bring_up_to_date(connection, mode="auto", clock=SystemClock(), rng=random.SystemRandom())
-            show(_sentence(change))
+                result = await schema.migrate(connection, mode="auto", clock=SystemClock(), rng=random.SystemRandom())
+            show(_sentence(result))
             return 0
 
 
@@ -44,8 +44,13 @@ def _leave_it_to_the_daemon(config: Config) -> int:
     return 0
 
 
-def _sentence(change: Change) -> str:
-    if change.former == change.version:
-        return f"The SQL schema has version {change.version} already."
-    former = f"version {change.former}" if change.former else "nothing"
-    return f"The SQL schema went from {former} to version {change.version}."
+def _sentence(result: MigrationResult) -> str:
+    if result.version > result.daemon:
+        return (
+            f"The SQL schema has version {result.version}, newer than version {result.daemon} of this pgsupervisor, and"
+            " lets it run; nothing was changed."
+        )
+    if result.former == result.version:
+        return f"The SQL schema has version {result.version} already."
+    former = f"version {result.former}" if result.former else "nothing"
+    return f"The SQL schema went from {former} to version {result.version}."

@@ -16,7 +16,7 @@ from supervisor.clock import SystemClock
 from supervisor.config.finding import find_config
 from supervisor.config.model import Dsn, EmbeddedStore, Server
 from supervisor.database.error_class import ErrorClass
-from supervisor.database.gate import ConnectionMonitor
+from supervisor.database.monitor import ConnectionMonitor
 from supervisor.errors import (
     ConfigError,
     ConfigFault,

@@ -15,6 +15,7 @@ from supervisor.config.model import Projection
 from supervisor.config.table import nearest
 from supervisor.daemon.cluster_rows import SHARD_LAG_SQL, projection_rows
 from supervisor.database.error_class import ErrorClass, classify, may_be_connection_loss
+from supervisor.database.schema.grants import DAEMON_GRANTS, listed
 from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible, SupervisorError
 from supervisor.events.glob import like_patterns
 
@@ -163,8 +164,7 @@ def _explain(error: Exception) -> NoReturn:
     match classify(error):
         case ErrorClass.ACCESS_DENIED:
             raise DatabaseAccessDenied(
-                f"The database refused it: {says}. The role needs GRANT USAGE ON SCHEMA supervisor, SELECT on its"
-                " tables and EXECUTE on its functions."
+                f"The database refused it: {says}. The role needs {listed(DAEMON_GRANTS)}."
             ) from error
         case _ if may_be_connection_loss(error):
             raise DatabaseUnavailable(f"The connection was lost: {says}. Look with `projections list`.") from error

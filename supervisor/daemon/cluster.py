@@ -64,7 +64,7 @@ class Question(NamedTuple):
         this: The node that asks; None: it has not joined yet.
         trouble: What keeps it from holding leases.
         streams: For each projection of the configuration, the LIKE patterns of its streams.
-        remembered: What the node that asks says of itself and the others without asking, `Node.summary()`.
+        remembered: What the node that asks says of itself and the others without asking, `Node.describe()`.
     """
 
     this: int | None
@@ -77,7 +77,7 @@ def question_of(config: Config, node: Node) -> Question:
     """Return what is asked by a node with a configuration."""
     projections = {name: spec.kind for name, spec in config.workers.items() if isinstance(spec.kind, Projection)}
     streams = {name: like_patterns(kind.streams) for name, kind in projections.items()}
-    return Question(node.id, node.trouble, streams, node.summary())
+    return Question(node.id, node.problem, streams, node.describe())
 
 
 class Cluster:

@@ -15,7 +15,7 @@ def remembered_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row a node, as far as they are known.
 
     Args:
-        summary: What `Node.summary()` says.
+        summary: What `Node.describe()` says.
     """
     me, stands = summary["node"], summary["leases"]
     nodes = sorted(summary["nodes"], key=lambda node: (node["name"], node["id"]))

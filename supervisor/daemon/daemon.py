@@ -48,10 +48,10 @@ if TYPE_CHECKING:
     from supervisor.daemon.leasing import Leasing
     from supervisor.daemon.signals import GuardedLoop
     from supervisor.database.database import Database
-    from supervisor.database.embedded import EmbeddedServer
+    from supervisor.database.embedded.locks import StateLock
+    from supervisor.database.embedded.server import EmbeddedServer
     from supervisor.database.error_class import Failure
-    from supervisor.database.gate import ConnectionMonitor
-    from supervisor.database.state_lock import StateLock
+    from supervisor.database.monitor import ConnectionMonitor
     from supervisor.journal import Journal
     from supervisor.supervision.supervisor import Supervisor
     from supervisor.systemd.notify import Notifier
@@ -241,16 +241,16 @@ class Daemon:
 
     # What the gate says (GateListener)
 
-    def on_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the gate has told why
+    def on_down(self, failure: Failure, *, announced: bool) -> None:  # noqa: ARG002 - the gate has told why
         """Say that the workers are parked."""
-        if self.supervisor is not None and told:
+        if self.supervisor is not None and announced:
             self.supervisor.on_database_down()
         self.on_status()
 
-    def on_up(self, *, told: bool) -> None:
+    def on_up(self, *, announced: bool) -> None:
         """Say that the workers go on; those that are parked notice by themselves."""
         if self.supervisor is not None:
-            self.supervisor.on_database_up(was_logged=told)
+            self.supervisor.on_database_up(was_logged=announced)
         self.on_status()
 
     def on_stable(self) -> None:

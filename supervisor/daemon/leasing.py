@@ -1,4 +1,4 @@
-"""The daemon as one of the nodes: its leases and what it hears of the others, where a worker needs a lease."""
+"""What a daemon has as one of the nodes: the node itself, and what is fed by its session."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import signal
 from typing import TYPE_CHECKING
 
 import supervisor
-from supervisor.clock import done_within
 from supervisor.daemon.cluster import Cluster
-from supervisor.daemon.lease_guard import LeaseGuard
 from supervisor.events.bell import Bell
-from supervisor.leases.node import Node
-from supervisor.leases.stand import LeaseState
+from supervisor.leases.node import JOIN_TASK, Node
+from supervisor.runtime import Runtime
 from supervisor.workers.layout import Layouts
 
 if TYPE_CHECKING:
@@ -19,18 +17,9 @@ if TYPE_CHECKING:
 
     from supervisor.daemon.daemon import Daemon
     from supervisor.database.database import Database
-    from supervisor.leases.look import ClusterSnapshot
-    from supervisor.leases.stand import LocalLease
+    from supervisor.leases.local_lease import LocalLease
 
-JOINING = "join the nodes"
-_TASKS = ("leases", "leases: trust", JOINING)
-# Joining is a handful of statements; whoever reloads waits for it.
-_JOIN_LIMIT_S = 15.0
-# Giving back takes a statement; what is not given back ends with the connection.
-_GIVE_BACK_LIMIT_S = 1.0
-_LOOK_AGAIN_S = 0.02
-# A look is due every five seconds, and each of its statements is answered or given up within five.
-_OVERDUE_S = 60.0
+JOINING = JOIN_TASK
 
 
 class Leasing:
@@ -45,72 +34,49 @@ class Leasing:
 
     def __init__(self, daemon: Daemon, database: Database) -> None:
         self._daemon = daemon
-        self._database = database
+        runtime = Runtime(
+            clock=daemon.clock, rng=daemon.rng, tasks=daemon.tasks, notifier=daemon.notifier, journal=daemon.journal
+        )
         self.node = Node(
-            database, daemon.config.name, clock=daemon.clock, rng=daemon.rng, tasks=daemon.tasks,
-            version=supervisor.__version__, on_outlived=daemon.on_outlived,
-        )  # fmt: skip
+            database,
+            daemon.config.name,
+            runtime=runtime,
+            version=supervisor.__version__,
+            on_overrun=daemon.on_outlived,
+        )
         self.cluster = Cluster(clock=daemon.clock, tasks=daemon.tasks)
         self.bell = Bell()
         self.layouts = Layouts()
-        self._guard = LeaseGuard(lambda: self.node.deadline, on_outlived=daemon.on_outlived, clock=daemon.clock)
-        self._has_begun = False
-        self._looked_s = float("-inf")
-        self._stands: dict[str, LocalLease] = {}
-
-    def stand(self, name: str) -> LocalLease:
-        """Return how this node stands to a lease."""
-        stand = self._stands[name] = self.node.stand(name)
-        return stand
-
-    async def begin(self) -> None:
-        """Join the others, and keep what is held from then on; an outage meanwhile is waited out.
-
-        Raises:
-            SupervisorError: Leases cannot work here.
-        """
         self.node.subscribe("supervisor_event", self.bell.ring)
         self.node.subscribe("supervisor_projection", self._revive)
-        self.node.on_look += [self.bell.look, self._looked]
-        await self.node.begin()
-        self._looked_s, self._has_begun = self._daemon.clock.now_s(), True
-        self._daemon.tasks.start(self.node.run(), name=_TASKS[0], critical=True)
-        self._guard.start()
-        # A handler of Python's own runs before anything else that a worker left to be run when the process was
-        # stopped; the loop's would have to wait for its turn.
-        signal.signal(signal.SIGCONT, lambda *_: self.node.woke())
+        self.node.on_snapshot.append(self.bell.look)
+
+    def stand(self, name: str) -> LocalLease:
+        """Return the lease of this name."""
+        return self.node.lease(name)
+
+    async def begin(self) -> None:
+        """Join the other nodes; raises as `Node.join` does."""
+        await self.node.join()
+        self._handle_sigcont()
 
     async def try_to_begin(self) -> None:
-        """Join the others, for a reload, which must not wait for ever.
+        """Join the other nodes, for a reload; raises as `Node.join_with_timeout` does."""
+        await self.node.join_with_timeout()
+        self._handle_sigcont()
 
-        Raises:
-            SupervisorError: Leases cannot work here; nothing has been joined.
-            TimeoutError: It took too long; nothing has been joined.
-        """
-        daemon = self._daemon
-        joining = daemon.tasks.start(_outcome(self), name=JOINING)
-        if not await done_within(joining, _JOIN_LIMIT_S, clock=daemon.clock):
-            joining.cancel()
-            self._database.monitor.session_owner = None
-            raise TimeoutError(f"joining the other nodes has not ended after {_JOIN_LIMIT_S:g}s")
-        if (error := joining.result()) is not None:
-            self._database.monitor.session_owner = None
-            raise error
+    def _handle_sigcont(self) -> None:
+        # A handler of Python's own runs before anything else that a worker left to be run when the process was
+        # stopped; the loop's would have to wait for its turn.
+        signal.signal(signal.SIGCONT, lambda *_: self.node.on_process_resumed())
 
     def is_overdue(self, now_s: float) -> bool:
-        """Whether the node's loop has not turned for longer than any of its deadlines explains."""
-        if not self._has_begun or not self._database.is_up or self.node.trouble is not None:
-            return False
-        return now_s > max(self._looked_s, self._database.monitor.state_since_s) + _OVERDUE_S
+        """Whether the node's loop is stuck."""
+        return self.node.is_stuck(now_s)
 
     async def let_go(self) -> None:
-        """Wait until everything that nothing runs under any more has been given back, before the connection changes."""
-        clock = self._daemon.clock
-        until_s = clock.now_s() + _GIVE_BACK_LIMIT_S
-        while clock.now_s() < until_s and any(
-            stand.state is not LeaseState.NOT_HELD for stand in self._stands.values()
-        ):
-            await clock.sleep(_LOOK_AGAIN_S)
+        """Wait until every lease under which nothing runs is released."""
+        await self.node.wait_until_released()
 
     def renew(self, workers: Iterable[str]) -> None:
         """Note that a person has configured workers now: of their projections, this node's layout is the newest."""
@@ -122,26 +88,10 @@ class Leasing:
         self.layouts = Layouts()
 
     async def leave(self) -> None:
-        """Give back what nothing runs under, and be no node any more."""
-        self._has_begun = False
+        """Leave the other nodes."""
         await self.node.leave()
-        self._guard.stop()
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
-        for name in _TASKS:
-            self._daemon.tasks.cancel(name)
-
-    def _looked(self, _: ClusterSnapshot) -> None:
-        self._looked_s = self._daemon.clock.now_s()
 
     def _revive(self, projection: str) -> None:
         if self._daemon.supervisor is not None:
             self._daemon.supervisor.resume_halted(projection)
-
-
-async def _outcome(leasing: Leasing) -> Exception | None:
-    """Begin, and return what it raised: for whoever reloads it is no fault of the daemon."""
-    try:
-        await leasing.begin()
-    except Exception as error:  # noqa: BLE001 - raised again by who waits
-        return error
-    return None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from supervisor.database.migration import bring_up_to_date, tell_absent, tell_applied
+from supervisor.database.schema.migrate import log_absent, log_migrated, migrate
 from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import DatabaseConfig
-    from supervisor.database.gate import ConnectionMonitor
+    from supervisor.database.monitor import ConnectionMonitor
 
 _LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 # No node has this number: the statement shows that it can be asked, and nothing else.
@@ -45,13 +45,13 @@ async def prove_schema(
         raise DatabaseUnavailable(f"the SQL schema could not be looked at: {error}") from error
     began_s = clock.now_s()
     try:
-        change = await bring_up_to_date(connection, mode=config.migrate, clock=clock, rng=rng)
+        result = await migrate(connection, mode=config.migrate, clock=clock, rng=rng)
     except DatabaseAccessDenied as error:
         if is_needed:
             raise
-        tell_absent(error)
+        log_absent(error)
     else:
-        tell_applied(change, took_s=clock.now_s() - began_s)
+        log_migrated(result, took_s=clock.now_s() - began_s)
     finally:
         connection.terminate()
 
@@ -64,8 +64,8 @@ async def prove_leases(gate: ConnectionMonitor, *, clock: Clock) -> None:
     """
     # Only where there are leases.
     from supervisor.database.session import Session  # noqa: PLC0415
-    from supervisor.leases.look import SNAPSHOT_SQL  # noqa: PLC0415
-    from supervisor.leases.pooling import reject_transaction_pooling  # noqa: PLC0415
+    from supervisor.leases.pooler_check import reject_transaction_pooling  # noqa: PLC0415
+    from supervisor.leases.snapshot import SNAPSHOT_SQL  # noqa: PLC0415
 
     assert gate.connected is not None  # noqa: S101 - it has just connected
     session = Session(gate, gate.connected, clock=clock)

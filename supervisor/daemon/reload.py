@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import Config
     from supervisor.daemon.daemon import Daemon
     from supervisor.daemon.leasing import Leasing
-    from supervisor.database.gate import ConnectionMonitor
+    from supervisor.database.monitor import ConnectionMonitor
 
 # systemd 253 sends the SIGHUP first and starts the client then; a Python needs a moment to start.
 _CLIENT_COMES_WITHIN_S = 3.0

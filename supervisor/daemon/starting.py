@@ -11,7 +11,7 @@ from supervisor.daemon.handler import answer
 from supervisor.daemon.pruning import prune_if_asked
 from supervisor.daemon.status import status_line
 from supervisor.database.database import Database
-from supervisor.database.migration import ensure_schema
+from supervisor.database.schema.migrate import ensure_schema
 from supervisor.journal import log_event
 from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor

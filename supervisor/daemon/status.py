@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import supervisor
-from supervisor.database.gate_state import MonitorState
+from supervisor.database.monitor_policy import MonitorState
 from supervisor.durations import format_duration
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _hunger(database: Database) -> str:
 
 
 def _trouble(daemon: Daemon) -> str:
-    trouble = daemon.leasing.node.trouble if daemon.leasing is not None else None
+    trouble = daemon.leasing.node.problem if daemon.leasing is not None else None
     return f"; leases: {trouble}" if trouble is not None else ""
 
 

@@ -59,7 +59,7 @@ async def stop(daemon: Daemon) -> None:
 async def _stop_workers(daemon: Daemon) -> None:
     """Stop the workers, with their leases around them."""
     if daemon.leasing is not None:
-        await _bounded(daemon, daemon.leasing.node.withdraw(), _LEASES_LIMIT_S, "leases")
+        await _bounded(daemon, daemon.leasing.node.drain(), _LEASES_LIMIT_S, "leases")
     if daemon.supervisor is not None:
         # Bounded by the workers' own deadlines; what is left behind has been named.
         await daemon.supervisor.stop()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supervisor.config.model import Server
-from supervisor.database.embedded import EmbeddedServer, lock_folder
-from supervisor.database.revival import keep_running
-from supervisor.database.server_program import find_programs
-from supervisor.database.state_lock import GIVE_UP_S, StateLock
+from supervisor.database.embedded.locks import GIVE_UP_S, StateLock
+from supervisor.database.embedded.process import find_programs
+from supervisor.database.embedded.restart import supervise
+from supervisor.database.embedded.server import EmbeddedServer, lock_folder
 from supervisor.errors import ConfigError, ConfigFault, EmbeddedDatabaseMisconfigured
 from supervisor.journal import log_event
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from supervisor.config.model import EmbeddedStore
     from supervisor.daemon.daemon import Daemon
-    from supervisor.database.state_lock import Holder
+    from supervisor.database.embedded.locks import Holder
 
 # The gate's own connection, one to prove a reload with, an administrator's and the reserved ones.
 _BESIDES_THE_POOL = 20
@@ -54,7 +54,7 @@ async def _open(daemon: Daemon, target: EmbeddedStore, enter: Callable[[str], No
     daemon.store = store
     await store.start()
     log_event("store.started", path=str(store.path), took_s=round(daemon.clock.now_s() - began_s, 3))
-    daemon.tasks.start(keep_running(store, clock=daemon.clock), name="embedded PostgreSQL")
+    daemon.tasks.start(supervise(store, clock=daemon.clock), name="embedded PostgreSQL")
     return Server(store.dsn, source="the embedded store")
 
 

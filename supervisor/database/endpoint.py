@@ -1,4 +1,4 @@
-"""Where a connection string points: its hosts, each to be tried with a deadline of its own.
+"""The hosts of a connection string, each to be tried with a deadline of its own.
 
 asyncpg lets several hosts share one deadline, so a hung first host uses up the time of the second
 (asyncpg #1155, #1309). The hosts are therefore taken apart here and handed over one at a time.
@@ -6,12 +6,11 @@ asyncpg lets several hosts share one deadline, so a hung first host uses up the 
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 DEFAULT_PORT = 5432
 # What asyncpg tries when no host is given at all.
@@ -49,8 +48,8 @@ class Endpoint(NamedTuple):
         return self.host is None or self.host.startswith("/")
 
 
-class Route(NamedTuple):
-    """All that the gate has to know of a connection string.
+class ConnectTargets(NamedTuple):
+    """What the monitor has to know of a connection string.
 
     Attributes:
         endpoints: Its hosts, in order, at least one.
@@ -59,16 +58,16 @@ class Route(NamedTuple):
     """
 
     endpoints: tuple[Endpoint, ...]
-    wanted: str
+    target_session_attrs: str
     application_name: str | None
 
     @property
     def wants_primary(self) -> bool:
         """Whether a read-only server is of no use."""
-        return self.wanted in ("primary", "read-write")
+        return self.target_session_attrs in ("primary", "read-write")
 
 
-def route_of(dsn: str, environ: Mapping[str, str]) -> Route:
+def parse_targets(dsn: str, environ: Mapping[str, str]) -> ConnectTargets:
     """Take a connection string apart.
 
     Args:
@@ -88,7 +87,7 @@ def route_of(dsn: str, environ: Mapping[str, str]) -> Route:
     endpoints = tuple(Endpoint(host, at or port, ((host, at or port),)) for host, at in hosts)
     probes = () if service else tuple((host, port) for host in _DEFAULT_HOSTS)
     left_to_driver = Endpoint(None, None, probes, service)
-    return Route(endpoints or (left_to_driver,), wanted, query.get("application_name"))
+    return ConnectTargets(endpoints or (left_to_driver,), wanted, query.get("application_name"))
 
 
 def secrets_of(dsn: str, environ: Mapping[str, str]) -> set[str]:
@@ -124,38 +123,3 @@ def _split_hosts(hosts: str, ports: str | None) -> list[tuple[str, int | None]]:
 def _first_port(ports: str | None) -> int:
     first = (ports or "").split(",")[0]
     return int(first) if first else DEFAULT_PORT
-
-
-async def listening(endpoints: Sequence[Endpoint], *, limit_s: float) -> frozenset[str]:
-    """Return the addresses of the endpoints at which something accepts connections.
-
-    This is the cheap check between two attempts: it says nothing, asks nothing and logs nothing on
-    the server. An address that neither accepts nor refuses within `limit_s` does not accept.
-    """
-    accepted: list[str] = []
-
-    async def look(endpoint: Endpoint) -> None:
-        for host, port in endpoint.probes:
-            if await _accepts(host, port, limit_s):
-                accepted.append(endpoint.address)
-                return
-
-    async with asyncio.TaskGroup() as group:
-        for endpoint in endpoints:
-            group.create_task(look(endpoint), name=f"check {endpoint.address}")
-    return frozenset(accepted)
-
-
-async def _accepts(host: str, port: int, limit_s: float) -> bool:
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(limit_s):
-            if host.startswith("/"):
-                path = host if ".s.PGSQL." in host else f"{host}/.s.PGSQL.{port}"
-                transport, _ = await loop.create_unix_connection(asyncio.Protocol, path)
-            else:
-                transport, _ = await loop.create_connection(asyncio.Protocol, host, port)
-    except OSError:
-        return False
-    transport.abort()
-    return True

@@ -14,39 +14,41 @@ from typing import NamedTuple
 
 import asyncpg
 
+from supervisor.escaping import exception_chain, message_of, sqlstate_of
+
 # What asyncpg raises when a statement fails or its connection is gone; nothing else comes out of a database call.
 CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class ErrorClass(Enum):
-    """How the gate reacts to an error; one member for each reaction.
+    """How the connection monitor reacts to an error; one member for each reaction.
 
-    The order is the order of hope: with several hosts, the most hopeful answer decides the delay.
+    The order matters: with several hosts, the failure that is most likely to pass decides the delay.
     """
 
     STARTING_UP = "coming"
-    """The server says that it starts up or shuts down: ask again soon and steadily."""
+    """The server says that it starts up or shuts down: try again soon and steadily."""
     READ_ONLY = "read-only"
-    """The server is no primary (a standby, or a demoted one): useless although alive; ask again soon."""
+    """The server is no primary (a standby, or a demoted one): useless although alive; try again soon."""
     DROPPED = "dropped"
     """It accepts and then drops the connection: a proxy before a dead server."""
     NOT_LISTENING = "absent"
-    """Nothing listens there: cheap to find out, so look often."""
+    """Nothing listens there: cheap to find out, so probe often."""
     TIMED_OUT = "timed out"
     """No answer within the deadline: a black hole or a frozen peer."""
     TOO_MANY_CONNECTIONS = "crowded"
-    """Too many connections: coming back soon would make it worse."""
+    """Too many connections: a quick retry would make it worse."""
     NOT_POSTGRES = "unusable"
-    """What answers cannot be used: no PostgreSQL, a failed TLS handshake, an internal error."""
+    """The peer cannot be used: no PostgreSQL, a failed TLS handshake, an internal error."""
     ACCESS_DENIED = "refused"
     """The server refused the login, the database or a privilege."""
     MISCONFIGURED = "misconfigured"
     """The connection string cannot work, whatever the server does."""
     UNRELATED = "unrelated"
-    """It says nothing about the connection: the statement or the worker is at fault."""
+    """No error of the connection: the statement or the worker is at fault."""
 
 
-_HOPE = {error_class: rank for rank, error_class in enumerate(ErrorClass)}
+_RANK = {error_class: rank for rank, error_class in enumerate(ErrorClass)}
 
 _BY_SQLSTATE = {
     "57P01": ErrorClass.STARTING_UP,  # admin_shutdown
@@ -119,7 +121,7 @@ def _classify_os_error(error: OSError) -> ErrorClass:
             return ErrorClass.NOT_POSTGRES
 
 
-_SUSPICIOUS = {
+_CONNECTION_LOSS = {
     ErrorClass.STARTING_UP,
     ErrorClass.READ_ONLY,
     ErrorClass.DROPPED,
@@ -127,38 +129,15 @@ _SUSPICIOUS = {
     ErrorClass.TIMED_OUT,
     ErrorClass.NOT_POSTGRES,
 }
-# More than any worker wraps; a bound all the same, for the loop waits.
-_LOOKED_THROUGH = 10_000
 
 
 def may_be_connection_loss(error: BaseException) -> bool:
     """Whether a worker's error could mean that the database is gone.
 
-    It is a suspicion and no more: a worker's own HTTP call raises OSErrors too. Groups and causes
-    are looked through, because workers wrap what they catch.
+    Only a check can tell: a worker's own HTTP call raises OSErrors too. Groups and causes count, because workers wrap
+    the errors that they catch.
     """
-    seen: set[int] = set()
-    waiting: list[BaseException] = [error]
-    while waiting and len(seen) < _LOOKED_THROUGH:
-        current = waiting.pop()
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        if classify(current) in _SUSPICIOUS:
-            return True
-        if isinstance(current, BaseExceptionGroup):
-            waiting.extend(current.exceptions)
-        waiting.extend(link for link in (current.__cause__, current.__context__) if link is not None)
-    return False
-
-
-def sqlstate_of(error: BaseException) -> str | None:
-    """Return the SQLSTATE that `error` carries, if any."""
-    try:
-        sqlstate = getattr(error, "sqlstate", None)
-    except Exception:  # noqa: BLE001 - a worker's own class may do anything
-        return None
-    return sqlstate if isinstance(sqlstate, str) else None
+    return any(classify(link) in _CONNECTION_LOSS for link in exception_chain(error))
 
 
 class Failure(NamedTuple):
@@ -196,15 +175,15 @@ def connect_failure(error: BaseException, *, address: str, limit_s: float) -> Fa
 def most_recoverable(failures: list[Failure]) -> Failure:
     """Return the failure that decides what to do when every host failed.
 
-    One host that says that it is coming is worth waiting for, whatever the others say; a refusal
-    counts only when every host refuses.
+    One host that is starting up is worth waiting for, whatever the others say; a refusal counts only when every host
+    refuses.
     """
-    return min(failures, key=lambda failure: _HOPE[failure.error_class])
+    return min(failures, key=lambda failure: _RANK[failure.error_class])
 
 
 def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s: float) -> str:
     code = sqlstate_of(error)
-    says = _words_of(error)
+    says = message_of(error)
     match error_class:
         case ErrorClass.TIMED_OUT:
             return f"{address} did not answer within {limit_s:g}s"
@@ -226,10 +205,3 @@ def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s
             return f"{address} is not the primary that target_session_attrs asks for"
         case _:
             return f"{address} says: {says}" + (f" ({code})" if code else f" ({type(error).__name__})")
-
-
-def _words_of(error: BaseException) -> str:
-    try:
-        return " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - as above
-        return "something unspeakable"

@@ -1,8 +1,8 @@
-"""The gate's connection as a node's session: what a node holds, it holds as long as this very connection lives.
+"""The monitor's connection as a node's session: what a node holds, it holds as long as this very connection lives.
 
-Its statements are few, short and one at a time: asyncpg refuses two at once, and the gate asks here too. A statement
-that does not end within its limit, or is cancelled, leaves a connection of which nobody knows what it did: it is
-given up.
+Its statements are few, short and one at a time: asyncpg refuses two at once, and the monitor sends statements here too.
+After a statement that did not end within its timeout, or was cancelled, the state of the connection is unknown: it is
+invalidated.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from supervisor.database.connecting import check
+from supervisor.database.connect import ping
 from supervisor.database.error_class import ErrorClass, Failure, classify, connect_failure, may_be_connection_loss
-from supervisor.database.last_words import tap
+from supervisor.database.fatal_message import tap
 from supervisor.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from supervisor.clock import Clock
-    from supervisor.database.connecting import Connected
+    from supervisor.database.connect import Connected
     from supervisor.database.database import Database
-    from supervisor.database.gate import ConnectionMonitor
+    from supervisor.database.monitor import ConnectionMonitor
 
 T = TypeVar("T")
 
-# A heartbeat that is asked for as a matter of routine is answered by what the node has asked so recently.
+# A routine heartbeat needs no statement while one of the node's was answered so recently.
 _FRESH_S = 5.0
-# However long connecting may take: trust in a lease rests on statements that are answered sooner.
-_LIMIT_S = 5.0
+# Shorter than connect_timeout may be: trust in a lease rests on statements that are answered sooner.
+_TIMEOUT_S = 5.0
 
 
 class SessionEnded(DatabaseUnavailable):
@@ -38,28 +38,29 @@ class SessionEnded(DatabaseUnavailable):
 
 
 class Session:
-    """One connection of the gate's.
+    """One connection of the monitor.
 
     Attributes:
-        link: The connection and its host.
-        begun_s: When it began.
+        monitor: The monitor.
+        connected: The connection and its host.
+        started_s: When it began.
         answered_s: When the newest of its statements that was answered had been sent.
         is_over: Whether it has ended.
-        failure: Why it is given up; None: it is not.
+        failure: Why it is invalid; None: it is valid.
     """
 
-    def __init__(self, gate: ConnectionMonitor, link: Connected, *, clock: Clock) -> None:
-        self.monitor = gate
-        self.connected = link
-        self.begun_s = clock.now_s()
+    def __init__(self, monitor: ConnectionMonitor, connected: Connected, *, clock: Clock) -> None:
+        self.monitor = monitor
+        self.connected = connected
+        self.started_s = clock.now_s()
         self.answered_s = float("-inf")
         self.is_closed = False
         self.failure: Failure | None = None
         self._clock = clock
-        self._overheard = tap(link.connection)
+        self._fatal_message = tap(connected.connection)
 
     async def execute(self, operation: Callable[[Any], Awaitable[T]]) -> T:
-        """Return the outcome of an operation on the connection, to which nobody else talks meanwhile.
+        """Return the outcome of an operation on the connection, with no other statement on it meanwhile.
 
         Raises:
             SessionEnded: The connection is gone, or given up because it did not answer; whether the statement was
@@ -67,7 +68,7 @@ class Session:
             asyncpg.PostgresError: The statement failed; the session goes on.
         """
         connection = self.connected.connection
-        async with self.monitor.mutex:
+        async with self.monitor.lock:
             if self.is_closed or self.failure is not None or connection.is_closed():
                 raise SessionEnded("The session of this node has ended.")
             sent_s = self._clock.now_s()
@@ -88,55 +89,55 @@ class Session:
             return answer
 
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
-        """Return the rows of one short statement; raises as `do` does."""
+        """Return the rows of one short statement; raises as `execute` does."""
         return await self.execute(lambda connection: connection.fetch(query, *args))
 
     async def execute_script(self, sql: str) -> str:
-        """Execute statements without arguments and without preparing them; raises as `do` does."""
+        """Execute statements without arguments and without preparing them; raises as `execute` does."""
         return await self.execute(lambda connection: connection.execute(sql))
 
-    async def listen(self, channel: str, heard: Callable[..., object]) -> None:
-        """Have `heard(connection, pid, channel, payload)` called for notifications; raises as `do` does."""
-        await self.execute(lambda connection: connection.add_listener(channel, heard))
+    async def listen(self, channel: str, callback: Callable[..., object]) -> None:
+        """Have `callback(connection, pid, channel, payload)` called for notifications; raises as `execute` does."""
+        await self.execute(lambda connection: connection.add_listener(channel, callback))
 
     async def check(self, *, is_routine: bool) -> Failure | None:
-        """Return what is wrong with the connection, for the gate."""
+        """Return what is wrong with the connection, for the monitor."""
         if is_routine and self.failure is None and self._clock.now_s() < self.answered_s + _FRESH_S:
             return None
-        async with self.monitor.mutex:
+        async with self.monitor.lock:
             if self.failure is not None:
                 return self.failure
             sent_s = self._clock.now_s()
-            failure = await check(self.connected.connection, self.connected.endpoint, self.monitor.connector)
+            failure = await ping(self.connected.connection, self.connected.endpoint, self.monitor.connector)
             if failure is None:
                 self.answered_s = sent_s
             self.failure = failure
             return failure
 
     def end(self) -> None:
-        """Note that it is over; the connection stays until `hang_up`."""
+        """Note that the session is over; the connection stays until `terminate`."""
         self.is_closed = True
 
     def terminate(self) -> None:
         """End the connection, and with it whatever the server still takes it to hold."""
-        # Never a farewell: the peer may be frozen, and a farewell waits for it.
+        # terminate(), not close(): close() waits for the peer, which may be frozen.
         self.connected.connection.terminate()
 
     def invalidate(self, reason: str) -> None:
-        """Have the gate make another connection: this one cannot serve, though it may live."""
+        """Have the monitor make another connection: this one cannot serve, although it may be alive."""
         address = self.connected.endpoint.address
         self._fail(Failure(ErrorClass.DROPPED, f"{address}: {reason}", address, None, ConnectionError(reason)))
 
     @property
     def close_reason(self) -> str | None:
-        """Why it has ended, as a clause; the server's own word before what the driver makes of it. None: unknown."""
-        if (words := self._overheard.message) is not None:
+        """Why it has ended, as a clause: the server's message, else the driver's error. None: unknown."""
+        if (words := self._fatal_message.message) is not None:
             return f"{self.connected.endpoint.address} says: {words}"
         return self.failure.reason if self.failure is not None else None
 
     @property
     def _limit_s(self) -> float:
-        return min(self.monitor.config.connect_timeout_s, _LIMIT_S)
+        return min(self.monitor.config.connect_timeout_s, _TIMEOUT_S)
 
     def _as_failure(self, error: BaseException) -> Failure:
         return connect_failure(error, address=self.connected.endpoint.address, limit_s=self._limit_s)
@@ -147,10 +148,10 @@ class Session:
 
 
 class SessionHolder:
-    """Where a node lives: on the connection of the gate in force, whichever that is.
+    """The current session of a node: the connection of the monitor in force, whichever that is.
 
     Attributes:
-        session: The session of the moment.
+        session: None while there is no connection.
     """
 
     def __init__(
@@ -162,32 +163,32 @@ class SessionHolder:
         on_end: Callable[[Session, str], object],
     ) -> None:
         self.session: Session | None = None
-        # The one that ended last: who heard of its end hangs up.
-        self._last: Session | None = None
+        # The one that ended last: `on_end` terminates it.
+        self._ended_last: Session | None = None
         self._clock = clock
         self._on_begin = on_begin
         self._on_end = on_end
         database.attach_session(self)
 
-    def on_connected(self, gate: ConnectionMonitor, link: Connected) -> None:
+    def on_connected(self, monitor: ConnectionMonitor, connected: Connected) -> None:
         """Begin a session on a new connection."""
         self._end("its session was replaced by another one")
-        session = self.session = Session(gate, link, clock=self._clock)
-        link.connection.add_termination_listener(lambda _: self._terminated(session))
+        session = self.session = Session(monitor, connected, clock=self._clock)
+        connected.connection.add_termination_listener(lambda _: self._terminated(session))
         self._on_begin()
 
-    def on_disconnected(self, link: Connected) -> None:
-        """End the session of a connection that the gate gives up; whoever hears of that hangs up."""
-        if self.session is not None and self.session.connected is link:
+    def on_disconnected(self, connected: Connected) -> None:
+        """End the session of a connection that the monitor gives up; `on_end` terminates the connection."""
+        if self.session is not None and self.session.connected is connected:
             self._terminated(self.session)
-        elif self._last is None or self._last.connected is not link:
-            link.connection.terminate()
+        elif self._ended_last is None or self._ended_last.connected is not connected:
+            connected.connection.terminate()
 
-    async def check(self, link: Connected, *, is_routine: bool) -> Failure | None:
+    async def check(self, connected: Connected, *, is_routine: bool) -> Failure | None:
         """Return what is wrong with the connection."""
-        if self.session is None or self.session.connected is not link:
+        if self.session is None or self.session.connected is not connected:
             reason = "the session on this connection has ended"
-            return Failure(ErrorClass.DROPPED, reason, link.endpoint.address, None, ConnectionResetError(reason))
+            return Failure(ErrorClass.DROPPED, reason, connected.endpoint.address, None, ConnectionResetError(reason))
         return await self.session.check(is_routine=is_routine)
 
     def _terminated(self, session: Session) -> None:
@@ -198,6 +199,6 @@ class SessionHolder:
     def _end(self, reason: str) -> None:
         session, self.session = self.session, None
         if session is not None:
-            self._last = session
+            self._ended_last = session
             session.end()
             self._on_end(session, reason)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
 from supervisor.database.error_class import may_be_connection_loss
+from supervisor.database.schema.locks import LockSpace
 from supervisor.journal import log_event
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ EVERY_S = 60.0
 # Rows of one transaction: it must not hold up a vacuum or a replica for long.
 _AT_MOST = 10_000
 _LIMIT_S = 60.0
-# One node is enough, so whoever comes second has nothing to do. "pgs" and the number of this key space; the lock ends
-# with the statement.
+# One node is enough: a second one has nothing to do. The lock ends with the statement.
 _PRUNE = f"""
-    SELECT CASE WHEN pg_try_advisory_xact_lock(1885827846, 0) THEN supervisor.prune_events($1, {_AT_MOST}) ELSE 0 END
+    SELECT CASE WHEN pg_try_advisory_xact_lock({LockSpace.PRUNING:d}, 0) THEN supervisor.prune_events($1, {_AT_MOST})
+        ELSE 0 END
 """
 
 

@@ -30,10 +30,10 @@ __all__ = [
     "current_worker",
     "flush_journal",
     "journal_asyncio_exception",
+    "log_event",
     "observe",
     "open_journal",
     "register_secret",
-    "log_event",
     "worker_logger",
 ]
 

@@ -410,6 +410,12 @@ _TABLE = (
         "The SQL schema has version {version} now[, from {former}][ ({took_s})].",
     ),
     (
+        "schema.newer",
+        "1464409206964d9d80103f779a11fcb6",
+        INFO,
+        "The SQL schema has version {version}, newer than version {daemon} of this daemon, and lets it run.",
+    ),
+    (
         "schema.absent",
         "d718d0e91d5693b367692c6f82a8e31e",
         INFO,

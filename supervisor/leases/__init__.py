@@ -1,28 +1,76 @@
-"""Leases: who may run what, over all nodes, and fenced.
+"""Leases: which node may run which worker.
 
-A lease is a session advisory lock, which says who holds it now, and a row with an epoch, which says whose writes count.
-The lock is on the gate's connection, the node's session (`database/session.py`): it goes when that ends, whoever ends
-it. The epoch grows with each acquisition, and every transaction under a lease begins by looking whether it is still
-the newest (`fence.py`): however late a former holder hears of its loss, it cannot commit.
+A lease is held by at most one node at a time. What runs under it on other nodes, late or by mistake, cannot commit.
+
+What the database decides
+-------------------------
+
+- Which node holds a lease now: the node whose session holds the advisory lock of the lease's row. The lock ends with
+  the session, whatever ends the session, so a dead node holds nothing.
+- Which node is alive: the node whose session holds the advisory lock of the node's row.
+- Whose writes count: the row of a lease has an epoch, which grows by one at each acquisition. Every transaction under
+  a lease begins by comparing its epoch with the row's, and locks the row until its end (`fence.py`). A former holder
+  fails there, however late it hears of its loss. An open transaction of a former holder delays the next acquisition,
+  and is terminated if it stays open.
+
+What the process decides
+------------------------
+
+- How long it trusts a lease without news: time is the process's own, and it only ever makes the process stop earlier.
+  Trust lasts `TRUST_S` from when the last answered statement was *sent*, so a slow answer does not extend it
+  (`timing.py`). It is over before the server ends a silent session and frees its locks.
+- Which leases it acquires, requests and revokes. No node leads: every node computes the same shares from the same
+  snapshot (`assignment.py`, `plan.py`). A node requests what another one holds, and the holder checks the request
+  before it revokes the lease. A frozen node requests nothing, and so gets nothing.
+
+The loop of a node (`node.py`)
+------------------------------
 
 ```text
-   look ──▶ decide ─────────┬─▶ take: the lock on the session, then the epoch on a connection of the pool
-    ▲      (plan, share)    ├─▶ ask a holder for what is ours by fair shares
-    │                       ├─▶ recall what another asks for rightly; give it back once its worker has ended
-    └── 0.5 s, 5 s, a call ─┘
+   register ──▶ release ──▶ publish what ──▶ take a ──▶ make a ──▶ revoke, release, try locks, request
+      ▲            ▲        it wants         snapshot     plan                    │
+      │            └── every 5 s, every 0.5 s while a lease is waited for, ◀──────┘
+   new session         or at once: a notification, a change of a lease
 ```
 
-The rest of the daemon sees `node`. Decisions, all pure: `plan` (what follows from a look), `share` (fair shares),
-`stand` (the machine of one lease), `trust` (for how long). The loop: `routine`, and `judgement` (when to decide anew).
-Effects: `custody` and `taking` (locks and epochs), `trustee` (the end of what may not run any more), `membership`,
-`joining`, `beginning` and `pooling` (the node's row and session, and whether it is a session at all), `roster`,
-`listening` and `lease_entries` (the others, what they say, and what the journal hears).
+The statements run on the node's session, one after the other. None of them waits for the lock of a lease: a waiting
+statement would hold a snapshot of the database and delay VACUUM. Only the new epochs are written beside it, on pooled
+connections (`acquisition.py`), because a commit may wait for a synchronous standby.
 
-What never happens: a lock given back, or a session ended, while something runs under it (RECALLED and LOST last until
-the worker has ended, and a worker that outlives them ends the process); a wait for a lock (it would pin a snapshot); a
-lease pushed onto a node (it asks, so a frozen one gets nothing).
+The states of a lease on one node (`local_lease.py`)
+----------------------------------------------------
 
-A session that was given up stays open until its workers have ended: the server, which may hear us though we do not
-hear it, would give the locks away at once. And one that just began takes for a moment only what nobody else will come
-back for: after a restart of the server every node finds everything free.
+```text
+                TRY             ACQUIRED           REVOKE            WORKER_ENDED
+   NOT_HELD ─────────▶ ACQUIRING ───────▶ HELD ───────────▶ REVOKING ────────────▶ RELEASING
+      ▲                 │     │            │                   │                    ▲  ▲  │
+      │  REFUSED, LOST  │     │            └─LOST─▶ LOST ◀─LOST┘                    │  │  │
+      ├─────────────────┘     │                      └─────────── WORKER_ENDED ─────┘  │  │
+      │                       └─────────────────────────── REVOKE ─────────────────────┘  │
+      └─────────────────────────────── RELEASED, LOST ────────────────────────────────────┘
+```
+
+A worker runs in HELD, ends in REVOKING as it does at a stop, and is cancelled in LOST. It sees NOT_HELD in the three
+other states. Why the edges are as they are:
+
+- REVOKING and LOST last until the worker has ended: a lock must not be released while something runs under it. A
+  worker that does not end in time ends the process (`expiry.py`), and the lock goes with the session.
+- LOST leads to RELEASING and not to NOT_HELD: where the fence found the loss, the session may still hold the lock.
+- ACQUIRING leads to RELEASING when the lease is not wanted any more: the lock may be held by then, and no worker has
+  heard of it.
+- HELD ignores WORKER_ENDED: a worker that waits for its next run keeps its lease.
+- An event that comes late, or twice, changes nothing.
+
+When the session ends
+---------------------
+
+Every lease of the session is LOST at once. The process may only believe that the session has ended, and the server may
+not have noticed: closing the connection would free the locks while the workers still end. So the connection stays open
+until they have ended, and the new session terminates the previous one before it registers as the same node.
+
+After a restart of the server every lease is free, and the first node to come back could acquire everything. For
+`RECLAIM_WINDOW_S` a node acquires only what it held last and what no node held.
+
+Three things watch a lease: the loop, with each snapshot; the task of `LeaseExpiry`, when the loop waits for an answer
+that does not come; and its thread, when the event loop is blocked.
 """

@@ -1,4 +1,4 @@
-"""Fencing: a transaction that cannot commit once its lease has passed on."""
+"""The fence: a transaction under a lease cannot commit once another acquisition has begun a new epoch."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from supervisor.errors import LeaseLost
 if TYPE_CHECKING:
     from supervisor.leases.lease import Lease
 
-_FENCE = "SELECT supervisor.fence($1, $2, $3)::text"
+_FENCE_SQL = "SELECT supervisor.fence($1, $2, $3)::text"
 
 
 async def begin_fence(connection: Any, lease: Lease, limit_s: float) -> int:
-    """Put the transaction that has just begun under a lease, and return the transaction's id.
+    """Bind the transaction that has just begun to a lease, and return the transaction's id.
 
-    From here to its end nobody else can acquire the lease without ending the transaction first.
+    Until the transaction ends, no other node can acquire the lease without terminating it first.
 
     Args:
-        connection: asyncpg's, or the pool's proxy of one, inside of a transaction with no statement yet.
-        lease: What the caller holds, or believes to hold.
+        connection: asyncpg's, or the pool's proxy of one, inside a transaction with no statement yet.
+        lease: The lease that the caller believes to hold.
         limit_s: How long the one statement may take.
 
     Raises:
         LeaseLost: The lease has passed on; the transaction can only be rolled back.
     """
     try:
-        transaction = await connection.fetchval(_FENCE, lease.id, lease.epoch, lease.incarnation, timeout=limit_s)
+        transaction = await connection.fetchval(_FENCE_SQL, lease.id, lease.epoch, lease.incarnation, timeout=limit_s)
     except asyncpg.SerializationError as error:
-        # In REPEATABLE READ and above that is how a row shows that was changed after the snapshot.
-        raise LeaseLost(_sentence(lease)) from error
+        # In REPEATABLE READ and above this error shows that the row was changed after the snapshot.
+        raise LeaseLost(_message(lease)) from error
     if transaction is None:
-        raise LeaseLost(_sentence(lease))
+        raise LeaseLost(_message(lease))
     return int(transaction)
 
 
-def _sentence(lease: Lease) -> str:
+def _message(lease: Lease) -> str:
     return (
         f"the lease {lease.name} has passed on: epoch {lease.epoch} is over, and nothing is written under it any more"
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.leases.lease import LeaseStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import LeaseHandle
 
 
 class InstanceLease:

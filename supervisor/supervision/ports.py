@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
-    from supervisor.database.waiting_pool import WorkerPool
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.database.worker_pool import WorkerPool
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.stop_signal import StopSignal
 
 

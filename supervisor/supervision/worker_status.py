@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from supervisor.clock import Clock
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.supervision.instance import WorkerInstance
     from supervisor.supervision.worker_group import WorkerGroup
 

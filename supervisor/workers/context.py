@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
-    from supervisor.leases.lease import Lease
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import Lease, LeaseHandle
     from supervisor.stop_signal import StopSignal
     from supervisor.supervision.ports import DatabaseStatus
 

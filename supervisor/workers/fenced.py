@@ -5,19 +5,18 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from supervisor.database.last_words import FatalMessageTap, tap
-from supervisor.database.manual_transaction import raw_connection
+from supervisor.database.asyncpg_private import raw_connection
+from supervisor.database.fatal_message import FatalMessageTap, tap
 from supervisor.errors import LeaseLost, TransactionMisused
 from supervisor.leases.fence import begin_fence
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.leases.lease import LeaseStatus
 from supervisor.workers.idling import idled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from supervisor.database.waiting_pool import WorkerPool
-    from supervisor.leases.lease import Lease
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.database.worker_pool import WorkerPool
+    from supervisor.leases.lease import Lease, LeaseHandle
 
 # The fence waits for nothing but the bump of a new holder, which is a matter of milliseconds.
 _ENTER_LIMIT_S = 10.0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import WorkerSpec
     from supervisor.events.bell import Bell
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.supervision.ports import DatabaseStatus, Work, WorkFactory
     from supervisor.workers.layout import Layouts
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from supervisor.errors import TransactionMisused
 
 if TYPE_CHECKING:
-    from supervisor.database.last_words import FatalMessageTap
+    from supervisor.database.fatal_message import FatalMessageTap
 
 _IDLED = "(25P03)"
 

@@ -14,7 +14,7 @@ from supervisor.journal import log_event
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from supervisor.database.waiting_pool import WorkerPool
+    from supervisor.database.worker_pool import WorkerPool
     from supervisor.workers.projection import ProjectionWork
 
     Rest = Callable[[float], Awaitable[bool]]

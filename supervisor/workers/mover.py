@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from supervisor.database.manual_transaction import raw_connection
+from supervisor.database.asyncpg_private import raw_connection
 from supervisor.workers.fenced import holding
 from supervisor.workers.transaction import BatchTransaction, CheckpointMoved
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
     from supervisor.events.bell import Bell
     from supervisor.events.lag import Lag
-    from supervisor.leases.tenure import LeaseHandle
+    from supervisor.leases.lease import LeaseHandle
     from supervisor.stop_signal import StopSignal
     from supervisor.supervision.ports import DatabaseStatus
     from supervisor.workers.layout import Layouts

@@ -6,8 +6,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.backoff import Backoff, delay_s
-from supervisor.database.error_class import sqlstate_of
 from supervisor.errors import TransactionMisused
+from supervisor.escaping import sqlstate_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from supervisor.database.last_words import tap
-from supervisor.database.manual_transaction import mark_begun, mark_ended, raw_connection
+from supervisor.database.asyncpg_private import mark_begun, mark_ended, raw_connection
+from supervisor.database.fatal_message import tap
 from supervisor.errors import LeaseLost, SupervisorError, TransactionMisused
 from supervisor.workers.guard import GuardedConnection
 from supervisor.workers.idling import idled

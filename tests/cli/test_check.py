@@ -9,13 +9,13 @@ from support.bouncer import bouncer
 from support.launching import IDLE, ONE_WORKER, config
 from support.stand_in import http_server
 
-from supervisor.database.migration import known_files
+from supervisor.database.schema.migrate import migration_files
 
 if TYPE_CHECKING:
     from support.launching import Launcher
     from support.postgres import Postgres
 
-KNOWN = len(known_files())
+KNOWN = len(migration_files())
 SINGLETON = ONE_WORKER + "singleton = true\n"
 
 
@@ -189,7 +189,7 @@ def test_connect_looks_at_the_schema(launch: Launcher, database: str, shared_pos
     assert (done.returncode, f"from version {KNOWN - 1} to {KNOWN}" in done.stdout) == (0, True)
     done = strict.run_command("check", "--connect")
     assert (done.returncode, f"has version {KNOWN - 1}, version {KNOWN} is needed" in done.stderr) == (78, True)
-    shared_postgres.execute("insert into supervisor.migration (version) values (99)", dbname=name)
+    shared_postgres.execute("insert into supervisor.migration values (99, now(), 99, '')", dbname=name)
     for daemon in (auto, strict):
         done = daemon.run_command("check", "--connect")
         assert (done.returncode, "has version 99" in done.stderr) == (78, True)

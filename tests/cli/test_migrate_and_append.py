@@ -9,7 +9,7 @@ from support.bouncer import bouncer
 from support.launching import config
 from support.postgres import free_port
 
-from supervisor.database.migration import known_files
+from supervisor.database.schema.migrate import migration_files
 
 if TYPE_CHECKING:
     import subprocess
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from support.launching import Launcher
     from support.postgres import Postgres
 
-KNOWN = len(known_files())
+KNOWN = len(migration_files())
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_newer_schema_ends_with_78(command: Any, database: str, shared_postgre
     daemon = command(database)
     daemon.run_command("migrate")
     name = database.rpartition("/")[2]
-    shared_postgres.execute("insert into supervisor.migration (version) values (99)", dbname=name)
+    shared_postgres.execute("insert into supervisor.migration values (99, now(), 99, '')", dbname=name)
     status, text = outcome(daemon.run_command("migrate"))
     assert status == 78
     assert "version 99" in text

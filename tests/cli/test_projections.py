@@ -147,7 +147,10 @@ async def test_forget_frees_what_it_held_back(command: Daemon, sql: Any, databas
         async with connection(database) as holder:
             await holder.execute(claim)
             code, text = _outcome(command.run_command("projections", "forget", "former"))
-            assert (code, f"the projection former is run by {by}: take it out of that node's" in text) == (1, True)
+            assert (
+                code,
+                f"the projection former is run by {by}: remove it from the configuration of that" in text,
+            ) == (1, True)
     assert sql("select count(*) from supervisor.checkpoint") == "3"
     await nobody_holds(database)
     assert _outcome(command.run_command("projections", "forget", "former")) == (

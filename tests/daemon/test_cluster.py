@@ -16,7 +16,7 @@ from support.schema import connection, make_schema
 
 from supervisor.clock import SystemClock
 from supervisor.daemon.cluster import Cluster, Question
-from supervisor.leases.look import Holder, Peer
+from supervisor.leases.snapshot import LeaseHolder, NodeInfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -163,12 +163,12 @@ async def test_a_pool_with_nothing_to_give_keeps_nothing_from_the_status(databas
 async def test_what_was_never_read_comes_from_memory(database: str) -> None:
     """Where the database has not answered yet, the node tells who lives and who has what it holds or waits for."""
     started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    peers = [Peer(number, f"shop@box:{number}", "box", number, started, frozenset({7, 8})) for number in (1, 2, 3)]
+    peers = [NodeInfo(number, f"shop@box:{number}", "box", number, started, frozenset({7, 8})) for number in (1, 2, 3)]
     stands = [
         {"lease": "mail", "standing": "held", "epoch": 4, "offered": True, "holder": None},
         {"lease": "sms", "standing": "lost", "epoch": 4, "offered": True, "holder": None},
         {"lease": "view", "standing": "absent", "epoch": None, "offered": True,
-         "holder": Holder("shop@box:2", "box", 2, started)._asdict()},
+         "holder": LeaseHolder("shop@box:2", "box", 2, started)._asdict()},
     ]  # fmt: skip
     remembered = {"node": "shop@box:1", "nodes": [peer.describe() for peer in peers], "leases": stands}
     async with site(database) as here:

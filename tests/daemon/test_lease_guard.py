@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING
 
 from support.launching import config
 
-from supervisor.clock import SystemClock
-from supervisor.daemon.lease_guard import LeaseGuard
-from supervisor.leases.trust import GRACE_S, TRUST_S
-from supervisor.leases.trustee import Deadline
+from supervisor.leases.timing import GRACE_S, TRUST_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,24 +87,3 @@ def test_a_process_that_was_stopped_for_long_does_nothing_more(launch: Launcher,
     assert second.stop() == 0
     first.wait_for("lease.acquired", epoch=3)
     assert first.stop() == 0
-
-
-def test_the_guard_waits_for_the_deadline_and_no_longer() -> None:
-    """Nothing is named before its time, and nothing at all where nothing runs under a lease."""
-    clock, heard = SystemClock(), threading.Event()
-    idle = LeaseGuard(lambda: None, on_outlived=lambda _: heard.set(), clock=clock)
-    idle.start()
-    named: list[tuple[str, float]] = []
-    deadline = Deadline(clock.now_s() + 1.5, "mail")
-
-    def end(lease: str) -> None:
-        named.append((lease, clock.now_s()))
-        heard.set()
-
-    guard = LeaseGuard(lambda: deadline, on_outlived=end, clock=clock)
-    guard.start()
-    assert heard.wait(10.0)
-    guard.stop()
-    idle.stop()
-    assert named[0][0] == "mail"
-    assert named[0][1] >= deadline.at_s

@@ -19,7 +19,7 @@ from supervisor.daemon.leasing import Leasing
 from supervisor.daemon.pruning import prune_if_asked, prune_no_more
 from supervisor.daemon.starting import Start
 from supervisor.daemon.status import status_line
-from supervisor.database.migration import ensure_schema
+from supervisor.database.schema.migrate import ensure_schema
 from supervisor.errors import SupervisorError
 from supervisor.events.pruning import EVERY_S
 
@@ -74,7 +74,7 @@ async def test_trouble_is_shown(tmp_path: Path, database: str, shared_postgres: 
         rename = "alter function supervisor.look rename to glance"
         await aside(lambda: shared_postgres.execute(rename, dbname=name))
         leasing.stand("x").request()
-        await house.until(lambda: leasing.node.trouble is not None)
+        await house.until(lambda: leasing.node.problem is not None)
         assert "leases: " in status_line(daemon)
         assert not leasing.is_overdue(daemon.clock.now_s() + 100.0)
 

@@ -1,23 +1,25 @@
-"""The SQL schema in the life of a daemon: made by the first, looked at by the others, refused where it cannot serve."""
+"""The SQL schema at a daemon's start: the first daemon creates it, the others check it, and some are refused."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.launching import IDLE, config, request
+from support.schema import KNOWN, make_schema, next_schema_folder
 
-from supervisor.database.migration import known_files
+from supervisor.database.schema.grants import DAEMON_GRANTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from support.daemon import Daemon
     from support.launching import Launcher
     from support.postgres import Postgres
 
-KNOWN = len(known_files())
 SINGLETON = '[workers.main]\nrun = "workers:work"\nsingleton = true\n'
 PROJECTION = '[workers.lists]\nkind = "projection"\nrun = "workers:project"\n'
 PROJECT = """
@@ -28,7 +30,7 @@ PROJECT = """
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline
@@ -36,12 +38,12 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def reason_of(daemon: Daemon) -> str:
-    """Why it ended, in its own words."""
+    """Return the reason that a daemon logged for its end."""
     return str(daemon.wait_for("daemon.stopping")["reason"])
 
 
-def test_ten_daemons_in_one_instant_make_one_schema(launch: Launcher, postgres: Postgres) -> None:
-    """Scenario 27: ten on an empty database are ready, one has made the schema, and the server saw no error of it."""
+def test_ten_daemons_that_start_together_create_one_schema(launch: Launcher, postgres: Postgres) -> None:
+    """Scenario 27: ten daemons on an empty database become ready, one creates the schema, and no error is logged."""
     daemons = [launch(config(postgres.dsn(), workers=SINGLETON), folder=f"node-{n}") for n in range(10)]
     for daemon in daemons:
         daemon.wait_for("daemon.ready", limit_s=60)
@@ -56,8 +58,8 @@ def test_ten_daemons_in_one_instant_make_one_schema(launch: Launcher, postgres: 
 
 
 @pytest.mark.parametrize("workers", ["", SINGLETON], ids=["plain", "singleton"])
-def test_only_looking_ends_with_78(launch: Launcher, database: str, workers: str) -> None:
-    """`migrate = "check"` on an empty database says what to run, and systemd does not try again."""
+def test_check_mode_without_a_schema_ends_with_78(launch: Launcher, database: str, workers: str) -> None:
+    """`migrate = "check"` on an empty database names the command to run, and systemd does not restart the daemon."""
     sections = {"workers": workers} if workers else {}
     daemon = launch(config(database, database='migrate = "check"', **sections))
     assert daemon.wait() == 78
@@ -68,20 +70,78 @@ def test_only_looking_ends_with_78(launch: Launcher, database: str, workers: str
     assert daemon.stop() == 0
 
 
-def test_a_newer_schema_ends_with_78(launch: Launcher, database: str, shared_postgres: Postgres) -> None:
-    """A daemon that is older than the schema names both versions and does not start."""
-    daemon = launch.prepare(config(database))
-    daemon.run_command("migrate")
-    shared_postgres.execute(
-        "insert into supervisor.migration (version) values (99)", dbname=database.rpartition("/")[2]
+def test_a_newer_schema_is_used_until_it_excludes_the_daemon(
+    launch: Launcher, postgres: Postgres, make_postgres: Any, tmp_path: Path
+) -> None:
+    """With the documented grants alone: start, reload, `check` and `migrate` take a newer schema, or all refuse it."""
+    postgres.add_user("app", "pw")
+    other: Postgres = make_postgres()
+    other.add_user("app", "pw")
+    asyncio.run(make_schema(postgres.dsn()))
+    postgres.execute("; ".join(f"{grant} TO app" for grant in DAEMON_GRANTS))
+    folder = next_schema_folder(
+        tmp_path,
+        """
+        create table supervisor.more (n int);
+        create function supervisor.more() returns bigint
+        language sql security definer set search_path = pg_catalog, pg_temp as 'select count(*) from supervisor.more';
+        """,
     )
+    for server in (postgres, other):
+        asyncio.run(make_schema(server.dsn(), folder=folder))
+    other.execute("; ".join(f"{grant} TO app" for grant in DAEMON_GRANTS))
+    text = config(postgres.dsn(user="app", password="pw"), workers=SINGLETON)
+    daemon = launch.ready(text)
+    daemon.wait_for("lease.acquired")
+    (told,) = daemon.said("schema.newer")
+    assert told["message"] == (
+        f"The SQL schema has version {KNOWN + 1}, newer than version {KNOWN} of this daemon, and lets it run."
+    )
+    done = daemon.run_command("check", "--connect")
+    assert (done.returncode, f"has version {KNOWN + 1}, newer than version {KNOWN}" in done.stdout) == (0, True), done
+    done = daemon.run_command("migrate")
+    assert (done.returncode, f"has version {KNOWN + 1}, newer than version {KNOWN}" in done.stdout) == (0, True), done
+    elsewhere = config(other.dsn(user="app", password="pw"), workers=SINGLETON)
+    daemon.write(elsewhere)
+    assert request(daemon, "reload")["ok"]
+    assert len(daemon.said("schema.newer")) == 2
+    # From now on both exclude it: a daemon at work goes on, and nothing begins anew.
+    for server in (postgres, other):
+        server.execute("update supervisor.migration set oldest_daemon = version")
+    daemon.write(text)
+    answer = request(daemon, "reload")
+    assert (answer["ok"], f"has version {KNOWN + 1}" in answer["error"]) == (False, True)
+    for command in (("check", "--connect"), ("migrate",)):
+        done = daemon.run_command(*command)
+        assert (done.returncode, f"has version {KNOWN + 1}" in done.stderr) == (78, True), done
+    assert daemon.stop() == 0
+    late = launch(text, folder="late")
+    assert late.wait() == 78
+    assert f"has version {KNOWN + 1}, and this pgsupervisor knows versions up to {KNOWN}" in reason_of(late)
+    assert f"daemons that know version {KNOWN + 1} or later" in reason_of(late)
+
+
+def test_a_schema_of_an_earlier_checkout_ends_with_78(launch: Launcher, postgres: Postgres) -> None:
+    """A schema that no release has made is refused by start, `check` and `migrate`, with what to do; doing it helps."""
+    text = config(postgres.dsn(), workers=SINGLETON)
+    daemon = launch.prepare(text)
+    assert daemon.run_command("migrate").returncode == 0
+    for change in (
+        "update supervisor.migration set digest = ''",
+        "alter table supervisor.migration drop column digest",
+    ):
+        postgres.execute(change)
+        for command in (("check", "--connect"), ("migrate",)):
+            done = daemon.run_command(*command)
+            assert (done.returncode, "DROP SCHEMA supervisor CASCADE" in done.stderr) == (78, True), done
     assert daemon.start().wait() == 78
-    assert "has version 99" in reason_of(daemon)
-    assert f"up to {KNOWN}" in reason_of(daemon)
+    assert "run `DROP SCHEMA supervisor CASCADE` in this database" in reason_of(daemon)
+    postgres.execute("drop schema supervisor cascade")
+    assert launch.ready(text, folder="again").stop() == 0
 
 
-def test_a_missing_privilege_concerns_those_who_need_the_schema(launch: Launcher, postgres: Postgres) -> None:
-    """A singleton's daemon ends with 77 and the GRANTs; one without is ready, and says once what is not there."""
+def test_a_missing_privilege_matters_if_a_worker_needs_the_schema(launch: Launcher, postgres: Postgres) -> None:
+    """With a singleton the daemon ends with 77 and names the grants; without one it logs the missing schema once."""
     postgres.add_user("app", "pw")
     dsn = postgres.dsn(user="app", password="pw")
     daemon = launch(config(dsn, workers=SINGLETON))
@@ -103,13 +163,8 @@ def test_a_daemon_that_does_not_own_the_schema_works_with_the_three_grants(
     """A projection, a singleton and `append` under a role with USAGE, SELECT and EXECUTE alone."""
     assert launch.prepare(config(postgres.dsn()), folder="owner").run_command("migrate").returncode == 0
     postgres.add_user("app", "pw")
-    postgres.execute("""
-        grant usage on schema supervisor to app;
-        grant select on all tables in schema supervisor to app;
-        grant execute on all functions in schema supervisor to app;
-        create table list (position bigint, who text);
-        grant insert on list to app;
-    """)
+    postgres.execute("; ".join(f"{grant} TO app" for grant in DAEMON_GRANTS))
+    postgres.execute("create table list (position bigint, who text); grant insert on list to app")
     dsn = postgres.dsn(user="app", password="pw")
     daemon = launch.ready(config(dsn, workers=SINGLETON + PROJECTION), IDLE + PROJECT)
     daemon.wait_for("lease.acquired")
@@ -124,7 +179,7 @@ def test_a_daemon_that_does_not_own_the_schema_works_with_the_three_grants(
 
 
 def test_an_event_is_appended_to_a_running_embedded_store(launch: Launcher) -> None:
-    """The embedded store's daemon makes its schema, and `append` reaches it where it runs."""
+    """The daemon creates the schema of its embedded database, and `append` reaches it while it runs."""
     daemon = launch.ready('[supervisor]\n[database]\ndsn = "embedded:"\n[workers.main]\nrun = "workers:work"\n')
     assert [told["version"] for told in daemon.said("schema.applied")] == [KNOWN]
     done = daemon.run_command("append", "orders-1", "placed")
@@ -135,8 +190,8 @@ def test_an_event_is_appended_to_a_running_embedded_store(launch: Launcher) -> N
     assert "it runs only while its daemon does" in done.stderr
 
 
-def test_a_reload_makes_the_schema_of_a_new_database(launch: Launcher, database: str, make_postgres: Any) -> None:
-    """A new dsn brings its schema up to date before anything changes; one that cannot be refuses the reload."""
+def test_a_reload_creates_the_schema_of_a_new_database(launch: Launcher, database: str, make_postgres: Any) -> None:
+    """A reload to a new dsn migrates that database first, and is refused if it cannot."""
     daemon = launch.ready(config(database))
     other: Postgres = make_postgres()
     other.add_user("app", "pw")

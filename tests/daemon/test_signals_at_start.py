@@ -14,7 +14,7 @@ import pytest
 from support.launching import IDLE, ONE_WORKER, config, count, request
 from support.proxy import Proxy
 
-from supervisor.database.state_lock import StateLock
+from supervisor.database.embedded.locks import StateLock
 
 if TYPE_CHECKING:
     from support.daemon import Daemon

@@ -10,7 +10,7 @@ from support.entries import Entries
 from support.inner_daemon import inner_daemon
 
 from supervisor.daemon.starting import Start
-from supervisor.database.state_lock import StateLock
+from supervisor.database.embedded.locks import StateLock
 from supervisor.exit_status import ExitStatus
 
 if TYPE_CHECKING:

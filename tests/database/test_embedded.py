@@ -18,12 +18,12 @@ from support.store import REPOSITORY, StoreDaemon, ask, is_alive, kill_all_below
 
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore
-from supervisor.database import server_log
-from supervisor.database.embedded import EmbeddedServer, lock_folder
-from supervisor.database.ephemeral import EphemeralFolder
-from supervisor.database.orphan import processes_of
-from supervisor.database.revival import keep_running
-from supervisor.database.server_program import NOBODY, Identity, candidates, run_program
+from supervisor.database.embedded import server_log
+from supervisor.database.embedded.data_directory import EphemeralFolder
+from supervisor.database.embedded.orphans import processes_of
+from supervisor.database.embedded.process import NOBODY, Identity, identity_candidates, run_program
+from supervisor.database.embedded.restart import supervise
+from supervisor.database.embedded.server import EmbeddedServer, lock_folder
 from supervisor.errors import EmbeddedDatabaseFailed, EmbeddedDatabaseMisconfigured
 
 if TYPE_CHECKING:
@@ -139,10 +139,10 @@ async def test_root_keeps_the_owner_of_data(home: Path) -> None:
 def test_candidates() -> None:
     """A user's server is the user's; root's is the data's owner's, nobody's, or root's in a namespace."""
     mapped = Identity(f"map:{NOBODY}", 0, 0)
-    assert candidates(1000, 1001, None) == (Identity("self", 1000, 1001),)
-    assert candidates(0, 0, None) == (Identity(f"user:{NOBODY}:{NOBODY}", NOBODY, NOBODY), mapped)
-    assert candidates(0, 0, (0, 0)) == (mapped,)
-    assert candidates(0, 0, (7, 8)) == (Identity("user:7:8", 7, 8),)
+    assert identity_candidates(1000, 1001, None) == (Identity("self", 1000, 1001),)
+    assert identity_candidates(0, 0, None) == (Identity(f"user:{NOBODY}:{NOBODY}", NOBODY, NOBODY), mapped)
+    assert identity_candidates(0, 0, (0, 0)) == (mapped,)
+    assert identity_candidates(0, 0, (7, 8)) == (Identity("user:7:8", 7, 8),)
 
 
 async def test_launch_lets_no_signal_stay_blocked_or_ignored() -> None:
@@ -234,7 +234,7 @@ async def test_stop_is_bounded(home: Path) -> None:
 async def kept_running(state_dir: Path, clock: HastyClock) -> AsyncIterator[tuple[EmbeddedServer, Entries]]:
     """A server that is started again when it ends, and what is told of that."""
     async with running(state_dir, clock=clock) as server:
-        keeping = asyncio.ensure_future(keep_running(server, clock=clock))
+        keeping = asyncio.ensure_future(supervise(server, clock=clock))
         try:
             with Entries() as entries:
                 yield server, entries
@@ -469,7 +469,7 @@ def test_ephemeral_folder_is_safe_before_its_server_runs(home: Path, monkeypatch
 def test_missing_extra() -> None:
     """Without the extra the message says how to install it."""
     hidden = "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p];"
-    script = f"{hidden} from supervisor.database.server_program import find_programs; find_programs()"
+    script = f"{hidden} from supervisor.database.embedded.process import find_programs; find_programs()"
     done = subprocess.run(
         [sys.executable, "-S", "-c", script], env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=False
     )

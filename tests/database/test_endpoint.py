@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from supervisor.database.endpoint import Endpoint, listening, route_of, secrets_of
+from supervisor.database.endpoint import Endpoint, parse_targets, secrets_of
+from supervisor.database.port_probe import listening_hosts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def hosts(dsn: str, **environ: str) -> list[tuple[str | None, int | None]]:
-    return [(endpoint.host, endpoint.port) for endpoint in route_of(dsn, environ).endpoints]
+    return [(endpoint.host, endpoint.port) for endpoint in parse_targets(dsn, environ).endpoints]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_a_host_in_the_string_is_stronger_than_the_environment() -> None:
 
 def test_without_any_host_the_driver_looks_in_its_usual_places() -> None:
     """They are what the cheap check looks at, and people are told the last of them."""
-    (endpoint,) = route_of("postgresql:///app", {"PGPORT": "7"}).endpoints
+    (endpoint,) = parse_targets("postgresql:///app", {"PGPORT": "7"}).endpoints
     assert (endpoint.host, endpoint.address) == (None, "localhost:7")
     assert ("/run/postgresql", 7) in endpoint.probes
 
@@ -66,7 +67,7 @@ def test_without_any_host_the_driver_looks_in_its_usual_places() -> None:
 def test_a_service_is_left_to_the_driver() -> None:
     """Nothing is known of its host, so nothing is looked at and none is named."""
     for dsn, environ in (("postgresql:///app?service=shop", {}), ("", {"PGSERVICE": "shop", "PGHOST": "db"})):
-        (endpoint,) = route_of(dsn, environ).endpoints
+        (endpoint,) = parse_targets(dsn, environ).endpoints
         assert (endpoint.host, endpoint.probes, endpoint.address) == (None, (), "service shop")
 
 
@@ -81,8 +82,8 @@ def test_a_service_is_left_to_the_driver() -> None:
 )
 def test_which_server_is_wanted(dsn: str, environ: dict[str, str], wanted: str, wants_primary: bool) -> None:
     """`target_session_attrs` comes from the string, else from the environment."""
-    route = route_of(dsn, environ)
-    assert (route.wanted, route.wants_primary) == (wanted, wants_primary)
+    route = parse_targets(dsn, environ)
+    assert (route.target_session_attrs, route.wants_primary) == (wanted, wants_primary)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +115,8 @@ async def test_what_listens_is_found_cheaply(tmp_path: Path) -> None:
         unix.listen()
         deaf.bind(("127.0.0.1", 0))  # bound, and refusing
         port, closed = tcp.getsockname()[1], deaf.getsockname()[1]
-        route = route_of(
+        route = parse_targets(
             f"postgresql:///app?host=127.0.0.1,127.0.0.1,{tmp_path},{tmp_path}/none&port={port},{closed},5432,5432", {}
         )
-        found = await listening(route.endpoints, limit_s=5.0)
+        found = await listening_hosts(route.endpoints, limit_s=5.0)
     assert found == {f"127.0.0.1:{port}", f"{tmp_path}/.s.PGSQL.5432"}

@@ -242,8 +242,8 @@ async def test_a_pool_that_workers_exhaust_does_not_hide_the_database(database: 
         db = house.view()
         async with db.acquire(), db.acquire():
             waiting = [asyncio.ensure_future(db.fetchval("select 1")) for _ in range(20)]
-            turned_s = house.gate.turned_at_s
-            await house.until(lambda: house.gate.turned_at_s > turned_s + 12.0)
+            turned_s = house.gate.last_progress_s
+            await house.until(lambda: house.gate.last_progress_s > turned_s + 12.0)
             assert house.database.is_up
             assert await house.gate.check_now()
             assert house.count("waiting") == 20
@@ -323,7 +323,7 @@ async def test_a_pool_that_cannot_dial_while_the_gate_is_up_is_told_in_the_end(
         assert starved.fields["error_class"] == "dropped"
         assert house.database.is_up
         assert house.database._pool is not None
-        assert house.database._pool._failed_dials >= 4
+        assert house.database._pool._failed_connects >= 4
         proxy.forward()
         assert await asyncio.wait_for(waiting, 10) == 1
         assert house.database.exhausted is None

@@ -13,7 +13,7 @@ from support.clock import FakeClock, settle
 from support.gatehouse import HurriedClock, aside, gatehouse, server, sleeping
 from support.proxy import Proxy
 
-from supervisor.database.pool import PoolRetired
+from supervisor.database.pool import PoolClosed
 from supervisor.journal import current_worker
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ async def test_one_dial_at_a_time_before_a_server_that_takes_no_more(postgres: P
     async with gatehouse(postgres.dsn(user="app", host="socket"), pool_min=0, clock=HurriedClock()) as house:
         dialled = _dials(postgres)
         waiting = [asyncio.ensure_future(house.view().fetchval("select 1")) for _ in range(1000)]
-        await house.until(lambda: house.database._pool is not None and house.database._pool._failed_dials >= 15)
+        await house.until(lambda: house.database._pool is not None and house.database._pool._failed_connects >= 15)
         assert _dials(postgres) - dialled <= 10 + 8
         assert house.database.is_up
         await aside(postgres.execute, "alter role app connection limit 20")
@@ -241,7 +241,7 @@ async def test_that_a_pool_was_retired_is_never_a_workers_business(postgres: Pos
             await house.up()
         done = True
         await asyncio.wait_for(asyncio.gather(*workers), 20)
-        assert not [error for error in seen if isinstance(error, (PoolRetired, AssertionError))]
+        assert not [error for error in seen if isinstance(error, (PoolClosed, AssertionError))]
         assert all(isinstance(error, (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)) for error in seen)
 
 

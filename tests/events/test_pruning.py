@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from support.clock import FakeClock
 from support.gatehouse import aside, gatehouse
 
-from supervisor.database.migration import ensure_schema
+from supervisor.database.schema.migrate import ensure_schema
 from supervisor.events.pruning import EVERY_S, Pruning
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from supervisor.journal.sentence import names_in, render_own, render_sentence
 CONTRACT = """daemon.starting daemon.ready daemon.stopping daemon.stopped config.invalid reload.started reload.applied
 reload.rejected database.connecting database.connected database.lost database.still_down database.recovered
 database.gave_up store.locked store.unlocked worker.started worker.stopped worker.failed worker.restarting
-worker.exhausted workers.parked workers.resumed worker.stalled loop.blocked log.repeated notify.failed"""
+worker.exhausted workers.parked workers.resumed worker.stalled loop.blocked log.repeated notify.failed schema.newer"""
 
 ONE = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 FIELDS = st.dictionaries(

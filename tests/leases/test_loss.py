@@ -1,4 +1,4 @@
-"""How a lease is lost: at once, by its own deadline, by the fence; and never given away under a worker that lives."""
+"""How a lease is lost: at once, by its own deadline, by the fence; and never released under a running worker."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from support.proxy import Proxy
 
 from supervisor.errors import LeaseLost
 from supervisor.leases.fence import begin_fence
-from supervisor.leases.tenure import LeaseStatus
-from supervisor.leases.trust import GRACE_S, TRUST_S
+from supervisor.leases.lease import LeaseStatus
+from supervisor.leases.timing import GRACE_S, TRUST_S
 
 if TYPE_CHECKING:
     from support.postgres import Postgres
@@ -30,7 +30,7 @@ async def test_a_terminated_session_is_noticed_at_once(postgres: Postgres) -> No
         first = await nodes.add("mail")
         await nodes.holder("mail")
         second = await nodes.add("mail")
-        await second.node._clock.sleep(0.8)  # the second one no longer waits for the first to come back
+        await second.node._clock.sleep(0.8)  # past the reclaim window
         lease = first.occupants["mail"].lease
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -49,7 +49,7 @@ async def test_a_terminated_session_is_noticed_at_once(postgres: Postgres) -> No
         assert lost.fields["lease"] == "mail"
         assert lost.fields["epoch"] == 1
         assert "terminating connection due to administrator command (57P01)" in lost.fields["reason"]
-        assert not first.outlived
+        assert not first.overrun
 
 
 async def test_a_hundred_leases_are_lost_in_one_entry(postgres: Postgres) -> None:
@@ -84,13 +84,13 @@ async def test_a_node_that_is_cut_off_stops_before_the_lock_can_go(postgres: Pos
             assert taken < 20
             assert await second.commit("mail") == 2
             [lost] = nodes.entries.of("lease.lost")
-            # Its trust and its patience with the statement that is not answered end at the same time.
+            # Its trust and its limit for the unanswered statement end at the same time.
             assert re.search("no answer .* for 10s|did not answer within 5s", lost.fields["reason"])
             await aside(proxy.thaw)
 
 
 @pytest.mark.parametrize("is_all", [True, False])
-async def test_a_deafened_node_gives_nothing_away_under_its_worker(postgres: Postgres, is_all: bool) -> None:
+async def test_a_node_that_hears_nothing_frees_no_lock_under_its_worker(postgres: Postgres, is_all: bool) -> None:
     """A node that hears nothing keeps its session until what ran under it has ended, also when it has a new one."""
     with Proxy(postgres.port) as proxy:
         async with cluster(postgres.dsn()) as nodes:
@@ -100,12 +100,12 @@ async def test_a_deafened_node_gives_nothing_away_under_its_worker(postgres: Pos
             second = await nodes.add("mail")
             await second.node._clock.sleep(0.8)
             await (aside(proxy.freeze, "to_client") if is_all else aside(proxy.forget))
-            first.node._waker.call()  # it need not take until the next look by itself
+            first.node._wakeup.wake()  # sooner than its next heartbeat
             await nodes.until(lambda: first.occupants["mail"].ends == [LeaseStatus.LOST])
             while first.held:
                 assert not second.held
                 await asyncio.sleep(0.005)
-            # Where it has a new session, whoever is first takes the lease.
+            # Where it has a new session, the faster of the two acquires the lease.
             again = first.occupants["mail"].epochs
             await nodes.until(lambda: second.held or len(again) == 2)
             await aside(proxy.thaw)
@@ -123,21 +123,21 @@ async def test_a_restart_is_not_waited_out_by_the_slowest(postgres: Postgres) ->
         await nodes.until(lambda: first.occupants["slow"].epochs == [1, 2])
 
 
-async def test_a_worker_that_outlives_its_lease_is_named(postgres: Postgres) -> None:
-    """Who still runs when the grace after a loss is over is told, and its lease is not tried for again meanwhile."""
+async def test_a_worker_that_overruns_its_lease_is_named(postgres: Postgres) -> None:
+    """A worker that still runs when the grace after a loss is over is named, and its lease is not tried meanwhile."""
     async with cluster(postgres.dsn()) as nodes:
         first = await nodes.add("mail")
         await nodes.holder("mail")
         first.occupants["mail"].is_stubborn = True
         await aside(postgres.execute, terminate(first.backend()))
-        await nodes.until(lambda: first.outlived == ["mail"])
-        assert first.node.stand("mail").status is LeaseStatus.LOST
+        await nodes.until(lambda: first.overrun == ["mail"])
+        assert first.node.lease("mail").status is LeaseStatus.LOST
         assert not await nodes.query("select from supervisor.held where kind = 'lease'")
-        first.outlived.clear()
+        first.overrun.clear()
 
 
 async def test_a_lost_lease_comes_back_when_its_worker_has_ended(postgres: Postgres) -> None:
-    """A loss that was found by the fence gives the lock back once the worker has ended, and stands again."""
+    """A loss that the fence found releases the lock once the worker has ended, and the node acquires it again."""
     async with cluster(postgres.dsn()) as nodes:
         first = await nodes.add("mail")
         await nodes.holder("mail")
@@ -145,7 +145,7 @@ async def test_a_lost_lease_comes_back_when_its_worker_has_ended(postgres: Postg
         lease = first.occupants["mail"].lease
         with pytest.raises(LeaseLost):
             await first.commit("mail")
-        first.node.stand("mail").report_lost("the fence refused it")
+        first.node.lease("mail").report_lost("the fence refused it")
         await nodes.until(lambda: first.occupants["mail"].epochs == [1, 3])
         assert await first.commit("mail") == 3
         assert first.occupants["mail"].lease.incarnation != lease.incarnation
@@ -153,32 +153,32 @@ async def test_a_lost_lease_comes_back_when_its_worker_has_ended(postgres: Postg
         assert lost.fields["reason"] == "the fence refused it"
 
 
-async def test_the_lock_stays_while_a_recalled_worker_lives(postgres: Postgres) -> None:
-    """A lease that is to be given back is not released, and nobody else holds it, until its worker has ended."""
+async def test_the_lock_stays_while_the_worker_of_a_revoked_lease_runs(postgres: Postgres) -> None:
+    """A revoked lease is not released, and no other node holds it, until its worker has ended."""
     async with cluster(postgres.dsn()) as nodes:
         first = await nodes.add("mail")
         await nodes.holder("mail")
         second = await nodes.add("mail")
         first.occupants["mail"].is_stubborn = True
-        first.node.stand("mail").decline()
+        first.node.lease("mail").decline()
         await first.node._clock.sleep(1.5)
         assert not second.held
-        assert first.node.stand("mail").status is LeaseStatus.REVOKING
+        assert first.node.lease("mail").status is LeaseStatus.REVOKING
         first.occupants["mail"].is_running = False
-        first.node.stand("mail").worker_ended()
+        first.node.lease("mail").worker_ended()
         await nodes.until(lambda: second.held)
 
 
-async def test_leaving_releases_nothing_under_a_worker_that_lives(postgres: Postgres) -> None:
+async def test_leaving_releases_nothing_under_a_running_worker(postgres: Postgres) -> None:
     """A node that leaves keeps the lock of a worker that would not end: it goes with the process."""
     async with cluster(postgres.dsn()) as nodes:
         first = await nodes.add("mail", "other")
         await nodes.until(lambda: len(first.held) == 2)
         second = await nodes.add("mail", "other")
         first.occupants["mail"].is_stubborn = True
-        await first.node.withdraw()
+        await first.node.drain()
         for occupant in first.occupants.values():
-            occupant.stand.decline()
+            occupant.local.decline()
         await nodes.until(lambda: second.held == {"other"})
         await first.node.leave()
         await second.node._clock.sleep(1.5)
@@ -188,8 +188,8 @@ async def test_leaving_releases_nothing_under_a_worker_that_lives(postgres: Post
         await nodes.until(lambda: second.held == {"mail", "other"})
 
 
-async def test_a_node_ends_its_own_former_session(postgres: Postgres) -> None:
-    """After a cut that the server has not noticed, the node ends the session that still holds its leases."""
+async def test_a_node_terminates_its_previous_session(postgres: Postgres) -> None:
+    """After a cut that the server has not noticed, the node terminates the session that still holds its leases."""
     with Proxy(postgres.port) as proxy:
         async with cluster(postgres.dsn()) as nodes:
             first = await nodes.add("mail", dsn=postgres.dsn(port=proxy.port), connect_timeout_s=1.0)

@@ -1,4 +1,4 @@
-"""Nodes on a real PostgreSQL: who holds what, and how it passes from one to the next."""
+"""Nodes on a real PostgreSQL: one holds a lease, and another acquires it when that one stops or dies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from support.cluster import cluster
 
 
 async def test_one_of_two_nodes_runs_a_singleton(database: str) -> None:
-    """A lease that two nodes stand for is held by one of them, which can commit under it."""
+    """A lease that two nodes request is held by one of them, which can commit under it."""
     async with cluster(database) as nodes:
         first = await nodes.add("mail")
         second = await nodes.add("mail")

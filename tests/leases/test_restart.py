@@ -1,4 +1,4 @@
-"""PostgreSQL restarts under several nodes: everyone comes back, and every lease to whom it was with."""
+"""PostgreSQL restarts under several nodes: each node comes back and holds the leases that it held."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_leases_come_back_to_their_holders(postgres: Postgres, mode: Liter
             took = loop.time() - began
             assert took < 3.0
         assert nodes.counted("lease.lost") == [3] * 6
-        assert not any(one.outlived for one in nodes.members)
+        assert not any(one.overrun for one in nodes.members)
 
 
 async def test_what_a_node_that_stays_away_held_is_taken_over(postgres: Postgres) -> None:
@@ -58,11 +58,10 @@ async def test_a_node_begins_while_the_server_restarts(postgres: Postgres) -> No
         node.tasks.start(node.database.monitor.run(), name="gate")
         await node.database.wait_until_up()
         await aside(postgres.stop, "fast")
-        joining = asyncio.ensure_future(node.node.begin())
+        joining = asyncio.ensure_future(node.node.join())
         await asyncio.sleep(0.2)
         await aside(postgres.start)
         async with asyncio.timeout(10):
             await joining
-        node.tasks.start(node.node.run(), name="leases", critical=True)
-        node.stand_for(["mail"])
+        node.request(["mail"])
         await nodes.holder("mail")

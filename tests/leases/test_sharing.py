@@ -1,4 +1,4 @@
-"""Many leases over several nodes: fair shares after a join, a leave or a death, and no wandering."""
+"""Many leases over several nodes: fair shares after a join, a leave or a death, and no move without need."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def doubles(nodes: Cluster) -> set[str]:
     return {name for name, workers in count.items() if workers > 1}
 
 
-async def test_a_node_that_joins_gets_its_share_and_nothing_wanders(database: str) -> None:
+async def test_a_node_that_joins_gets_its_share_and_nothing_moves_after_that(database: str) -> None:
     """Leases move to a node that joins until the shares are fair, each at most once, and then stay."""
     names = [f"w{number}" for number in range(12)]
     async with cluster(database) as nodes:
@@ -43,13 +43,13 @@ async def test_a_node_that_joins_gets_its_share_and_nothing_wanders(database: st
         await nodes.until(lambda: spread(nodes) == [4, 4, 4])
         taken = epochs(nodes)
         assert taken == 12 + 6 + 4
-        await asyncio.sleep(2)  # four looks of each
+        await asyncio.sleep(2)  # four snapshots of each
         assert epochs(nodes) == taken
         assert spread(nodes) == [4, 4, 4]
 
 
 async def test_a_node_that_leaves_leaves_its_share_to_the_others(database: str) -> None:
-    """What a node gives back when it stops is shared out fairly."""
+    """What a node releases when it stops is shared out fairly."""
     names = [f"w{number}" for number in range(12)]
     async with cluster(database) as nodes:
         first = await nodes.add(*names)
@@ -61,8 +61,8 @@ async def test_a_node_that_leaves_leaves_its_share_to_the_others(database: str) 
         assert not await nodes.query("select from supervisor.node where id not in (select id from supervisor.held)")
 
 
-async def test_a_node_gets_only_what_it_stands_for(database: str) -> None:
-    """A node whose configuration has other workers is given none of those that it does not know."""
+async def test_a_node_gets_only_what_it_requests(database: str) -> None:
+    """A node whose configuration has other workers gets no lease of a worker that it does not have."""
     async with cluster(database) as nodes:
         first = await nodes.add("a", "b", "c", "d")
         await nodes.until(lambda: len(first.held) == 4)
@@ -72,7 +72,7 @@ async def test_a_node_gets_only_what_it_stands_for(database: str) -> None:
 
 
 async def statements(members: list[Member], seconds: float) -> list[int]:
-    """Count what the sessions of nodes say in a time."""
+    """Count the statements on the sessions of nodes in a time."""
     asked: Counter[str] = Counter()
 
     def listen(member: Member) -> None:
@@ -97,9 +97,9 @@ async def test_a_thousand_leases_over_four_nodes(database: str) -> None:
         await nodes.until(lambda: spread(nodes) == [250, 250, 250, 250])
         joined_s = loop.time() - began
         before = epochs(nodes)
-        said = await statements(nodes.members, 3)
+        counts = await statements(nodes.members, 3)
         assert epochs(nodes) == before
-        assert max(said) <= 12
+        assert max(counts) <= 12
         began = loop.time()
         await fourth.kill()
         await nodes.until(lambda: spread(nodes) == [333, 333, 334])
@@ -109,8 +109,8 @@ async def test_a_thousand_leases_over_four_nodes(database: str) -> None:
         assert not doubles(nodes)
 
 
-async def test_a_node_alone_says_next_to_nothing(database: str) -> None:
-    """Scenario 24: a node that holds all it stands for asks once in five seconds, and its session is idle."""
+async def test_a_single_node_executes_one_statement_in_five_seconds(database: str) -> None:
+    """Scenario 24: a node that holds all it wants executes a statement every five seconds; its session is idle."""
     async with cluster(database) as nodes:
         first = await nodes.add("mail", "other")
         await nodes.until(lambda: len(first.held) == 2)
@@ -123,28 +123,28 @@ async def test_a_node_alone_says_next_to_nothing(database: str) -> None:
 
 
 async def test_a_frozen_node_is_handed_nothing(database: str) -> None:
-    """A node that does not turn, though its session lives, gets no lease, and what it leaves is taken by others."""
+    """A node that does not tick, though its session lives, gets no lease, and others acquire its share."""
     names = [f"w{number}" for number in range(4)]
     async with cluster(database) as nodes:
         first = await nodes.add(*names)
         await nodes.until(lambda: len(first.held) == 4)
         frozen = nodes.make()
         frozen.tasks.start(frozen.database.monitor.run(), name="gate")
-        await frozen.node.begin()
-        frozen.stand_for(names)
-        # It joins, says what it wants, and is heard of no more.
-        await frozen.node._membership.publish(frozen.node._membership.joined)  # type: ignore[arg-type]
+        await frozen.node.join()
+        frozen.tasks.cancel("leases")  # it joins, publishes what it wants, and ticks no more
+        frozen.request(names)
+        await frozen.node._registration.publish_wanted(frozen.node._registration.current)  # type: ignore[arg-type]
         await asyncio.sleep(2)
         assert len(first.held) == 4
         third = await nodes.add(*names)
         await nodes.until(lambda: len(first.held) == 2 and len(third.held) == 2)
         await third.stop()
-        # Half of them were free, and the frozen node's to take.
+        # Half of them were free, and of the frozen node's share.
         await nodes.until(lambda: len(first.held) == 4, limit_s=5)
 
 
 async def test_two_nodes_that_start_at_once_never_hold_the_same(database: str) -> None:
-    """Ten nodes that stand for the same leases in the same instant share them out, none twice."""
+    """Ten nodes that request the same leases in the same instant share them out, none twice."""
     names = [f"w{number}" for number in range(20)]
     async with cluster(database) as nodes:
         await asyncio.gather(*(nodes.add(*names) for _ in range(10)))
@@ -154,12 +154,12 @@ async def test_two_nodes_that_start_at_once_never_hold_the_same(database: str) -
         assert sum(row["epoch"] for row in rows) == epochs(nodes)
 
 
-async def test_a_lease_given_back_a_thousand_times_is_free(database: str) -> None:
+async def test_a_lock_tried_a_thousand_times_is_free_after_one_release(database: str) -> None:
     """Scenario 22: a lock that was tried for a thousand times while it was held is free after one release."""
     async with cluster(database) as nodes:
         first = await nodes.add("mail")
         await nodes.holder("mail")
-        joined = first.node._membership.joined
+        joined = first.node._registration.current
         assert joined is not None
         lease = first.occupants["mail"].lease.id
         for _ in range(1000):
@@ -170,16 +170,16 @@ async def test_a_lease_given_back_a_thousand_times_is_free(database: str) -> Non
 
 
 async def test_a_stacked_lock_goes_with_one_release(database: str) -> None:
-    """Scenario 22: a lock that was taken a thousand times, by whatever mistake, is given back whole."""
+    """Scenario 22: a lock that was taken a thousand times, by whatever mistake, is free after one release."""
     async with cluster(database) as nodes:
         first = await nodes.add("mail")
         await nodes.holder("mail")
-        joined = first.node._membership.joined
+        joined = first.node._registration.current
         assert joined is not None
         stack = "select count(pg_advisory_lock(1885827842, $1)) from generate_series(1, 1000)"
         await joined.session.fetch(stack, first.occupants["mail"].lease.id)
         second = await nodes.add("mail")
-        first.node.stand("mail").decline()
+        first.node.lease("mail").decline()
         await nodes.until(lambda: second.held == {"mail"})
 
 
@@ -192,8 +192,8 @@ async def test_a_deleted_row_is_made_again(database: str) -> None:
         connection = await asyncpg.connect(database)
         await connection.execute("delete from supervisor.node")
         await connection.close()
-        first.node._waker.call()
-        second.node._waker.call()
+        first.node._wakeup.wake()
+        second.node._wakeup.wake()
 
         async def registered() -> int:
             return len(await nodes.query("select from supervisor.node"))

@@ -22,7 +22,7 @@ from support.workers import (
 )
 
 from supervisor.errors import LeaseLost, ProjectionHalted, ShardingConflict
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.leases.lease import LeaseStatus
 from supervisor.supervision import instance as instance_module
 from supervisor.supervision.instance import WorkerInstance
 from supervisor.supervision.progress_check import is_stuck

@@ -29,7 +29,7 @@ from supervisor.config.difference import diff_configs
 from supervisor.config.model import Projection
 from supervisor.errors import ProjectionHalted
 from supervisor.events.shard import lease_name
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.leases.lease import LeaseStatus
 from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor, UnknownWorker
 

@@ -15,10 +15,12 @@ from support.gatehouse import policy, server
 from supervisor.clock import SystemClock
 from supervisor.config.model import DatabaseConfig
 from supervisor.database.database import Database
-from supervisor.database.migration import bring_up_to_date
+from supervisor.database.schema.migrate import migrate
 from supervisor.leases.fence import begin_fence
+from supervisor.leases.lease import LeaseStatus
 from supervisor.leases.node import Node
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.runtime import Runtime
+from supervisor.systemd.notify import Notifier
 from supervisor.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -26,99 +28,107 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.leases.lease import Lease
-    from supervisor.leases.stand import LocalLease
+    from supervisor.leases.local_lease import LocalLease
 
 LIMIT_S = 20.0
 
 
 class Occupant:
-    """A worker's runner: it runs while the lease is held, and ends as a well-behaved one does.
+    """An instance of a worker: it runs while the lease is held, and ends in time unless the test says otherwise.
 
     Attributes:
-        stand: Its lease.
+        local: Its lease on this node.
         epochs: Those under which it has run.
         ends: Why each run ended.
-        is_stubborn: Whether it stays when it is recalled, or its lease is lost.
+        is_stubborn: Whether it goes on when its lease is revoked or lost.
         lingers_s: How long it takes to end.
     """
 
-    def __init__(self, stand: LocalLease, on_change: Callable[[], object]) -> None:
-        self.stand = stand
+    def __init__(self, local: LocalLease, on_change: Callable[[], object]) -> None:
+        self.local = local
         self.epochs: list[int] = []
         self.ends: list[LeaseStatus] = []
         self.is_running = False
         self.is_stubborn = False
         self.lingers_s = 0.0
         self._on_change = on_change
-        stand.on_change(self.notice)
-        stand.request()
+        local.on_change(self.notice)
+        local.request()
 
     @property
     def lease(self) -> Lease:
         """The lease under which it runs."""
-        assert self.stand.lease is not None
-        return self.stand.lease
+        assert self.local.lease is not None
+        return self.local.lease
 
     def notice(self) -> None:
-        standing = self.stand.status
-        if standing is LeaseStatus.HELD and not self.is_running:
+        status = self.local.status
+        if status is LeaseStatus.HELD and not self.is_running:
             self.is_running = True
             self.epochs.append(self.lease.epoch)
-        elif standing in (LeaseStatus.REVOKING, LeaseStatus.LOST) and not self.is_stubborn:
+        elif status in (LeaseStatus.REVOKING, LeaseStatus.LOST) and not self.is_stubborn:
             if self.is_running:
-                self.ends.append(standing)
+                self.ends.append(status)
             asyncio.get_running_loop().call_later(self.lingers_s, self.end)
         self._on_change()
 
     def end(self) -> None:
         """Have ended."""
         self.is_running = False
-        self.stand.worker_ended()
+        self.local.worker_ended()
         self._on_change()
+
+
+class NoJournal:
+    """The part of a journal that a reload changes; these nodes are not reloaded."""
+
+    def set_level(self, level: str) -> None: ...
+
+    def set_format(self, format: str) -> None: ...  # noqa: A002 - as the port names it
 
 
 class Member:
     """One node of a cluster.
 
     Attributes:
-        outlived: The leases whose workers outlived them.
+        overrun: The leases whose workers were named as running on without them.
     """
 
     def __init__(self, cluster: Cluster, name: str, dsn: str, clock: Clock, seed: int, **config: Any) -> None:
         self.name = name
         self.cluster = cluster
-        self.outlived: list[str] = []
+        self.overrun: list[str] = []
         self.occupants: dict[str, Occupant] = {}
         self.tasks = BackgroundTasks(self._on_crash)
         settings = {"probe_interval_s": 0.1, "startup": policy(), "runtime": policy(), **config}
-        idle_limit_s = settings.pop("idle_limit_s", 15.0)
+        idle_timeout_s = settings.pop("idle_timeout_s", 15.0)
         self.database = Database(
             server(dsn), DatabaseConfig(target=server(dsn), **settings), self, name=name, clock=clock, rng=Random(seed),
             tasks=self.tasks,
         )  # fmt: skip
+        runtime = Runtime(clock, Random(seed), self.tasks, Notifier(None), NoJournal())
         self.node = Node(
-            self.database, name, clock=clock, rng=Random(seed), tasks=self.tasks, on_outlived=self.outlived.append,
-            idle_limit_s=idle_limit_s,
+            self.database, name, runtime=runtime, version="", on_overrun=self.overrun.append,
+            idle_timeout_s=idle_timeout_s,
         )  # fmt: skip
 
     async def start(self, leases: Iterable[str] = ()) -> None:
-        """Connect, join and stand for leases."""
+        """Connect, join and request leases."""
         self.tasks.start(self.database.monitor.run(), name="gate")
         async with asyncio.timeout(LIMIT_S):
-            await self.node.begin()
-        self.tasks.start(self.node.run(), name="leases", critical=True)
-        self.stand_for(leases)
+            await self.node.join()
+        self.request(leases)
 
-    def stand_for(self, leases: Iterable[str]) -> None:
-        """Stand for further leases."""
+    def request(self, leases: Iterable[str]) -> None:
+        """Request further leases."""
         for lease in leases:
-            self.occupants[lease] = Occupant(self.node.stand(lease), self.cluster.changed)
+            self.occupants[lease] = Occupant(self.node.lease(lease), self.cluster.changed)
 
     async def stop(self) -> None:
         """Stop as a daemon does."""
-        await self.node.withdraw()
+        await self.node.drain()
         for occupant in self.occupants.values():
-            occupant.stand.decline()
+            occupant.local.decline()
         await self.node.leave()
         await self.kill()
 
@@ -126,7 +136,8 @@ class Member:
         """End without a word: the sockets close, as a killed process's do."""
         for occupant in self.occupants.values():
             occupant.is_running = False
-            occupant.stand.on_change(None)
+            occupant.local.on_change(None)
+        self.node._expiry_thread.stop()
         gate = self.database.monitor
         left = self.tasks.cancel_all()
         gate.close()
@@ -143,7 +154,7 @@ class Member:
 
     def backend(self) -> int:
         """The process id of its session."""
-        joined = self.node._membership.joined
+        joined = self.node._registration.current
         assert joined is not None
         return joined.backend.pid
 
@@ -165,9 +176,9 @@ class Member:
 
     # What the gate says
 
-    def on_down(self, failure: Any, *, told: bool) -> None: ...
+    def on_down(self, failure: Any, *, announced: bool) -> None: ...
 
-    def on_up(self, *, told: bool) -> None: ...
+    def on_up(self, *, announced: bool) -> None: ...
 
     def on_stable(self) -> None: ...
 
@@ -194,7 +205,7 @@ class Cluster:
     async def add(
         self, *leases: str, dsn: str | None = None, clock: Clock | None = None, name: str | None = None, **config: Any
     ) -> Member:
-        """Start a node that stands for leases."""
+        """Start a node that requests leases."""
         member = self.make(dsn=dsn, clock=clock, name=name, **config)
         await member.start(leases)
         return member
@@ -249,7 +260,7 @@ async def cluster(dsn: str) -> AsyncIterator[Cluster]:
     """Prepare a database for nodes; those that still live at the end are ended."""
     connection = await asyncpg.connect(dsn)
     try:
-        await bring_up_to_date(connection, mode="auto", clock=SystemClock(), rng=Random(1))
+        await migrate(connection, mode="auto", clock=SystemClock(), rng=Random(1))
     finally:
         await connection.close()
     them = Cluster(dsn)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.database.error_class import Failure
-    from supervisor.database.waiting_pool import WorkerPool
+    from supervisor.database.worker_pool import WorkerPool
 
 LIMIT_S = 20.0
 
@@ -117,11 +117,11 @@ class Gatehouse:
 
     # What the gate says
 
-    def on_down(self, failure: Failure, *, told: bool) -> None:  # noqa: ARG002 - the entries tell why
-        self.heard.append("down" if told else "~down")
+    def on_down(self, failure: Failure, *, announced: bool) -> None:  # noqa: ARG002 - the entries tell why
+        self.heard.append("down" if announced else "~down")
 
-    def on_up(self, *, told: bool) -> None:
-        self.heard.append("back" if told else "~back")
+    def on_up(self, *, announced: bool) -> None:
+        self.heard.append("back" if announced else "~back")
 
     def on_stable(self) -> None:
         self.heard.append("settled")

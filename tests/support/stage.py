@@ -19,8 +19,7 @@ from supervisor.clock import SystemClock
 from supervisor.config.model import Projection, WorkerSpec
 from supervisor.events.bell import Bell
 from supervisor.events.shard import lease_name
-from supervisor.leases.lease import Lease
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.leases.lease import Lease, LeaseStatus
 from supervisor.stop_signal import StopSignal
 from supervisor.workers.layout import Layouts
 from supervisor.workers.projection import ProjectionWork

@@ -15,7 +15,7 @@ import asyncpg
 
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore
-from supervisor.database.embedded import EmbeddedServer
+from supervisor.database.embedded.server import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,8 +29,8 @@ from pathlib import Path
 import uvloop
 from supervisor.clock import SystemClock
 from supervisor.config.model import EmbeddedStore
-from supervisor.database.embedded import EmbeddedServer
-from supervisor.database.state_lock import StateLock
+from supervisor.database.embedded.server import EmbeddedServer
+from supervisor.database.embedded.locks import StateLock
 
 async def main():
     lock = StateLock(Path(sys.argv[1]))

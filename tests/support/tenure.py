@@ -6,11 +6,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from supervisor.leases.lease import Lease
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.leases.lease import Lease, LeaseStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# As `status` shows them.
+_SHOWN = {
+    LeaseStatus.NOT_HELD: "absent",
+    LeaseStatus.HELD: "held",
+    LeaseStatus.REVOKING: "recalled",
+    LeaseStatus.LOST: "lost",
+}
 
 
 class ScriptedTenure:
@@ -73,7 +81,7 @@ class ScriptedTenure:
         holder = {"name": "b@host:1", "host": "host", "pid": 1, "since": datetime(2026, 1, 1, tzinfo=UTC)}
         return {
             "lease": self.name,
-            "standing": self.status.name.lower(),
+            "standing": _SHOWN[self.status],
             "epoch": self.lease.epoch if self.lease is not None else None,
             "holder": holder if self.status is LeaseStatus.NOT_HELD else None,
         }

@@ -18,7 +18,7 @@ from torture.ledger import Rows, create_ledger, read_marks
 from torture.overlap import GRACE_S, TRUST_S, longest_overlap_s
 from torture.run import WORKERS
 
-from supervisor.database.migration import known_files
+from supervisor.database.schema.migrate import migration_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -210,7 +210,7 @@ def test_ten_nodes_start_in_the_same_instant_on_an_empty_database(postgres: Post
             nodes.wait_for_holder(lease)
         assert postgres.execute("select count(*) from supervisor.node") == "10"
         versions = postgres.execute("select count(*), max(version) from supervisor.migration")
-        assert versions == f"{len(known_files())}|{len(known_files())}"
+        assert versions == f"{len(migration_files())}|{len(migration_files())}"
         assert sum(len(node.daemon.said("schema.applied")) for node in nodes) == 1
         loud = [entry for node in nodes for entry in node.daemon.entries if entry["level"] not in ("info", "debug")]
         assert loud == []

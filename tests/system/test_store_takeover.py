@@ -12,7 +12,7 @@ import pytest
 from support.launching import IDLE, ONE_WORKER, Launcher, launching
 from support.postgres import server_home
 
-from supervisor.database.orphan import processes_of
+from supervisor.database.embedded.orphans import processes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

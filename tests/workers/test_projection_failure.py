@@ -12,7 +12,7 @@ from support.proxy import Proxy
 from support.stage import Seen, appended, seen, stage
 
 from supervisor.errors import LeaseLost, ProjectionHalted
-from supervisor.leases.tenure import LeaseStatus
+from supervisor.leases.lease import LeaseStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,18 +1,22 @@
+-- oldest daemon: 1
+--
 -- Events, projections and their checkpoints.
 --
--- Advisory locks live in key spaces of their own, "pgs" and a number as the first of the two keys:
+-- Each advisory lock has two keys. The first one is the letters "pgs" and a number (LockSpace in locks.py):
 --   1885827841  a node is alive                 (session, exclusive; key: node.id)
 --   1885827842  a lease is held                 (session, exclusive; key: lease.id)
 --   1885827843  a fenced transaction is open    (transaction, shared; key: lease.id)
 --   1885827844  a transaction has appended      (transaction, shared; key: low 32 bits of a position)
 --   1885827845  the schema is being changed     (transaction, exclusive; key: 0)
+--   1885827846  old events are being deleted    (transaction, exclusive; key: 0)
 --
--- A daemon that does not own the schema needs USAGE on it, SELECT on its tables and EXECUTE on its functions,
--- and nothing else: whatever is written is written by a function here.
+-- A daemon that does not own the schema needs USAGE on it, SELECT on its tables and EXECUTE on its functions, and
+-- nothing else: only the functions write. This file and those after it contain no GRANT and no REVOKE: the migrator
+-- takes EXECUTE on new functions from PUBLIC, and grants what is new to the roles that run daemons.
 
--- A fresh sequence says last_value 1 without having given it, and the first event would be lost: it counts as given.
--- By setval, not nextval: with wal_level = minimal what nextval draws ahead in the transaction that creates the sequence is not
--- in the WAL, and after a crash the first positions would be given twice.
+-- A new sequence shows last_value 1 before it has given that value, and a reader would miss the first event. So
+-- position 1 counts as given. With setval, not nextval: under wal_level = minimal the values that nextval reserves in
+-- the transaction that creates the sequence are not in the WAL, and after a crash positions would be given twice.
 CREATE SEQUENCE supervisor.event_position CACHE 1 NO CYCLE;
 SELECT setval('supervisor.event_position', 1);
 
@@ -24,7 +28,7 @@ CREATE TABLE supervisor.event (
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     bucket int NOT NULL CHECK (bucket >= 0)
 );
-COMMENT ON COLUMN supervisor.event.bucket IS 'A number made of the stream; shard n of m takes those with bucket % m = n.';
+COMMENT ON COLUMN supervisor.event.bucket IS 'A hash of the stream; shard n of m takes the events with bucket % m = n.';
 
 CREATE TABLE supervisor.projection (
     name text PRIMARY KEY,
@@ -32,7 +36,7 @@ CREATE TABLE supervisor.projection (
     configured_at timestamptz NOT NULL
 );
 COMMENT ON COLUMN supervisor.projection.configured_at IS
-    'When the newest of the daemons that want this number of shards was configured.';
+    'When the newest configuration with this number of shards was loaded.';
 
 CREATE TABLE supervisor.checkpoint (
     projection text NOT NULL REFERENCES supervisor.projection ON DELETE CASCADE,
@@ -49,10 +53,10 @@ CREATE TABLE supervisor.checkpoint (
 );
 COMMENT ON COLUMN supervisor.checkpoint.position IS 'Every event of the shard up to here has been applied.';
 COMMENT ON COLUMN supervisor.checkpoint.revision IS
-    'Grows at each move, whoever makes it, and never comes back: who has read an older one may not commit.';
+    'Grows at each move and is never reused: a batch that has read an older revision cannot commit.';
 COMMENT ON COLUMN supervisor.checkpoint.layers IS
-    'What was applied under earlier numbers of shards: an event is applied already when one of them says so.';
-COMMENT ON COLUMN supervisor.checkpoint.poison IS 'The event at which it has stopped.';
+    'What was applied under earlier numbers of shards: an event that one of the entries covers is applied already.';
+COMMENT ON COLUMN supervisor.checkpoint.poison IS 'The event at which the shard has stopped.';
 
 CREATE TABLE supervisor.dead_letter (
     projection text NOT NULL REFERENCES supervisor.projection ON DELETE CASCADE,
@@ -69,9 +73,9 @@ CREATE TABLE supervisor.dead_letter (
 -- Appends an event in the caller's transaction and returns its position.
 --
 -- Once per transaction it takes a shared lock on the low 32 bits of the sequence's last_value, and only then draws
--- positions, which are therefore larger: a reader that sees the lock knows that something above it may still come.
--- The setting that remembers it names the transaction, so that a session's SET cannot switch the lock off, and it is
--- local, so that a savepoint's rollback undoes both.
+-- positions, which are therefore larger: a reader that sees the lock knows that events above it may still come.
+-- The setting that records the lock names the transaction, so that a session's SET cannot switch the lock off. The
+-- setting is local, so that the rollback of a savepoint undoes both.
 CREATE FUNCTION supervisor.append(stream text, type text, data jsonb DEFAULT '{}') RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -81,18 +85,18 @@ DECLARE
     drawn bigint;
 BEGIN
     IF stream IS NULL OR length(stream) NOT BETWEEN 1 AND 500 THEN
-        RAISE EXCEPTION 'a stream''s name has 1 to 500 characters, this one has %', coalesce(length(stream)::text, 'none (it is null)')
-            USING ERRCODE = '22023';
+        RAISE EXCEPTION 'a stream''s name has 1 to 500 characters, this one has %',
+            coalesce(length(stream)::text, 'none (it is null)') USING ERRCODE = '22023';
     END IF;
     IF type IS NULL OR length(type) NOT BETWEEN 1 AND 500 THEN
-        RAISE EXCEPTION 'an event''s type has 1 to 500 characters, this one has %', coalesce(length(type)::text, 'none (it is null)')
-            USING ERRCODE = '22023';
+        RAISE EXCEPTION 'an event''s type has 1 to 500 characters, this one has %',
+            coalesce(length(type)::text, 'none (it is null)') USING ERRCODE = '22023';
     END IF;
     IF jsonb_typeof(data) IS DISTINCT FROM 'object' THEN
         RAISE EXCEPTION 'an event''s data is a JSON object, this is %', coalesce(jsonb_typeof(data), 'null')
             USING ERRCODE = '22023', HINT = 'Wrap it: {"value": ...}.';
     END IF;
-    -- Some JSON decoders give up at a thousand, Python's among them, and then nobody could read the event.
+    -- Some JSON decoders, Python's among them, fail at a depth of about a thousand: no daemon could read the event.
     IF jsonb_path_exists(data, '$.**{500}') THEN
         RAISE EXCEPTION 'an event''s data is nested less than 500 deep, this is deeper' USING ERRCODE = '22023';
     END IF;
@@ -113,13 +117,13 @@ BEGIN
     RETURN drawn;
 END $$;
 
--- Returns the position up to which every event is decided: committed and visible to the next statement, or never.
+-- Returns the position up to which every event is decided: committed and visible to the next statement, or gone.
 --
--- Exact because: an event not above `head` was drawn before `head` was read, so its transaction held its lock when
--- the locks were read, unless it had ended by then; locks are released after a commit is visible, so a statement with a
--- later snapshot shows it. Prepared transactions keep their locks (with a null pid) and count.
+-- Why it is exact: the position of an event not above `head` was drawn before `head` was read. So its transaction held
+-- its lock when the locks were read, unless it had ended by then. Locks are released after a commit is visible, so a
+-- statement with a later snapshot shows the event. Prepared transactions keep their locks (with a null pid) and count.
 --
--- So the events have to be read by a later statement, and inside of one transaction only READ COMMITTED gives that one
+-- The events have to be read by a later statement, and inside one transaction only READ COMMITTED gives that statement
 -- a later snapshot.
 CREATE FUNCTION supervisor.horizon() RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -128,7 +132,7 @@ DECLARE
     oldest bigint;
 BEGIN
     SELECT s.last_value INTO head FROM supervisor.event_position s;
-    -- A lock names the low 32 bits alone: of all numbers with these, the one nearest to the head is meant.
+    -- A lock has only the low 32 bits of a position: the position is the number nearest to the head with these bits.
     SELECT min(CASE WHEN v - head > 2147483648 THEN v - 4294967296 WHEN head - v > 2147483648 THEN v + 4294967296 ELSE v END)
         INTO oldest
         FROM (
@@ -139,14 +143,14 @@ BEGIN
     RETURN least(head, oldest);
 END $$;
 
--- Returns the last position that has been drawn; SELECT on all tables is none on the sequence.
+-- Returns the last position that was drawn: SELECT on all tables does not include the sequence.
 CREATE FUNCTION supervisor.head() RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT s.last_value FROM supervisor.event_position s
 $$;
 
--- Whether an event that can be seen by now may be large: none is while nothing of the table is stored out of line. Asked
--- after the horizon, it holds for every event up to there.
+-- Returns whether a visible event may be large: none is while the table has nothing stored out of line. Called after
+-- horizon(), the answer holds for every event up to the horizon.
 CREATE FUNCTION supervisor.may_hold_large_events() RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -155,19 +159,20 @@ BEGIN
     ) > 0, true);
 END $$;
 
--- The names of the leases of a projection's shards.
+-- Returns the names of the leases of a projection's shards.
 CREATE FUNCTION supervisor.shard_leases(projection text, shards int) RETURNS text[]
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN shards = 1 THEN ARRAY[projection]
         ELSE ARRAY(SELECT format('%s/%sof%s', projection, n, shards) FROM generate_series(1, shards) AS n) END
 $$;
 
--- Lays a projection out over a number of shards; false: it is already; null: a daemon that was configured later than the
--- caller, `configured_ago` ago, wants another number. So the newest configuration wins, and never two of them in turns.
+-- Sets a projection's number of shards. True: changed; false: it has that number already; null: a daemon whose
+-- configuration is newer than the caller's, which was loaded `configured_ago` ago, uses another number. So the newest
+-- configuration wins, and two configurations never alternate.
 --
 -- The holders of the former shards are fenced out first (this waits for their transactions in flight), so that their
--- checkpoints are final when they are read. The new shards begin where the hindmost of the former ones stood, and a layer
--- says how far each of those had come.
+-- checkpoints are final when they are read. The new shards begin at the lowest position of the former ones, and a new
+-- entry of previous shardings records the position of each former shard.
 CREATE FUNCTION supervisor.lay_out(projection text, shards int, configured_ago interval DEFAULT '0') RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -182,24 +187,25 @@ DECLARE
     last_revision bigint;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'a projection can only be laid out in READ COMMITTED' USING ERRCODE = '25001',
-            HINT = 'What its holders have committed meanwhile would not be seen.';
+        RAISE EXCEPTION 'the number of shards can only be changed in READ COMMITTED' USING ERRCODE = '25001',
+            HINT = 'Under another isolation the latest commits of its holders would be missed.';
     END IF;
     IF projection IS NULL OR shards IS NULL OR shards < 1 THEN
         RAISE EXCEPTION 'a projection has a name and at least one shard' USING ERRCODE = '22023';
     END IF;
     INSERT INTO supervisor.projection (name, shards, configured_at) VALUES (projection, shards, since)
         ON CONFLICT DO NOTHING;
-    -- No key of it changes: who buries an event under the name need not wait, or it would be a deadlock.
+    -- NO KEY, because no key changes: a session that adds a dead letter under this name must not wait, or both would
+    -- deadlock.
     SELECT p.shards, p.configured_at INTO former, former_since FROM supervisor.projection p WHERE p.name = projection
         FOR NO KEY UPDATE;
-    -- Unless the clock has been put back meanwhile, by a restore on another machine for instance.
+    -- A time in the future means that the clock was set back, by a restore on another machine for instance.
     IF former <> shards AND former_since > since AND former_since <= clock_timestamp() THEN
         RETURN NULL;
     END IF;
     UPDATE supervisor.projection p SET shards = lay_out.shards, configured_at = since
         WHERE p.name = projection AND (former <> lay_out.shards OR p.configured_at < since);
-    -- Those of a new projection, and those that somebody has deleted.
+    -- The checkpoints of a new projection, and those that an administrator has deleted.
     INSERT INTO supervisor.checkpoint (projection, shard, shards, position)
         SELECT projection, n, former, 0 FROM generate_series(0, former - 1) AS n ON CONFLICT DO NOTHING;
     IF former = shards THEN
@@ -209,12 +215,12 @@ BEGIN
         ORDER BY l.id FOR UPDATE;
     UPDATE supervisor.lease l SET epoch = l.epoch + 1, incarnation = NULL, node = NULL, node_id = NULL
         WHERE l.name = ANY (supervisor.shard_leases(projection, former));
-    -- A person's reset or skip may be under way.
+    -- A reset or skip by an administrator may be in progress.
     PERFORM FROM supervisor.checkpoint c WHERE c.projection = lay_out.projection ORDER BY c.shard FOR UPDATE;
     SELECT array_agg(c.position ORDER BY c.shard), min(c.position), sum(c.applied), max(c.revision)
         INTO passed, lowest, total, last_revision
         FROM supervisor.checkpoint c WHERE c.projection = lay_out.projection;
-    -- A layer that every shard has passed says nothing any more.
+    -- An entry that every shard has passed is not needed any more.
     SELECT coalesce(jsonb_agg(DISTINCT layer), '[]') INTO earlier
         FROM supervisor.checkpoint c, jsonb_array_elements(c.layers) AS layer
         WHERE c.projection = lay_out.projection
@@ -230,20 +236,20 @@ BEGIN
     RETURN true;
 END $$;
 
--- Says that a checkpoint was moved from outside: to whoever has stopped at it, and to whoever waits for events.
+-- Notifies the shards that have stopped, and those that wait for events, that a checkpoint was moved from outside.
 CREATE FUNCTION supervisor.say_moved(projection text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_notify('supervisor_projection', projection), pg_notify('supervisor_event', '')
 $$;
 
--- Begins a batch, right after the BEGIN of its transaction: fences it, and notes which transaction it is.
+-- Begins a batch, right after the BEGIN of its transaction: fences the transaction and records its id.
 CREATE FUNCTION supervisor.enter_batch(lease int, epoch bigint, incarnation uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     this_transaction xid8 := supervisor.fence(lease, epoch, incarnation);
 BEGIN
     IF this_transaction IS NULL THEN
-        RAISE EXCEPTION 'the lease has passed on' USING ERRCODE = 'SVL01';
+        RAISE EXCEPTION 'the lease has passed to another holder' USING ERRCODE = 'SVL01';
     END IF;
     PERFORM set_config('supervisor.batch', this_transaction::text, true);
 END $$;
@@ -256,10 +262,11 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 #variable_conflict use_variable
 BEGIN
     IF current_setting('supervisor.batch', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
-        -- The fence's lock ends with its transaction and with nothing else.
+        -- Only the end of its transaction releases the fence's lock.
         IF EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = 1885827843 AND l.objsubid = 2
                 AND l.granted AND l.pid = pg_backend_pid()) THEN
-            RAISE EXCEPTION 'the settings of the transaction in which the batch began were reset' USING ERRCODE = 'SVT02';
+            RAISE EXCEPTION 'the settings of the transaction in which the batch began were reset'
+                USING ERRCODE = 'SVT02';
         END IF;
         RAISE EXCEPTION 'this is not the transaction in which the batch began' USING ERRCODE = 'SVT01';
     END IF;
@@ -273,7 +280,7 @@ BEGIN
     END IF;
 END $$;
 
--- Notes the event at which a shard has stopped; false: its checkpoint was moved meanwhile.
+-- Records the event at which a shard has stopped; false: its checkpoint was moved meanwhile.
 CREATE FUNCTION supervisor.note_poison(
     projection text, shard int, shards int, revision bigint, poison bigint, error text
 ) RETURNS boolean
@@ -286,7 +293,7 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Puts an event among the dead letters of a projection, in the transaction that moves the checkpoint past it.
+-- Adds an event to the dead letters of a projection, in the transaction that moves the checkpoint past it.
 CREATE FUNCTION supervisor.bury(projection text, poison bigint, error text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO supervisor.dead_letter (projection, position, stream, type, data, at, error)
@@ -295,26 +302,26 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
         ON CONFLICT (projection, position) DO UPDATE SET error = excluded.error, died_at = excluded.died_at
 $$;
 
--- Lets a projection begin again after a position; false: there is none of this name. What has died after it is forgotten,
--- since it is tried again.
+-- Makes a projection begin again after a position; false: there is no projection of this name. The dead letters after
+-- the position are deleted, because these events are tried again.
 CREATE FUNCTION supervisor.reset_projection(projection text, to_position bigint DEFAULT 0) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     head bigint;
-    laid_out int;
+    shard_count int;
 BEGIN
     SELECT s.last_value INTO head FROM supervisor.event_position s;
     IF to_position IS NULL OR to_position NOT BETWEEN 0 AND head THEN
         RAISE EXCEPTION 'a position to begin again from lies between 0 and that of the last event, %; this is %', head,
             coalesce(to_position::text, 'null') USING ERRCODE = '22023';
     END IF;
-    SELECT p.shards INTO laid_out FROM supervisor.projection p WHERE p.name = projection FOR NO KEY UPDATE;
+    SELECT p.shards INTO shard_count FROM supervisor.projection p WHERE p.name = projection FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     INSERT INTO supervisor.checkpoint (projection, shard, shards, position)
-        SELECT projection, n, laid_out, 0 FROM generate_series(0, laid_out - 1) AS n ON CONFLICT DO NOTHING;
+        SELECT projection, n, shard_count, 0 FROM generate_series(0, shard_count - 1) AS n ON CONFLICT DO NOTHING;
     PERFORM FROM supervisor.checkpoint c WHERE c.projection = reset_projection.projection ORDER BY c.shard FOR UPDATE;
     UPDATE supervisor.checkpoint c SET position = to_position, revision = c.revision + 1, layers = '[]', applied = 0,
         poison = NULL, error = NULL, moved_at = clock_timestamp() WHERE c.projection = reset_projection.projection;
@@ -323,7 +330,8 @@ BEGIN
     RETURN true;
 END $$;
 
--- Skips the events at which a projection has stopped: they go to its dead letters. Returns their positions.
+-- Skips the events at which the shards of a projection have stopped, adds them to its dead letters, and returns their
+-- positions.
 CREATE FUNCTION supervisor.skip_poison(projection text) RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -343,16 +351,16 @@ BEGIN
     PERFORM supervisor.say_moved(projection);
 END $$;
 
--- Forgets a projection: its checkpoints and dead letters; false: there is none of this name. Refused while a session holds
--- one of its leases, or a living node is ready to.
+-- Deletes a projection with its checkpoints and dead letters; false: there is no projection of this name. Refused while
+-- a session holds one of its leases, or a node that is alive is ready to hold one.
 CREATE FUNCTION supervisor.forget_projection(projection text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    laid_out int;
+    shard_count int;
     node text;
 BEGIN
-    SELECT p.shards INTO laid_out FROM supervisor.projection p WHERE p.name = projection FOR UPDATE;
+    SELECT p.shards INTO shard_count FROM supervisor.projection p WHERE p.name = projection FOR UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -360,24 +368,24 @@ BEGIN
         FROM supervisor.lease l
         JOIN supervisor.held h ON h.kind = 'node'
         JOIN supervisor.node n ON n.id = h.id AND l.id = ANY (n.wants)
-        WHERE l.name = ANY (supervisor.shard_leases(projection, laid_out)) LIMIT 1;
+        WHERE l.name = ANY (supervisor.shard_leases(projection, shard_count)) LIMIT 1;
     IF node IS NULL THEN
         SELECT coalesce(l.node, 'another session') INTO node
             FROM supervisor.lease l JOIN supervisor.held h ON h.kind = 'lease' AND h.id = l.id
-            WHERE l.name = ANY (supervisor.shard_leases(projection, laid_out)) LIMIT 1;
+            WHERE l.name = ANY (supervisor.shard_leases(projection, shard_count)) LIMIT 1;
     END IF;
     IF node IS NOT NULL THEN
-        RAISE EXCEPTION 'the projection % is run by %: take it out of that node''s configuration first', projection, node
-            USING ERRCODE = '55006';
+        RAISE EXCEPTION 'the projection % is run by %: remove it from the configuration of that node first',
+            projection, node USING ERRCODE = '55006';
     END IF;
     DELETE FROM supervisor.projection p WHERE p.name = projection;
     RETURN true;
 END $$;
 
--- Deletes events that are older than `keep` and passed by every projection; returns how many.
+-- Deletes the events that are older than `keep` and that every projection has passed; returns their number.
 --
--- Positions and times grow together: where the first event is young there is nothing to look for, and of a long log only
--- the beginning is looked at.
+-- Positions and times grow together: if the first event is young there is nothing to delete, and only the beginning of
+-- a long log is read.
 CREATE FUNCTION supervisor.prune_events(keep interval, at_most int DEFAULT 10000) RETURNS int
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -397,5 +405,3 @@ BEGIN
     GET DIAGNOSTICS pruned = ROW_COUNT;
     RETURN pruned;
 END $$;
-
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA supervisor FROM PUBLIC;

@@ -1,3 +1,5 @@
+-- oldest daemon: 1
+--
 -- Nodes and leases.
 CREATE SEQUENCE supervisor.roster;
 
@@ -14,8 +16,9 @@ CREATE TABLE supervisor.node (
 );
 COMMENT ON TABLE supervisor.node IS
     'The daemons on this database. A node is alive while its session holds the advisory lock (1885827841, id).';
-COMMENT ON COLUMN supervisor.node.wants IS 'The leases that it is ready to hold.';
-COMMENT ON COLUMN supervisor.node.roster IS 'Grows at each change of a row, so that one number tells whether to read them again.';
+COMMENT ON COLUMN supervisor.node.wants IS 'The leases that the node is ready to hold.';
+COMMENT ON COLUMN supervisor.node.roster IS
+    'Grows at each change of a row: the largest number tells whether the rows have to be read again.';
 
 CREATE TABLE supervisor.lease (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -27,13 +30,13 @@ CREATE TABLE supervisor.lease (
     acquired_at timestamptz
 );
 COMMENT ON TABLE supervisor.lease IS
-    'Who may run what. The holder''s session holds the advisory lock (1885827842, id); its transactions lock this row.';
+    'Permits to run something on one node. The session of the holder has the advisory lock (1885827842, id).';
 COMMENT ON COLUMN supervisor.lease.epoch IS 'Grows by one at each acquisition.';
-COMMENT ON COLUMN supervisor.lease.node IS 'The holder, or whoever held it last and did not give it back.';
+COMMENT ON COLUMN supervisor.lease.node IS 'The holder, or the last holder, if it ended without releasing the lease.';
 COMMENT ON COLUMN supervisor.lease.incarnation IS
     'Random at each acquisition: after a restore or an asynchronous failover an epoch may be given twice.';
 
--- The advisory locks of this database's nodes and leases, whoever has them.
+-- The advisory locks of this database's nodes and leases, with the sessions that hold them.
 CREATE VIEW supervisor.held AS
     SELECT CASE classid WHEN 1885827841 THEN 'node' ELSE 'lease' END AS kind, objid::bigint::int AS id, pid
     FROM pg_catalog.pg_locks
@@ -41,7 +44,7 @@ CREATE VIEW supervisor.held AS
         AND mode = 'ExclusiveLock' AND granted AND pid IS NOT NULL
         AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database());
 
--- Returns the ids of leases by their names, and makes those that are missing.
+-- Returns the ids of leases by their names, and inserts the missing leases.
 CREATE FUNCTION supervisor.lease_ids(names text[]) RETURNS TABLE (name text, id int)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -53,8 +56,8 @@ BEGIN
     RETURN QUERY SELECT l.name, l.id FROM supervisor.lease l WHERE l.name = ANY (names);
 END $$;
 
--- Registers this session as a node's; returns its id, or null while another session still is that node.
--- Rows of nodes that are gone go with it.
+-- Registers this session as a node and returns its id; null: another session still is that node. Deletes the rows of
+-- nodes that are gone.
 CREATE FUNCTION supervisor.join_node(
     node_id int, name text, host text, pid int, version text, started_at timestamptz, wants int[]
 ) RETURNS int
@@ -82,7 +85,7 @@ BEGIN
     RETURN node_id;
 END $$;
 
--- Changes which leases a node is ready to hold; false: it is not registered any more.
+-- Sets the leases that a node is ready to hold; false: the node is not registered any more.
 CREATE FUNCTION supervisor.set_wants(node_id int, wants int[]) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -92,9 +95,9 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- What a node looks at: itself, the nodes that live, and who holds which lease. The heartbeat and the trust in a
--- lease rest on this one statement. `holders` names for each of `leases` the node whose session holds its lock, 0
--- for a session that is no node's.
+-- Returns what a node has to know: its own registration, the nodes that are alive, and the holder of each lease. The
+-- heartbeat and the trust in a lease rest on this one statement. `holders` has for each of `leases` the node whose
+-- session holds the lock, 0 for a session that belongs to no node.
 CREATE FUNCTION supervisor.look(
     node_id int, OUT backend int, OUT is_registered boolean, OUT nodes int[], OUT roster bigint,
     OUT leases int[], OUT holders int[], OUT head bigint
@@ -115,8 +118,8 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
         (SELECT e.last_value FROM supervisor.event_position e)
 $$;
 
--- Tries the locks of leases for this session; returns those that it holds now. A lock that it holds already is not
--- taken again: advisory locks stack.
+-- Tries the locks of leases for this session, and returns the leases whose locks it holds now. A lock that it holds
+-- already is not taken again: advisory locks stack.
 CREATE FUNCTION supervisor.try_leases(ids int[]) RETURNS int[]
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH own AS MATERIALIZED (SELECT h.id FROM supervisor.held h WHERE h.kind = 'lease' AND h.pid = pg_backend_pid()),
@@ -128,9 +131,9 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     SELECT coalesce(array_agg(tried.id ORDER BY tried.id), '{}') FROM tried WHERE tried.is_held
 $$;
 
--- Gives leases whose locks the session `backend` holds a new epoch each; called on another connection than that. A
--- row that is locked by a transaction in flight is left out, and asked for again: waiting here would pin a snapshot.
--- The names belong to the ids: after a restore, or in a schema that was made anew, an id may be another lease's.
+-- Gives each lease whose lock the session `backend` holds a new epoch; called on another connection. A row that a
+-- transaction in flight has locked is left out, and the caller asks again: waiting here would pin a snapshot. The names
+-- belong to the ids: after a restore, or in a new schema, another lease may have the id.
 CREATE FUNCTION supervisor.take_leases(
     ids int[], names text[], backend int, node_id int, node text, incarnation uuid
 )
@@ -151,8 +154,9 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
         RETURNING l.id, l.epoch
 $$;
 
--- Opens a fenced transaction: the statement after its BEGIN. Returns the transaction's id, or null when the lease has
--- passed on. The settings, which end with the transaction, let the server end it when its process is frozen or gone.
+-- Fences a transaction: the first statement after its BEGIN. Returns the transaction's id, or null if the lease has
+-- passed to another holder. The settings end with the transaction; with them the server ends the transaction of a
+-- process that is frozen or gone.
 CREATE FUNCTION supervisor.fence(lease int, epoch bigint, incarnation uuid) RETURNS xid8
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -170,7 +174,7 @@ BEGIN
     RETURN CASE WHEN FOUND THEN pg_current_xact_id() END;
 END $$;
 
--- Gives leases back: rows first, then the locks, all of which end before the notification is seen.
+-- Releases leases: first the rows, then the locks, so that all locks are free before the notification arrives.
 CREATE FUNCTION supervisor.release_leases(ids int[], node_id int) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -189,7 +193,7 @@ BEGIN
     PERFORM pg_notify('supervisor_lease', 'released');
 END $$;
 
--- Ends this session's time as a node.
+-- Removes this session as a node.
 CREATE FUNCTION supervisor.leave_node(node_id int) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -201,5 +205,3 @@ BEGIN
     PERFORM pg_advisory_unlock(1885827841, h.id) FROM supervisor.held h
         WHERE h.kind = 'node' AND h.pid = pg_backend_pid();
 END $$;
-
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA supervisor FROM PUBLIC;
