@@ -76,8 +76,8 @@ class InstanceLease:
         Args:
             keep: Whether a revoked lease is kept all the same.
         """
-        standing = self.handle.status
-        if standing is LeaseStatus.LOST or (standing is LeaseStatus.REVOKING and not keep):
+        status = self.handle.status
+        if status is LeaseStatus.LOST or (status is LeaseStatus.REVOKING and not keep):
             self.handle.worker_ended()
 
     def begin_epoch(self) -> bool:

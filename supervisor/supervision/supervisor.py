@@ -163,6 +163,8 @@ class Supervisor:
     async def restart(self, name: str) -> None:
         """Stop a worker and start it with an empty history, whatever its state was, and return then.
 
+        A worker that is stopped while the database connection is being changed is started by the reload.
+
         Raises:
             UnknownWorker: There is no such worker (any more); nothing has happened.
         """

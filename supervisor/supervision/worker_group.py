@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from supervisor.config.kinds import instances_of
-from supervisor.config.model import Projection
 from supervisor.journal import log_event
 from supervisor.supervision.instance import WorkerInstance
 from supervisor.supervision.instance_log import InstanceLog
@@ -148,8 +147,8 @@ class WorkerGroup:
     def log_for_all(self, event: str, *, log_at_debug: bool = False, **fields: Any) -> None:
         """Log in one entry what all instances did; a single instance has an entry of its own."""
         if not self.is_single:
-            noun = "shards" if isinstance(self.spec.kind, Projection) else "replicas"
-            fields[noun] = len(self.instances)
+            # Several instances with a lease each are shards: a singleton has one.
+            fields["shards" if self.has_leases else "replicas"] = len(self.instances)
             log_event(event, level="debug" if log_at_debug else None, worker=self.spec.name, **fields)
 
     def _set_desired_state(self, desired_state: DesiredState, reason: str, *, log_at_debug: bool = False) -> None:
