@@ -111,6 +111,54 @@ def test_a_run_shorter_than_its_long_backoff_resets_nothing() -> None:
     assert delays_s == [60.0, 120.0, 240.0]
 
 
+@pytest.mark.parametrize(
+    ("failures", "last_delay_s"),
+    [(1, 20.0), (2, 40.0), (3, 80.0), (9, 300.0)],
+    ids=["first", "second", "third", "most"],
+)
+def test_a_run_as_long_as_the_delay_before_it_resets_the_backoff(failures: int, last_delay_s: float) -> None:
+    """A run resets the delays from the length of the last delay on, and not a moment before."""
+    spec = service(max_restarts=100, backoff=Backoff(initial_s=20.0, max_s=300.0))
+    for ran_s, is_reset in ((last_delay_s - 0.1, False), (last_delay_s, True)):
+        history = on_run_started(spec, RestartHistory(consecutive_failures=failures), now_s=50.0)
+        decision, after = decide_restart(spec, history, FAILED, now_s=50.0 + ran_s, sample=1.0)
+        assert decision == RestartAfter(20.0 if is_reset else min(300.0, last_delay_s * 2), restarts=1)
+        assert after.consecutive_failures == (1 if is_reset else failures + 1)
+
+
+def test_a_run_of_ten_seconds_is_the_shortest_that_resets_a_short_backoff() -> None:
+    """Behind delays of milliseconds it is still ten seconds of running that reset them."""
+    spec = service(max_restarts=100, backoff=Backoff(initial_s=0.001, max_s=60.0))
+    for ran_s, failures in ((9.9, 4), (10.0, 1)):
+        history = on_run_started(spec, RestartHistory(consecutive_failures=3), now_s=50.0)
+        assert decide_restart(spec, history, FAILED, now_s=50.0 + ran_s, sample=1.0)[1].consecutive_failures == failures
+
+
+@pytest.mark.parametrize(("ran_s", "delay_s"), [(9.9, 0.4), (10.0, 0.05)])
+def test_a_run_of_ten_seconds_resets_the_delays_after_outages(ran_s: float, delay_s: float) -> None:
+    """Outages that are ten seconds of work apart are not counted together."""
+    spec = service()
+    history = on_run_started(spec, RestartHistory(consecutive_outages=3), now_s=50.0)
+    assert decide_restart(spec, history, OUTAGE, now_s=50.0 + ran_s, sample=1.0)[0] == ResumeAfterOutage(delay_s)
+
+
+def test_a_service_is_well_from_its_start_and_a_tick_once_it_has_succeeded() -> None:
+    """A tick that begins proves nothing, and one that succeeds later keeps the time of the first success."""
+    assert on_run_started(service(), RestartHistory(), now_s=5.0).healthy_since_s == 5.0
+    spec = periodic()
+    history = on_run_started(spec, RestartHistory(), now_s=5.0)
+    assert history.healthy_since_s is None
+    for now_s in (6.0, 8.0):
+        _, history = decide_restart(spec, history, RETURNED, now_s=now_s, sample=1.0)
+        assert history.healthy_since_s == 6.0
+
+
+@pytest.mark.parametrize(("later_s", "follows"), [(10.0, Exhausted(1)), (10.1, RestartAfter(2.0, restarts=1))])
+def test_a_restart_counts_up_to_the_end_of_the_window(later_s: float, follows: Decision) -> None:
+    """A restart at the very end of the window is still inside, and one before it is forgotten."""
+    assert crash(service(max_restarts=1, window_s=10.0), [1.0, 1.0 + later_s])[-1] == follows
+
+
 def test_a_tick_that_succeeds_once_resets_nothing_yet() -> None:
     """A periodic worker that fails every other second tick keeps growing delays; a good while resets them."""
     spec, history = periodic(max_restarts=100), RestartHistory()

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from supervisor.errors import InvalidTransition
-from supervisor.supervision.states import FINAL, InstanceState, Transition, next_state
+from supervisor.supervision.states import FINAL, UNHEALTHY, InstanceState, Transition, next_state
 
 S = InstanceState
 ALLOWED = {
@@ -53,3 +53,9 @@ def test_every_pair(state: InstanceState, transition: Transition) -> None:
 def test_nothing_leaves_a_final_state() -> None:
     """A finished, failed or exhausted instance transitions no more; another one takes its place."""
     assert not any(state in FINAL for states in ALLOWED.values() for state in states)
+
+
+def test_an_unhealthy_state_needs_an_operator() -> None:
+    """Of the final states only a good end is healthy; of the others only an abandoned run is unhealthy."""
+    assert {S.FINISHED} == FINAL - UNHEALTHY
+    assert {S.ABANDONED} == UNHEALTHY - FINAL

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.leases import timing
 from supervisor.supervision.stop_policy import (
     FORCED_GRACE_S,
     GRACE_S,
@@ -75,6 +76,11 @@ def test_a_forced_stop_after_a_loss_shortens_the_grace() -> None:
     both = REQUESTED._replace(lease_lost_s=105.0, forced_since_s=106.0)
     assert next_stop_action(both._replace(cancelled_s=105.0), now_s=106.0) == Cancel()
     assert next_stop_action(both._replace(cancelled_s=106.0), now_s=106.0) == WaitUntil(106.0 + FORCED_GRACE_S)
+
+
+def test_the_grace_is_what_the_lease_leaves_for_it() -> None:
+    """A cancelled run has as long as a lost lease waits for it before the process ends."""
+    assert GRACE_S == timing.GRACE_S
 
 
 _TIMES = st.none() | st.floats(100, 300)
