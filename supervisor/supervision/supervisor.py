@@ -22,7 +22,7 @@ from supervisor.tasks import BackgroundTasks
 from supervisor.wakeup import TimerQueue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 
     from supervisor.config.difference import ConfigDiff
     from supervisor.config.model import WorkerSpec
@@ -191,10 +191,8 @@ class Supervisor:
 
         Until then a restart starts none of them: the connection that their leases depend on goes.
         """
-        async with asyncio.TaskGroup() as orders:
-            for group in self._groups.values():
-                if group.has_leases:
-                    orders.create_task(self._stop_for_switch(group, reason))
+        leased = [group for group in self._groups.values() if group.has_leases]
+        await _carry_out([self._stop_for_switch(group, reason) for group in leased])
 
     async def apply(
         self, difference: ConfigDiff, *, workers: Mapping[str, WorkerSpec], handlers: Mapping[str, Any]
@@ -214,17 +212,15 @@ class Supervisor:
         # One that exists although it counts as added was left by a reload that failed half-way.
         existing = [self._groups[name] for name in anew if name in self._groups]
         self.start((workers[name] for name in anew if name not in self._groups), handlers)
-        async with asyncio.TaskGroup() as orders:
-            for group in existing:
-                name = group.spec.name
-                orders.create_task(self._change(group, workers[name], handlers[name]))
-            for name in difference.removed:
-                if name in self._groups:
-                    orders.create_task(self._remove(self._groups[name]))
-            for name in running_on:
-                orders.create_task(self._update_policy(self._groups[name], workers[name]))
-            for name in self._stopped_for_switch.intersection((*difference.untouched, *running_on)):
-                orders.create_task(self._start_after_switch(self._groups[name]))
+        to_start = self._stopped_for_switch.intersection((*difference.untouched, *running_on))
+        await _carry_out(
+            [
+                *(self._change(group, workers[group.spec.name], handlers[group.spec.name]) for group in existing),
+                *(self._remove(self._groups[name]) for name in difference.removed if name in self._groups),
+                *(self._update_policy(self._groups[name], workers[name]) for name in running_on),
+                *(self._start_after_switch(self._groups[name]) for name in to_start),
+            ]
+        )
 
     def on_database_down(self) -> None:
         """Log, in one entry for all, that the workers wait for the database."""
@@ -362,6 +358,13 @@ class Supervisor:
     def _on_crash(self, task: str, error: BaseException) -> None:
         log_event("daemon.failed", exc=error, task=task)
         self._progress.mark_failed()
+
+
+async def _carry_out(orders: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Carry out orders for different workers at the same time; the failure of one leaves no other half done."""
+    results = await asyncio.gather(*orders, return_exceptions=True)
+    if errors := [result for result in results if isinstance(result, Exception)]:
+        raise errors[0] if len(errors) == 1 else ExceptionGroup("several workers could not be changed", errors)
 
 
 async def _wait_for_all(tasks: set[asyncio.Task[None]]) -> None:

@@ -32,6 +32,7 @@ from supervisor.events.shard import lease_name
 from supervisor.leases.lease import LeaseStatus
 from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor, UnknownWorker
+from supervisor.supervision.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -291,6 +292,30 @@ async def test_a_removed_worker_whose_run_would_not_end_is_taken_over_when_it_is
         assert (stage.row("mail")["running"], stage.row("mail")["abandoned"]) == (1, 1)
         check_runs(stage.supervisor)
         may_end.set()
+
+
+async def test_a_worker_that_cannot_be_changed_leaves_no_other_one_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a reload fails at one worker, the others are changed all the same, and the next reload mends the one."""
+    good, bad = ScriptedWorker(slow_to_stop), ScriptedWorker()
+    old = [service("good", stop_timeout_s=30.0), service("bad")]
+    new = [spec._replace(settings={"a": 1}) for spec in old]
+    async with running(*zip(old, (good, bad), strict=True)) as stage:
+        await stage.clock.jump(1.0)
+
+        def broken(_: WorkerGroup, index: int, count: int) -> Any:
+            raise RuntimeError(f"no instance {index} of {count}")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(WorkerGroup, "_new_instance", broken)
+            change = await started(reload(stage, old, new, good=good, bad=bad))
+        await stage.clock.jump(DRAIN_S + 1.0)
+        with pytest.raises(RuntimeError, match="no instance 0 of 1"):
+            await change
+        assert (stage.state("good"), good.contexts[-1].settings) == ("running", {"a": 1})
+        assert stage.state("bad") == "stopped"
+        await reload(stage, old, new, good=good, bad=bad)
+        assert (stage.state("bad"), bad.contexts[-1].settings) == ("running", {"a": 1})
+        check_runs(stage.supervisor)
 
 
 async def test_a_projection_counts_its_shards_and_a_service_its_replicas() -> None:
