@@ -238,17 +238,14 @@ class WorkerInstance:
         self.services.on_lease_overrun(self.spec.name, self._is_lease_lost())
 
     async def _pause(self) -> None:
-        if not self._has_abandoned_runs():
-            self._move(Transition.BECOME_IDLE)
-            self._move(Transition.PAUSE)
         self.log.paused()
         while self.desired_state is DesiredState.PAUSED:
+            if self.state is not InstanceState.PAUSED and not self._has_abandoned_runs():
+                self._move(Transition.BECOME_IDLE)
+                self._move(Transition.PAUSE)
             if self.lease is not None and self.state is InstanceState.PAUSED:
                 self.lease.decline()
             await self.wakeup.wait()
-            if self.state is InstanceState.ABANDONED and not self._has_abandoned_runs():
-                self._move(Transition.BECOME_IDLE)
-                self._move(Transition.PAUSE)
         if self.desired_state is DesiredState.RUNNING:
             if self.state is InstanceState.PAUSED:
                 self._move(Transition.BECOME_IDLE)

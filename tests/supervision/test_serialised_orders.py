@@ -294,6 +294,28 @@ async def test_a_removed_worker_whose_run_would_not_end_is_taken_over_when_it_is
         may_end.set()
 
 
+async def test_a_paused_worker_that_takes_over_an_abandoned_run_is_paused_once_that_has_ended() -> None:
+    """A reload of a paused singleton whose tick would not end: the lease goes when the tick has ended."""
+    may_end = asyncio.Event()
+
+    async def deaf(_: Any) -> None:
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+
+    spec = periodic(every_s=10.0, stall_timeout_s=5.0, stop_timeout_s=1.0, singleton=True)
+    changed = spec._replace(settings={"a": 1})
+    async with running((spec, ScriptedWorker(deaf))) as stage:
+        await give(stage, "tidy")
+        await stage.clock.jump(30.0)
+        await stage.supervisor.pause("tidy")
+        await reload(stage, [spec], [changed], tidy=ScriptedWorker())
+        assert stage.tenures["tidy"].said == ["offer"]
+        may_end.set()
+        await settle()
+        assert (stage.state("tidy"), stage.tenures["tidy"].said) == ("paused", ["offer", "decline", "vacate"])
+
+
 async def test_a_worker_that_cannot_be_changed_leaves_no_other_one_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """When a reload fails at one worker, the others are changed all the same, and the next reload mends the one."""
     good, bad = ScriptedWorker(slow_to_stop), ScriptedWorker()
