@@ -23,8 +23,8 @@ _STATEMENT = re.compile(rb"/pgsupervisor app LOG: +(?:statement|execute [^:]*): 
 _SETTLE_S = 3.0
 _HELD = """
 select coalesce(string_agg(leases::text, ' ' order by leases), '') from (
-    select (select count(*) from supervisor.held l where l.kind = 'lease' and l.pid = n.pid) as leases
-    from supervisor.held n where n.kind = 'node'
+    select (select count(*) from supervisor.lock_holders l where l.kind = 'lease' and l.pid = n.pid) as leases
+    from supervisor.lock_holders n where n.kind = 'node'
 ) as per_node
 """
 # The least that the same change costs the server: one session takes as many locks and renews as many rows.

@@ -14,7 +14,7 @@ from supervisor.config.location import from_here
 from supervisor.config.model import EmbeddedStore, Projection, Server
 from supervisor.config.salvage import readable_workers
 from supervisor.errors import ConfigError, SupervisorError
-from supervisor.workers.loading import load
+from supervisor.workers.handlers import import_handlers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,7 @@ async def _try_what_is_readable(path: Path) -> tuple[ConfigFault, ...]:
     """Return the faults of the imports, as far as a wrong configuration says what to import."""
     specs, python_path = readable_workers(path, os.environ)
     try:
-        await load(specs, python_path=python_path, source=str(from_here(path)), clock=SystemClock())
+        await import_handlers(specs, python_path=python_path, source=str(from_here(path)), clock=SystemClock())
     except ConfigError as error:
         return error.faults
     return ()
@@ -74,7 +74,9 @@ async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:
     clock = SystemClock()
     faults: list[str] = []
     try:
-        await load(config.workers.values(), python_path=config.daemon.python_path, source=str(config.path), clock=clock)
+        await import_handlers(
+            config.workers.values(), python_path=config.daemon.python_path, source=str(config.path), clock=clock
+        )
     except SupervisorError as error:
         faults.append(str(error))
     remark = ""

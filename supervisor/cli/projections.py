@@ -17,7 +17,7 @@ from supervisor.daemon.cluster_rows import SHARD_LAG_SQL, projection_rows
 from supervisor.database.error_class import ErrorClass, classify, may_be_connection_loss
 from supervisor.database.schema.grants import DAEMON_GRANTS, listed
 from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible, SupervisorError
-from supervisor.events.glob import like_patterns
+from supervisor.events.shard import like_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -37,7 +37,7 @@ from supervisor.clock import done_within
 from supervisor.config.model import Projection
 from supervisor.daemon.cluster_memory import remembered_rows
 from supervisor.daemon.cluster_rows import NODES_SQL, SHARD_LAG_SQL, node_rows, projection_rows, with_lag
-from supervisor.events.glob import like_patterns
+from supervisor.events.shard import like_patterns
 
 if TYPE_CHECKING:
     import asyncio

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 # The lock tells who lives and who holds; a row tells who they say they are. A lease whose row names somebody else is
 # just being taken over.
 NODES_SQL = """
-    WITH held AS MATERIALIZED (SELECT h.kind, h.id, h.pid FROM supervisor.held h)
-    SELECT n.id, n.name, n.host, n.pid, n.version, n.started_at, n.joined_at, cardinality(n.wants) AS wants,
+    WITH held AS MATERIALIZED (SELECT h.kind, h.id, h.pid FROM supervisor.lock_holders h)
+    SELECT n.id, n.name, n.host, n.pid, n.version, n.started_at, n.joined_at, cardinality(n.wanted_leases) AS wants,
         l.name AS lease, l.epoch, l.acquired_at
     FROM held alive
     JOIN supervisor.node n ON n.id = alive.id
@@ -45,9 +45,9 @@ SHARD_LAG_SQL = """
         SELECT count(*) AS events, min(e.at) AS oldest FROM supervisor.event e
         WHERE e.position > s.start AND e.position <= s.start + s.most
             AND e.bucket % s.shards = s.shard AND e.stream LIKE ANY (s.patterns)
-            AND (s.layers = '[]' OR NOT EXISTS (
-                SELECT FROM jsonb_array_elements(s.layers) AS layer
-                WHERE (layer -> 'positions' ->> (e.bucket % (layer ->> 'shards')::int))::bigint >= e.position
+            AND (s.previous_shardings = '[]' OR NOT EXISTS (
+                SELECT FROM jsonb_array_elements(s.previous_shardings) AS sharding
+                WHERE (sharding -> 'positions' ->> (e.bucket % (sharding ->> 'shards')::int))::bigint >= e.position
             ))
     ) AS ahead
     ORDER BY s.projection, s.shard

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import supervisor
 from supervisor.daemon.cluster import Cluster
-from supervisor.events.bell import Bell
+from supervisor.events.append_signal import AppendSignal
 from supervisor.leases.node import JOIN_TASK, Node
 from supervisor.runtime import Runtime
-from supervisor.workers.layout import Layouts
+from supervisor.workers.projection.sharding import ShardingClaims
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +28,8 @@ class Leasing:
     Attributes:
         node: The node.
         cluster: What `status` says of all nodes.
-        bell: Rings when there may be new events.
-        layouts: The projections that have been laid out.
+        append_signal: Wakes projections when there may be new events.
+        sharding: The numbers of shards that this node claims.
     """
 
     def __init__(self, daemon: Daemon, database: Database) -> None:
@@ -45,13 +45,13 @@ class Leasing:
             on_overrun=daemon.on_outlived,
         )
         self.cluster = Cluster(clock=daemon.clock, tasks=daemon.tasks)
-        self.bell = Bell()
-        self.layouts = Layouts()
-        self.node.subscribe("supervisor_event", self.bell.ring)
+        self.append_signal = AppendSignal()
+        self.sharding = ShardingClaims()
+        self.node.subscribe("supervisor_event", self.append_signal.notify)
         self.node.subscribe("supervisor_projection", self._revive)
-        self.node.on_snapshot.append(self.bell.look)
+        self.node.on_snapshot.append(self.append_signal.update_head)
 
-    def stand(self, name: str) -> LocalLease:
+    def lease(self, name: str) -> LocalLease:
         """Return the lease of this name."""
         return self.node.lease(name)
 
@@ -81,11 +81,11 @@ class Leasing:
     def renew(self, workers: Iterable[str]) -> None:
         """Note that a person has configured workers now: of their projections, this node's layout is the newest."""
         for name in self._daemon.config.workers.keys() & workers:
-            self.layouts.renew(name, now_s=self._daemon.clock.now_s())
+            self.sharding.touch(name, now_s=self._daemon.clock.now_s())
 
     def move(self) -> None:
         """Begin anew on another database: what was laid out on the one before says nothing there."""
-        self.layouts = Layouts()
+        self.sharding = ShardingClaims()
 
     async def leave(self) -> None:
         """Leave the other nodes."""

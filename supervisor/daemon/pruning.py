@@ -14,10 +14,12 @@ def prune_if_asked(daemon: Daemon) -> None:
     """Begin to prune, unless events are kept for ever, or it has begun; what a reload says later is obeyed as it is."""
     if daemon.prunes or daemon.database is None or daemon.config.events.keep_s <= 0:
         return
-    from supervisor.events.pruning import Pruning  # noqa: PLC0415 - most daemons keep their events
+    from supervisor.events.pruning import EventPruner  # noqa: PLC0415 - most daemons keep their events
 
-    pruning = Pruning(daemon.database, keep_s=lambda: daemon.config.events.keep_s, clock=daemon.clock)
-    daemon.tasks.start(pruning.run(), name=_TASK, critical=True)
+    pruner = EventPruner(
+        daemon.database, keep_s=lambda: daemon.config.events.keep_s, clock=daemon.clock, tasks=daemon.tasks
+    )
+    pruner.start()
     daemon.prunes = True
 
 

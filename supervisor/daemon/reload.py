@@ -12,7 +12,7 @@ from supervisor.daemon.pruning import prune_if_asked
 from supervisor.daemon.status import status_line
 from supervisor.errors import ConfigError, ConfigFault, SupervisorError
 from supervisor.journal import log_event
-from supervisor.workers.loading import load
+from supervisor.workers.handlers import import_handlers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -190,7 +190,7 @@ class Reloader:
         )
 
     async def _load(self, config: Config) -> Mapping[str, Any]:
-        return await load(
+        return await import_handlers(
             config.workers.values(),
             python_path=config.daemon.python_path,
             source=str(config.path),

@@ -15,8 +15,8 @@ from supervisor.database.schema.migrate import ensure_schema
 from supervisor.journal import log_event
 from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor
-from supervisor.workers.hire import hiring
-from supervisor.workers.loading import load
+from supervisor.workers.handlers import import_handlers
+from supervisor.workers.kinds import work_factory
 
 if TYPE_CHECKING:
     from supervisor.daemon.daemon import Daemon
@@ -34,7 +34,7 @@ class Start:
         daemon = self._daemon
         config = daemon.config
         self._enter("Importing the workers")
-        daemon.functions = await load(
+        daemon.functions = await import_handlers(
             config.workers.values(),
             python_path=config.daemon.python_path,
             source=str(config.path),
@@ -102,7 +102,7 @@ class Start:
             clock=daemon.clock, rng=daemon.rng, tasks=daemon.tasks, notifier=daemon.notifier, journal=daemon.journal
         )
         daemon.supervisor = Supervisor(
-            work_factory=hiring(clock=daemon.clock, outages=database, rng=daemon.rng, leasing=self._leasing),
+            work_factory=work_factory(runtime=runtime, database=database, cluster=self._leasing),
             database=database,
             runtime=runtime,
             on_exhausted=daemon.on_exhausted,

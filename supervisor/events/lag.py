@@ -17,27 +17,27 @@ class Lag(NamedTuple):
     seconds: float
 
 
-NONE = Lag(0, 0.0)
+NO_LAG = Lag(0, 0.0)
 
 
-def lag_of(*, pending: int, unread: int, density: float, waited_s: float) -> Lag:
+def compute_lag(*, pending: int, unread: int, match_ratio: float, waited_s: float) -> Lag:
     """Return the lag of a shard.
 
     Args:
         pending: Events that have been read and wait.
-        unread: Positions between what was read and the end of the log.
-        density: How many of a hundred positions hold an event of this shard, as a fraction of 1.
+        unread: Positions between the last one that was read and the end of the log.
+        match_ratio: The share of positions that hold an event of this shard, from 0 to 1.
         waited_s: For how long the oldest of all these has waited.
     """
     if not (pending or unread > 0):
-        return NONE
-    return Lag(pending + round(max(0, unread) * density), max(0.0, waited_s))
+        return NO_LAG
+    return Lag(pending + round(max(0, unread) * match_ratio), max(0.0, waited_s))
 
 
 def is_lagging(lag: Lag, *, was_lagging: bool, warning_s: float) -> bool:
-    """Whether a shard lags: from `warning_s` on (0: never), until half of that is undercut.
+    """Whether a shard lags: from `warning_s` on (0: never), until the lag is below half of it.
 
-    Half, or a lag that stays about there would fill the journal.
+    Half, because a lag that stays near the limit would fill the journal.
     """
     if warning_s <= 0:
         return False

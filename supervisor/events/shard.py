@@ -1,4 +1,4 @@
-"""One shard of a projection: its name, and which events are its own; pure."""
+"""One shard of a projection: its name, and which events belong to it; pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# `*` is any text, also none, and `?` one character; every character that is special in LIKE stands for itself.
+_GLOB_AS_LIKE = str.maketrans({"*": "%", "?": "_", "%": r"\%", "_": r"\_", "\\": r"\\"})
+
 
 class Shard(NamedTuple):
-    """One of the parts that a projection is split into, by stream.
+    """One of the parts into which a projection is split, by stream.
 
     Attributes:
         projection: The projection's name.
-        number: Which one it is, counted from 0.
-        shards: How many there are.
+        number: The shard's number, counted from 0.
+        shards: How many shards the projection has.
     """
 
     projection: str
@@ -23,16 +26,16 @@ class Shard(NamedTuple):
 
     @property
     def label(self) -> str | None:
-        """Which one it is, for people: `1of4`; None: it is the only one."""
+        """The shard as people write it: `1of4`; None if it is the only one."""
         return None if self.shards == 1 else f"{self.number + 1}of{self.shards}"
 
 
-class Layer(NamedTuple):
-    """What was applied while the projection was laid out over another number of shards.
+class PreviousSharding(NamedTuple):
+    """What was applied while the projection had another number of shards.
 
     Attributes:
-        shards: How many there were.
-        positions: How far each of them had come.
+        shards: How many shards it had.
+        positions: The checkpoint of each of them.
     """
 
     shards: int
@@ -44,11 +47,16 @@ def lease_name(projection: str, shard: int, shards: int) -> str:
     return projection if shards == 1 else f"{projection}/{shard + 1}of{shards}"
 
 
-def is_applied(layers: Iterable[Layer], bucket: int, position: int) -> bool:
-    """Whether an event was applied under an earlier layout."""
-    return any(position <= layer.positions[bucket % layer.shards] for layer in layers)
+def like_patterns(globs: Iterable[str]) -> list[str]:
+    """Return the LIKE patterns for `streams`, one of which has to match; no glob means every stream."""
+    return [glob.translate(_GLOB_AS_LIKE) for glob in globs] or ["%"]
 
 
-def relevant(layers: Iterable[Layer], position: int) -> tuple[Layer, ...]:
-    """Return the layers that say something about events after `position`."""
-    return tuple(layer for layer in layers if max(layer.positions) > position)
+def is_applied(previous: Iterable[PreviousSharding], bucket: int, position: int) -> bool:
+    """Whether an event was applied under an earlier number of shards."""
+    return any(position <= sharding.positions[bucket % sharding.shards] for sharding in previous)
+
+
+def still_relevant(previous: Iterable[PreviousSharding], position: int) -> tuple[PreviousSharding, ...]:
+    """Return the earlier shardings that applied events after `position`."""
+    return tuple(sharding for sharding in previous if max(sharding.positions) > position)

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from supervisor.leases.registration import NodeSession
     from supervisor.runtime import Runtime
 
-_TRY_SQL = "SELECT supervisor.try_leases($1) AS ids"
+_TRY_SQL = "SELECT supervisor.try_lease_locks($1) AS ids"
 _RELEASE_SQL = "SELECT supervisor.release_leases($1, $2)"
-_ADVANCE_SQL = "SELECT t.id, t.epoch FROM supervisor.take_leases($1, $2, $3, $4, $5, $6) AS t"
+_ADVANCE_SQL = "SELECT t.id, t.epoch FROM supervisor.advance_epochs($1, $2, $3, $4, $5, $6) AS t"
 # The transactions of former holders: the lease's lock is ours, and it has no newer epoch yet.
 _TERMINATE_BLOCKERS_SQL = f"""
     SELECT l.pid, pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks l

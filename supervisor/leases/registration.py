@@ -50,7 +50,7 @@ _TERMINATE_SQL = """
 """
 _JOIN_SQL = "SELECT supervisor.join_node($1, $2, $3, $4, $5, $6, $7) AS id"
 _IDS_SQL = "SELECT i.name, i.id FROM supervisor.lease_ids($1) AS i"
-_WANTED_SQL = "SELECT supervisor.set_wants($1, $2) AS is_registered"
+_WANTED_SQL = "SELECT supervisor.set_wanted_leases($1, $2) AS is_registered"
 _RECLAIMABLE_SQL = (
     "SELECT l.id, l.node_id FROM supervisor.lease l WHERE l.id = ANY ($1) AND (l.node_id IS NULL OR l.node_id = $2)"
 )

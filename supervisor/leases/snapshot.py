@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 # One statement answers everything: whether the connection works and can write, whether this session is still the
 # node's, and which node holds which lease.
 SNAPSHOT_SQL = """
-    SELECT pg_catalog.pg_is_in_recovery() AS is_standby, l.backend, l.is_registered, l.nodes, l.roster, l.leases,
+    SELECT pg_catalog.pg_is_in_recovery() AS is_standby, l.backend, l.is_registered, l.nodes, l.nodes_version, l.leases,
         l.holders, l.head
-    FROM supervisor.look($1) AS l
+    FROM supervisor.cluster_snapshot($1) AS l
 """
-NODES_SQL = "SELECT n.id, n.name, n.host, n.pid, n.started_at, n.wants FROM supervisor.node n WHERE n.id = ANY ($1)"
+NODES_SQL = """
+    SELECT n.id, n.name, n.host, n.pid, n.started_at, n.wanted_leases FROM supervisor.node n WHERE n.id = ANY ($1)
+"""
 LEASES_SQL = "SELECT l.id, l.name, l.node, l.node_id, l.acquired_at FROM supervisor.lease l WHERE l.id = ANY ($1)"
 
 
@@ -52,7 +54,7 @@ class ClusterSnapshot(NamedTuple):
             backend=row["backend"],
             is_registered=row["is_registered"],
             nodes=row["nodes"],
-            nodes_version=row["roster"],
+            nodes_version=row["nodes_version"],
             leases=row["leases"],
             holders=row["holders"],
             head=row["head"],
@@ -91,7 +93,7 @@ class NodeInfo(NamedTuple):
     @classmethod
     def from_row(cls, row: Any) -> NodeInfo:
         """Return what a row of `NODES_SQL` says."""
-        return cls(row["id"], row["name"], row["host"], row["pid"], row["started_at"], frozenset(row["wants"]))
+        return cls(row["id"], row["name"], row["host"], row["pid"], row["started_at"], frozenset(row["wanted_leases"]))
 
     def describe(self) -> dict[str, object]:
         """Return what `status` shows of the node."""

@@ -100,7 +100,7 @@ def test_prints_every_worker_that_cannot_be_loaded_and_the_database_too(launch: 
         "workers.plain.run", "a plain function",
         "workers.number.run", "of type 'int'",
         "workers.gone.run", "did you mean 'gones'",
-        "workers.arguments.run", "takes one argument",
+        "workers.arguments.run", "takes (ctx)",
         "database.dsn", "127.0.0.1:1",
     ):  # fmt: skip
         assert said in done.stderr, done.stderr

@@ -45,7 +45,7 @@ def sql(shared_postgres: Postgres, database: str) -> Any:
 
 
 def _lay_out(sql: Any, name: str = "orders-view", shards: int = 1) -> None:
-    sql(f"select supervisor.lay_out('{name}', {shards})")
+    sql(f"select supervisor.reshard('{name}', {shards})")
 
 
 def _outcome(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:
@@ -131,7 +131,7 @@ def test_skip_leaves_out_where_it_stopped(command: Daemon, sql: Any) -> None:
 async def nobody_holds(database: str) -> None:
     """Wait until the server has ended the sessions of former holders."""
     async with connection(database) as looking, asyncio.timeout(10):
-        while await looking.fetchval("select count(*) from supervisor.held"):  # noqa: ASYNC110 - the server tells nobody
+        while await looking.fetchval("select count(*) from supervisor.lock_holders"):  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.005)
 
 

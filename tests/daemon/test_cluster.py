@@ -54,9 +54,9 @@ class Site:
         )
         rows = await session.fetch("select * from supervisor.lease_ids($1)", leases)
         ids, names = [row["id"] for row in rows], [row["name"] for row in rows]
-        await session.execute("select supervisor.try_leases($1)", ids)
+        await session.execute("select supervisor.try_lease_locks($1)", ids)
         await session.execute(
-            "select supervisor.take_leases($1, $2, pg_backend_pid(), $3, $4, $5)", ids, names, number, name, uuid4()
+            "select supervisor.advance_epochs($1, $2, pg_backend_pid(), $3, $4, $5)", ids, names, number, name, uuid4()
         )
         return session, number
 
@@ -122,7 +122,7 @@ async def test_a_lease_on_its_way_is_nobodys(database: str) -> None:
         heir, _ = await here.node("shop", pid=12)
         lease = await here.admin.fetchval("select id from supervisor.lease")
         await former.execute("select pg_advisory_unlock(1885827842, $1)", lease)
-        assert await heir.fetchval("select supervisor.try_leases(array[$1::int])", lease) == [lease]
+        assert await heir.fetchval("select supervisor.try_lease_locks(array[$1::int])", lease) == [lease]
         assert [row["leases"] for row in (await here.look())["nodes"]] == [[], []]
 
 
@@ -210,7 +210,7 @@ async def test_a_role_that_owns_nothing_sees_all_of_it(postgres: Postgres) -> No
     postgres.add_user("app", "pw")
     async with site(postgres.dsn()) as here:
         await here.admin.execute(GRANTS)
-        await here.admin.execute("select supervisor.lay_out('view', 2)")
+        await here.admin.execute("select supervisor.reshard('view', 2)")
         await here.node("shop", "view/1of2")
         async with gatehouse(postgres.dsn(user="app", password="pw")) as house:
             seen = await here.cluster.look(house.database, Question(None, None, ALL))
@@ -231,7 +231,7 @@ async def test_a_database_without_the_schema_is_a_remark(database: str) -> None:
 async def test_lag_counts_what_is_not_applied(database: str) -> None:
     """Events beyond the checkpoint count if their stream is the projection's, with the age of the oldest."""
     async with site(database) as here:
-        await here.admin.execute("select supervisor.lay_out('view', 1)")
+        await here.admin.execute("select supervisor.reshard('view', 1)")
         assert (await here.lag(ALL))["lag_events"] == 0
         await here.admin.execute("select supervisor.append(s, 't') from unnest(array['a-1', 'b-1', 'a-2', 'a-3']) s")
         await here.admin.execute("update supervisor.event set at = now() - interval '90 s' where stream = 'b-1'")
@@ -251,13 +251,13 @@ async def test_lag_counts_what_is_not_applied(database: str) -> None:
 async def test_the_lag_of_shards_is_that_of_their_streams(database: str) -> None:
     """Each event counts for one shard, also for those that were laid out anew; a node's lag is that of its shards."""
     async with site(database) as here:
-        await here.admin.execute("select supervisor.lay_out('view', 4)")
+        await here.admin.execute("select supervisor.reshard('view', 4)")
         await here.admin.execute("select supervisor.append('s-' || n % 40, 't') from generate_series(1, 400) n")
         shards = (await here.lag(ALL))["shards"]
         assert sum(shard["lag_events"] for shard in shards) == 400
         assert all(shard["lag_events"] >= 10 for shard in shards)
         await here.admin.execute("update supervisor.checkpoint set position = 1000 where shard = 0")
-        await here.admin.execute("select supervisor.lay_out('view', 2)")
+        await here.admin.execute("select supervisor.reshard('view', 2)")
         row = await here.lag(ALL)
         assert row["lag_events"] == 400 - shards[0]["lag_events"]
         await here.node("shop", "view/1of2")
@@ -270,7 +270,7 @@ async def test_the_lag_of_shards_is_that_of_their_streams(database: str) -> None
 async def test_a_long_backlog_is_estimated(database: str, shards: int) -> None:
     """Of a long backlog only its beginning is counted, so that nobody waits for it, and the rest is estimated."""
     async with site(database) as here:
-        await here.admin.execute("select supervisor.lay_out('view', $1)", shards)
+        await here.admin.execute("select supervisor.reshard('view', $1)", shards)
         await here.admin.execute(
             "insert into supervisor.event (position, stream, type, data, bucket) select n, 's', 't', '{}', n % 1000"
             " from generate_series(1001, 151000) n"

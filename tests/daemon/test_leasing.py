@@ -71,9 +71,9 @@ async def test_trouble_is_shown(tmp_path: Path, database: str, shared_postgres: 
     async with housed(tmp_path, database) as (daemon, house):
         leasing = await joined(daemon, house)
         name = database.rpartition("/")[2]
-        rename = "alter function supervisor.look rename to glance"
+        rename = "alter function supervisor.cluster_snapshot rename to glance"
         await aside(lambda: shared_postgres.execute(rename, dbname=name))
-        leasing.stand("x").request()
+        leasing.lease("x").request()
         await house.until(lambda: leasing.node.problem is not None)
         assert "leases: " in status_line(daemon)
         assert not leasing.is_overdue(daemon.clock.now_s() + 100.0)
@@ -96,7 +96,7 @@ async def test_a_daemon_without_leases_prunes_too(tmp_path: Path, database: str)
     clock = FakeClock()
     async with gatehouse(database) as house:
         await ensure_schema(house.database, mode="auto", is_needed=True, clock=SystemClock(), rng=Random(7))
-        await house.view().execute("select supervisor.append('s', 't'), supervisor.lay_out('view', 1)")
+        await house.view().execute("select supervisor.append('s', 't'), supervisor.reshard('view', 1)")
         await house.view().execute("update supervisor.checkpoint set position = 9")
         with inner_daemon(tmp_path, config(database), clock=clock) as daemon:
             daemon.database = house.database

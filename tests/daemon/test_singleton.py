@@ -128,7 +128,7 @@ def test_who_ignores_the_loss_ends_the_process(launch: Launcher, database: str, 
     ask(
         shared_postgres,
         database,
-        f"select pg_terminate_backend(h.pid) from supervisor.held h join supervisor.node n on n.id = h.id "
+        f"select pg_terminate_backend(h.pid) from supervisor.lock_holders h join supervisor.node n on n.id = h.id "
         f"where h.kind = 'node' and n.pid = {first.pid}",
     )
     assert first.wait() == 70
@@ -250,7 +250,7 @@ def test_a_reload_removes_the_last_singleton(launch: Launcher, table: str, share
     daemon.write(config(table, workers=PLAIN))
     assert request(daemon, "reload")["ok"]
     assert ask(shared_postgres, table, "select count(*) from supervisor.node") == "0"
-    assert ask(shared_postgres, table, "select count(*) from supervisor.held") == "0"
+    assert ask(shared_postgres, table, "select count(*) from supervisor.lock_holders") == "0"
     assert "nodes" not in status(daemon)
     daemon.write(config(table, workers=PLAIN + SINGLETON))
     assert request(daemon, "reload")["ok"]
@@ -308,7 +308,7 @@ def test_a_reload_to_another_database_moves_the_lease(launch: Launcher, table: s
         assert not daemon.said("lease.lost")
         assert not daemon.said("worker.failed")
         assert ask(shared_postgres, table, "select node is null from supervisor.lease") == "t"
-        holder = "select count(*) from supervisor.held where kind = 'lease'"
+        holder = "select count(*) from supervisor.lock_holders where kind = 'lease'"
         assert shared_postgres.execute(holder, dbname=new) == "1"
         assert ask(shared_postgres, table, holder) == "0"
         assert daemon.stop() == 0

@@ -70,15 +70,15 @@ async def be_a_node(server: Postgres) -> None:
         node = await session.fetchval(
             "select supervisor.join_node(null, 'app', 'host', 7, '0.1', $1, '{}')", datetime.now(UTC)
         )
-        await session.execute("select supervisor.set_wants($1, $2)", node, [lease])
-        assert await session.fetchval("select supervisor.try_leases($1)", [lease]) == [lease]
+        await session.execute("select supervisor.set_wanted_leases($1, $2)", node, [lease])
+        assert await session.fetchval("select supervisor.try_lease_locks($1)", [lease]) == [lease]
         (taken,) = await work.fetch(
-            "select * from supervisor.take_leases($1, '{lists}', $2, $3, 'app@host:7', $4)",
+            "select * from supervisor.advance_epochs($1, '{lists}', $2, $3, 'app@host:7', $4)",
             [lease], session.get_server_pid(), node, INCARNATION,
         )  # fmt: skip
-        look = await session.fetchrow("select * from supervisor.look($1)", node)
+        look = await session.fetchrow("select * from supervisor.cluster_snapshot($1)", node)
         assert (look["is_registered"], look["leases"], look["holders"]) == (True, [lease], [node])
-        await work.execute("select supervisor.lay_out('lists', 1)")
+        await work.execute("select supervisor.reshard('lists', 1)")
         async with work.transaction():
             assert await work.fetchval("select supervisor.fence($1, $2, $3)", lease, taken["epoch"], INCARNATION)
             position = await work.fetchval("select supervisor.append('orders-1', 'placed')")

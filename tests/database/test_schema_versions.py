@@ -30,9 +30,9 @@ BROKEN = {
     """: "head() returns bigint",
     f"create function supervisor.head(n int) returns int {FUNCTION} $$ select n $$": "head(n integer) returns integer",
     f"""
-        drop function supervisor.say_moved(text);
-        create function supervisor.say_moved(name text) returns void {FUNCTION} $$ select $$;
-    """: "say_moved(projection text) returns void",
+        drop function supervisor.notify_checkpoint_moved(text);
+        create function supervisor.notify_checkpoint_moved(name text) returns void {FUNCTION} $$ select $$;
+    """: "notify_checkpoint_moved(projection text) returns void",
     "alter function supervisor.head() rename to last": "head() returns bigint",
     "alter table supervisor.dead_letter drop column died_at": "dead_letter.died_at timestamp with time zone",
     "alter table supervisor.event rename column at to appended_at": "event.at timestamp with time zone",

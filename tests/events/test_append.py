@@ -61,7 +61,7 @@ async def test_works_whatever_codec_the_connection_has(conn: Any) -> None:
 
 
 async def test_works_on_what_a_worker_has(database: str) -> None:
-    """A borrowed connection of `ctx.db` and `ctx.db` itself serve as well."""
+    """A connection of `ctx.db` and `ctx.db` itself work too."""
     await make_schema(database)
     async with gatehouse(database) as house:
         db = house.view()

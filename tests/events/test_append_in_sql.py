@@ -98,7 +98,7 @@ async def test_a_sessions_set_cannot_switch_the_lock_off(conn: Any, other: Any, 
         assert await other.fetchval(LOCKS) >= 1
 
 
-async def test_listeners_hear_of_a_transaction_once(conn: Any, other: Any) -> None:
+async def test_a_transaction_notifies_once(conn: Any, other: Any) -> None:
     """Many events, also over savepoints, are one notification, which comes with the commit."""
     heard: list[str] = []
     await other.add_listener("supervisor_event", lambda *said: heard.append(said[-1]))
@@ -117,8 +117,8 @@ async def test_listeners_hear_of_a_transaction_once(conn: Any, other: Any) -> No
     assert heard == ["", "last"]
 
 
-async def test_a_rolled_back_transaction_tells_nobody(conn: Any, other: Any) -> None:
-    """No notification and no event is left of it."""
+async def test_a_rolled_back_transaction_does_not_notify(conn: Any, other: Any) -> None:
+    """Neither a notification nor an event remains."""
     heard: list[str] = []
     await other.add_listener("supervisor_event", lambda *said: heard.append(said[-1]))
     rolling_back = conn.transaction()
@@ -133,8 +133,8 @@ async def test_a_rolled_back_transaction_tells_nobody(conn: Any, other: Any) -> 
     assert await other.fetchval("select count(*) from supervisor.event") == 0
 
 
-async def test_a_prepared_transaction_needs_its_notifications_off(postgres: Postgres) -> None:
-    """With `supervisor.notify` off an append can be prepared, and the horizon waits for it, its session gone or not."""
+async def test_a_prepared_transaction_needs_notifications_off(postgres: Postgres) -> None:
+    """With `supervisor.notify` off an append can be prepared; the horizon waits for it, also after its session."""
     postgres.set_config("max_prepared_transactions", "5")
     postgres.restart()
     await make_schema(postgres.dsn())
@@ -175,8 +175,8 @@ async def test_a_prepared_transaction_needs_its_notifications_off(postgres: Post
         ("'a', 'b', ('{\"x\":' || repeat('[', 499) || '1' || repeat(']', 499) || '}')::jsonb", "nested less than 500"),
     ],
 )
-async def test_says_what_it_refuses(conn: Any, arguments: str, said: str) -> None:
-    """Any language gets the same clear error, and nothing is stored."""
+async def test_names_what_it_refuses(conn: Any, arguments: str, said: str) -> None:
+    """Clients in any language get the same error, and nothing is stored."""
     with pytest.raises(asyncpg.PostgresError) as caught:
         await conn.execute(f"select supervisor.append({arguments})")
     assert said in str(caught.value)
@@ -185,7 +185,7 @@ async def test_says_what_it_refuses(conn: Any, arguments: str, said: str) -> Non
 
 
 async def test_whatever_it_takes_python_can_read(conn: Any) -> None:
-    """The deepest data and the longest number that are taken come out of an event again."""
+    """The deepest data and the longest number that SQL accepts can be read as an event."""
     deep = "('{\"x\":' || repeat('[', 498) || '1' || repeat(']', 498) || '}')::jsonb"
     for data in (deep, '\'{"x": 1e5000, "y": -1e400, "z": 1.5}\''):
         await conn.execute(f"select supervisor.append('a', 'b', {data})")
@@ -201,7 +201,7 @@ async def test_a_type_with_a_nul_does_not_reach_the_server(conn: Any) -> None:
     assert await conn.fetchval("select count(*) from supervisor.event") == 0
 
 
-async def test_longest_names_are_counted_in_characters(conn: Any) -> None:
+async def test_name_lengths_count_characters(conn: Any) -> None:
     """Five hundred characters fit, however many bytes they take."""
     await conn.execute("select supervisor.append(repeat('\U0001f600', 500), repeat('é', 500))")
     assert await conn.fetchval("select length(stream) from supervisor.event") == 500
@@ -224,7 +224,7 @@ async def test_a_trigger_can_append(conn: Any) -> None:
 
 @pytest.mark.parametrize("wal_level", ["minimal", "replica"])
 async def test_no_position_is_given_twice_after_a_crash(postgres: Postgres, wal_level: str) -> None:
-    """A server that dies soon after the schema was made goes on above what it has given, whatever its wal_level."""
+    """A server that crashes soon after the schema was made continues above the last position it gave."""
     postgres.set_config("max_wal_senders", "0")
     postgres.set_config("wal_level", wal_level)
     postgres.restart()

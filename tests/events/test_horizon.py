@@ -24,8 +24,8 @@ async def conn(database: str) -> AsyncIterator[Any]:
         yield connected
 
 
-async def test_a_fresh_log_loses_its_first_event_to_nobody(conn: Any, database: str) -> None:
-    """While the very first append is open the horizon stands below it."""
+async def test_the_horizon_waits_for_the_first_event_of_a_log(conn: Any, database: str) -> None:
+    """While the very first append is open, the horizon is below it."""
     before = await conn.fetchval(HORIZON)
     async with connection(database) as writer:
         async with writer.transaction():
@@ -35,7 +35,7 @@ async def test_a_fresh_log_loses_its_first_event_to_nobody(conn: Any, database: 
 
 
 async def test_waits_for_an_open_transaction_that_has_appended_and_for_no_other(conn: Any, database: str) -> None:
-    """A later commit is not passed on before an earlier append is decided; a transaction that only reads is nothing."""
+    """A later event is not read before an earlier append is decided; transactions that only read do not count."""
     async with connection(database) as slow, connection(database) as idle, idle.transaction(isolation="serializable"):
         await idle.fetchval("select count(*) from supervisor.event")
         await idle.execute("create temp table written as select 1")
@@ -69,7 +69,7 @@ async def test_another_databases_appends_do_not_count(conn: Any, database: str) 
 
 @pytest.mark.parametrize("last", [2**31 - 2, 2**32 - 2, 2**32 + 2**31 - 2, 5 * 2**32 - 2])
 async def test_a_lock_names_32_bits_of_a_position_that_has_64(conn: Any, database: str, last: int) -> None:
-    """Where the low 32 bits begin anew, an older append still holds the horizon back."""
+    """After the low 32 bits have wrapped around, an older append still holds the horizon back."""
     await conn.execute(f"select setval('supervisor.event_position', {last})")
     async with connection(database) as slow, slow.transaction():
         assert await slow.fetchval(APPEND) == last + 1
@@ -91,7 +91,7 @@ class Log:
 
     @property
     def lost_by_the_naive(self) -> set[int]:
-        """What the naive reader has passed without having seen it."""
+        """Return the positions that the naive reader has passed without reading them."""
         passed = self.naive[-1] if self.naive else 0
         return {position for position in self.committed if position <= passed} - set(self.naive)
 
@@ -142,7 +142,7 @@ async def read(dsn: str, log: Log) -> None:
 
 
 async def read_naively(dsn: str, log: Log) -> None:
-    """Read what comes after the last one that was seen."""
+    """Read what comes after the last position that was seen."""
     async with connection(dsn) as conn:
         while not log.is_over.is_set():
             last = log.naive[-1] if log.naive else 0
@@ -152,7 +152,7 @@ async def read_naively(dsn: str, log: Log) -> None:
 
 
 @pytest.mark.parametrize(("writers", "longest_pause_s"), [(16, 0.02), (2, 0.002)])
-async def test_writers_lose_nothing_to_a_reader_that_keeps_to_it(
+async def test_a_reader_within_the_horizon_misses_nothing(
     conn: Any, database: str, writers: int, longest_pause_s: float
 ) -> None:
     """With savepoints, rollbacks and pauses: every committed event once, in order; the naive reader loses some.

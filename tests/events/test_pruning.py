@@ -1,22 +1,22 @@
-"""Old events go once every projection has passed them, by one node, and only where that is asked for."""
+"""Old events are deleted once every projection has passed them, by one node, and only if the configuration says so."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from support.clock import FakeClock
+from support.clock import FakeClock, settle
 from support.gatehouse import aside, gatehouse
 
 from supervisor.database.schema.migrate import ensure_schema
-from supervisor.events.pruning import EVERY_S, Pruning
+from supervisor.events.pruning import EVERY_S, EventPruner
 
 if TYPE_CHECKING:
     from support.gatehouse import Gatehouse
     from support.postgres import Postgres
 
 _FILL = """
-    select supervisor.lay_out('view', 1);
+    select supervisor.reshard('view', 1);
     select supervisor.append('s', 't') from generate_series(1, 5);
     update supervisor.event set at = at - interval '1 day' where position <= 5;
     update supervisor.checkpoint set position = 4;
@@ -24,14 +24,14 @@ _FILL = """
 
 
 class Minutes:
-    """A pruning, a minute of which passes when the test says so."""
+    """A pruner on a clock that the test owns."""
 
     def __init__(self, house: Gatehouse, keep_s: float) -> None:
         self.keep_s = keep_s
         self.house = house
         self.clock = FakeClock()
-        self._pruning = Pruning(house.database, keep_s=lambda: self.keep_s, clock=self.clock)
-        house.tasks.start(self._pruning.run(), name="prune")
+        self.pruner = EventPruner(house.database, keep_s=lambda: self.keep_s, clock=self.clock, tasks=house.tasks)
+        self.pruner.start()
 
     async def pass_one(self) -> None:
         """Let one minute pass, and what is done in it end."""
@@ -55,8 +55,8 @@ async def fill(house: Gatehouse) -> None:
     await house.view().execute(_FILL)
 
 
-async def test_only_what_is_old_and_passed_goes(database: str) -> None:
-    """What is young, or not yet passed by every projection, stays."""
+async def test_only_old_events_that_were_passed_are_deleted(database: str) -> None:
+    """Recent events, and events that a projection has not passed yet, stay."""
     async with gatehouse(database) as house:
         await fill(house)
         minutes = Minutes(house, keep_s=3600.0)
@@ -68,11 +68,12 @@ async def test_only_what_is_old_and_passed_goes(database: str) -> None:
         assert await minutes.left() == [5]
 
 
-async def test_nothing_is_asked_while_events_are_kept_for_ever(database: str) -> None:
+async def test_no_statement_is_sent_while_events_are_kept_for_ever(database: str) -> None:
     """With keep = 0 no statement is sent; a reload that changes it takes effect with the next minute."""
     async with gatehouse(database) as house:
         await fill(house)
-        minutes = Minutes(house, keep_s=0.0)
+        minutes = Minutes(house, keep_s=3600.0)
+        minutes.keep_s = 0.0
         await minutes.pass_one()
         assert await minutes.left() == [1, 2, 3, 4, 5]
         minutes.keep_s = 3600.0
@@ -81,7 +82,7 @@ async def test_nothing_is_asked_while_events_are_kept_for_ever(database: str) ->
 
 
 async def test_one_node_is_enough(database: str) -> None:
-    """While another node prunes, this one leaves it at that."""
+    """While another node prunes, this one does nothing."""
     async with gatehouse(database) as house:
         await fill(house)
         async with house.view().acquire() as other, other.transaction():
@@ -93,8 +94,8 @@ async def test_one_node_is_enough(database: str) -> None:
         assert await minutes.left() == [4, 5]
 
 
-async def test_a_failure_is_told_and_tried_again(database: str, shared_postgres: Postgres) -> None:
-    """What keeps it from pruning is told, and the next minute tries again."""
+async def test_a_failure_is_logged_and_retried(database: str, shared_postgres: Postgres) -> None:
+    """An error is logged, and the next minute tries again."""
     async with gatehouse(database) as house:
         await fill(house)
         name = database.rpartition("/")[2]
@@ -110,7 +111,7 @@ async def test_a_failure_is_told_and_tried_again(database: str, shared_postgres:
 
 
 async def test_a_long_log_with_nothing_due_is_not_read(database: str) -> None:
-    """Neither where the first event is young nor where it alone is old: the cost is that of what is deleted."""
+    """The cost depends on the deleted events only, whether the first event is recent or the only old one."""
     async with gatehouse(database) as house:
         await fill(house)
         view = house.view()
@@ -123,3 +124,19 @@ async def test_a_long_log_with_nothing_due_is_not_read(database: str) -> None:
                 statement = f"select supervisor.prune_events('{keep}', 100)"
                 assert await connection.fetchval(statement) == pruned
                 assert await connection.fetchval(read) < 300
+
+
+async def test_the_pruner_starts_only_if_events_are_not_kept_for_ever(database: str) -> None:
+    """It starts once, as soon as it is asked for, and stops."""
+    async with gatehouse(database) as house:
+        minutes = Minutes(house, keep_s=0.0)
+        await settle()
+        assert not minutes.clock.sleepers
+        minutes.keep_s = 3600.0
+        for _ in range(2):
+            minutes.pruner.start()
+            await settle()
+            assert len(minutes.clock.sleepers) == 1
+        minutes.pruner.stop()
+        await settle()
+        assert not minutes.clock.sleepers

@@ -132,7 +132,7 @@ async def test_a_worker_that_overruns_its_lease_is_named(postgres: Postgres) -> 
         await aside(postgres.execute, terminate(first.backend()))
         await nodes.until(lambda: first.overrun == ["mail"])
         assert first.node.lease("mail").status is LeaseStatus.LOST
-        assert not await nodes.query("select from supervisor.held where kind = 'lease'")
+        assert not await nodes.query("select from supervisor.lock_holders where kind = 'lease'")
         first.overrun.clear()
 
 

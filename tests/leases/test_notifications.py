@@ -96,7 +96,7 @@ async def test_a_node_that_has_left_hears_nothing(postgres: Postgres) -> None:
         node.occupants["mail"].local.decline()
         await nodes.until(lambda: not node.held)
         await node.node.leave()
-        assert not await nodes.query("select from supervisor.held")
+        assert not await nodes.query("select from supervisor.lock_holders")
         assert not await nodes.query("select from supervisor.node")
         speaker = await asyncpg.connect(postgres.dsn())
         await speaker.execute("notify supervisor_event, 'one'")

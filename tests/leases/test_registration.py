@@ -39,7 +39,7 @@ async def test_a_reload_that_changes_the_database_takes_the_node_along(
         assert [row["name"] for row in rows] == ["mail", "other", "unrelated"]
         assert await node.commit("mail") == 1
         assert old.connected is None
-        assert not await aside(postgres.execute, "select 1 from supervisor.held")
+        assert not await aside(postgres.execute, "select 1 from supervisor.lock_holders")
 
 
 async def test_a_role_with_the_three_grants_is_enough(postgres: Postgres) -> None:

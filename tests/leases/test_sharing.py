@@ -58,7 +58,8 @@ async def test_a_node_that_leaves_leaves_its_share_to_the_others(database: str) 
         await nodes.until(lambda: spread(nodes) == [4, 4, 4])
         await first.stop()
         await nodes.until(lambda: spread(nodes) == [6, 6])
-        assert not await nodes.query("select from supervisor.node where id not in (select id from supervisor.held)")
+        left = "select from supervisor.node where id not in (select id from supervisor.lock_holders)"
+        assert not await nodes.query(left)
 
 
 async def test_a_node_gets_only_what_it_requests(database: str) -> None:
@@ -163,10 +164,10 @@ async def test_a_lock_tried_a_thousand_times_is_free_after_one_release(database:
         assert joined is not None
         lease = first.occupants["mail"].lease.id
         for _ in range(1000):
-            [(held,)] = await joined.session.fetch("select supervisor.try_leases($1)", [lease])
+            [(held,)] = await joined.session.fetch("select supervisor.try_lease_locks($1)", [lease])
             assert held == [lease]
         await joined.session.fetch("select pg_advisory_unlock(1885827842, $1)", lease)
-        assert not await nodes.query("select from supervisor.held where kind = 'lease'")
+        assert not await nodes.query("select from supervisor.lock_holders where kind = 'lease'")
 
 
 async def test_a_stacked_lock_goes_with_one_release(database: str) -> None:
@@ -213,11 +214,11 @@ async def test_a_stop_that_races_an_acquisition_leaves_nothing(database: str) ->
             await node.start(["mail", "other"])
             await asyncio.sleep(number * 0.0002)
             await (node.stop() if number % 2 else node.kill())
-        [row] = await nodes.query("select count(*) from supervisor.held")
+        [row] = await nodes.query("select count(*) from supervisor.lock_holders")
         async with asyncio.timeout(5):
             while row["count"]:
                 await asyncio.sleep(0.02)
-                [row] = await nodes.query("select count(*) from supervisor.held")
+                [row] = await nodes.query("select count(*) from supervisor.lock_holders")
         last = await nodes.add("mail", "other")
         await nodes.until(lambda: len(last.held) == 2)
         sessions = "select from pg_stat_activity where application_name = 'pgsupervisor racer'"

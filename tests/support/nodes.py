@@ -109,7 +109,7 @@ class Node:
 
     def _lock_session(self) -> str:
         return (
-            "select h.pid from supervisor.held h join supervisor.node n on n.id = h.id and h.kind = 'node' "
+            "select h.pid from supervisor.lock_holders h join supervisor.node n on n.id = h.id and h.kind = 'node' "
             f"where n.pid = {self.daemon.pid}"
         )
 
@@ -145,8 +145,9 @@ class Nodes(list[Node]):
         """Return who holds a lease: the node whose session has its lock, and whose name stands in its row."""
         found = self.postgres.execute(
             "select l.node, l.epoch from supervisor.lease l "
-            "join supervisor.held k on k.kind = 'lease' and k.id = l.id "
-            f"join supervisor.held s on s.kind = 'node' and s.id = l.node_id and s.pid = k.pid where l.name = '{lease}'"
+            "join supervisor.lock_holders k on k.kind = 'lease' and k.id = l.id "
+            "join supervisor.lock_holders s on s.kind = 'node' and s.id = l.node_id and s.pid = k.pid "
+            f"where l.name = '{lease}'"
         )
         if not found:
             return None

@@ -17,12 +17,13 @@ from support.tenure import ScriptedTenure
 from supervisor.backoff import Backoff
 from supervisor.clock import SystemClock
 from supervisor.config.model import Projection, WorkerSpec
-from supervisor.events.bell import Bell
-from supervisor.events.shard import lease_name
+from supervisor.events.append_signal import AppendSignal
+from supervisor.events.shard import Shard, lease_name
 from supervisor.leases.lease import Lease, LeaseStatus
 from supervisor.stop_signal import StopSignal
-from supervisor.workers.layout import Layouts
-from supervisor.workers.projection import ProjectionWork
+from supervisor.workers.projection.shard_context import ShardContext
+from supervisor.workers.projection.sharding import ShardingClaims
+from supervisor.workers.projection.work import ProjectionWork
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -112,16 +113,16 @@ class Stage:
     Attributes:
         house: The database as workers see it.
         owner: A connection of the test's own.
-        bell: What wakes the projections.
-        layouts: What the daemon has laid out.
+        append_signal: What wakes the projections.
+        claims: The numbers of shards that the daemon claims.
     """
 
     def __init__(self, house: Gatehouse, owner: asyncpg.Connection, clock: Clock) -> None:
         self.house = house
         self.owner = owner
         self.clock = clock
-        self.bell = Bell()
-        self.layouts = Layouts()
+        self.append_signal = AppendSignal()
+        self.claims = ShardingClaims()
         self.actors: list[Actor] = []
 
     @property
@@ -130,18 +131,20 @@ class Stage:
         return self.house.entries
 
     def cast(
-        self, function: Callable[..., Any], *, name: str = "view", shard: int = 0, layouts: Layouts | None = None,
+        self, function: Callable[..., Any], *, name: str = "view", shard: int = 0, claims: ShardingClaims | None = None,
         stall_timeout_s: float = 0.0, **kind: Any,
     ) -> Actor:  # fmt: skip
         """Return the work of a shard, not yet running."""
-        spec = WorkerSpec(
-            name, "m:f", Projection(**kind), backoff=Backoff(initial_s=0.01), stall_timeout_s=stall_timeout_s
-        )
-        tenure = Held(lease_name(name, shard, kind.get("shards", 1)), self.owner)
-        work = ProjectionWork(
-            spec, function, shard=shard, tenure=tenure, bell=self.bell, layouts=layouts or self.layouts,
-            outages=self.house.database, clock=self.clock, rng=Random(7),
+        settings = Projection(**kind)
+        spec = WorkerSpec(name, "m:f", settings, backoff=Backoff(initial_s=0.01), stall_timeout_s=stall_timeout_s)
+        tenure = Held(lease_name(name, shard, settings.shards), self.owner)
+        claims = claims or self.claims
+        context = ShardContext(
+            spec, settings, Shard(name, shard, settings.shards), function, tenure=tenure,
+            append_signal=self.append_signal, database=self.house.database, clock=self.clock, rng=Random(7),
+            configured_s=claims.since_s(name, now_s=self.clock.now_s()),
         )  # fmt: skip
+        work = ProjectionWork(context, claims)
         actor = Actor(work, tenure)
         self.actors.append(actor)
         return actor
@@ -236,7 +239,7 @@ async def stage(dsn: str, *, clock: Clock | None = None, **config: Any) -> Async
         )
         listener = await asyncpg.connect(dsn)
         made = Stage(house, owner, clock)
-        await listener.add_listener("supervisor_event", lambda *_: made.bell.ring())
+        await listener.add_listener("supervisor_event", lambda *_: made.append_signal.notify())
         try:
             yield made
         finally:

@@ -29,7 +29,7 @@ from supervisor.events.shard import lease_name
 from supervisor.journal import observe
 from supervisor.runtime import Runtime
 from supervisor.supervision.supervisor import Supervisor
-from supervisor.workers.hire import hiring
+from supervisor.workers.kinds import work_factory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,8 +145,8 @@ class Stage:
         self.outlived: list[str] = []
         self.tenures: dict[str, ScriptedTenure] = {}
         rng = HighRoller()
-        self._hire_others = hiring(clock=clock, outages=database, rng=rng, leasing=lambda: self)
         runtime = Runtime(clock=clock, rng=rng, tasks=None, notifier=None, journal=None)  # type: ignore[arg-type]
+        self._hire_others = work_factory(runtime=runtime, database=database, cluster=lambda: self)
         self.supervisor = Supervisor(
             work_factory=self._hire,
             database=database,
@@ -157,18 +157,18 @@ class Stage:
 
     def _hire(self, spec: WorkerSpec, function: Any, index: int) -> Work:
         if isinstance(spec.kind, Projection):
-            return ScriptedProjection(function, self.stand(lease_name(spec.name, index, spec.kind.shards)))
+            return ScriptedProjection(function, self.lease(lease_name(spec.name, index, spec.kind.shards)))
         return self._hire_others(spec, function, index)
 
     @property
-    def bell(self) -> Any:
+    def append_signal(self) -> Any:
         raise NotImplementedError("these workers read no events")
 
     @property
-    def layouts(self) -> Any:
+    def sharding(self) -> Any:
         raise NotImplementedError("these workers read no events")
 
-    def stand(self, name: str) -> ScriptedTenure:
+    def lease(self, name: str) -> ScriptedTenure:
         """Return the lease of this name, as a node would."""
         return self.tenures.setdefault(name, ScriptedTenure(name))
 

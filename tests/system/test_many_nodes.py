@@ -85,7 +85,9 @@ class Case:
 
     def wait_until_all_stand(self, identities: list[str]) -> None:
         """Wait until all these nodes are registered by a session that lives."""
-        living = "select n.name from supervisor.node n join supervisor.held h on h.kind = 'node' and h.id = n.id"
+        living = (
+            "select n.name from supervisor.node n join supervisor.lock_holders h on h.kind = 'node' and h.id = n.id"
+        )
         self.nodes.wait_until(
             lambda: set(self.nodes.postgres.execute(living).splitlines()) == set(identities),
             f"not all of {identities} are back",

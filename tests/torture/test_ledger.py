@@ -21,9 +21,10 @@ SOME = uuid4()
 async def take(connected: Any, name: str, incarnation: UUID = SOME) -> int:
     """Take a lease as a node does."""
     lease = await connected.fetchval("select id from supervisor.lease_ids(array[$1])", name)
-    await connected.execute("select supervisor.try_leases(array[$1]::int[])", lease)
-    taken = "select epoch from supervisor.take_leases(array[$1]::int[], array[$3], pg_backend_pid(), 1, 'a@host:1', $2)"
-    return int(await connected.fetchval(taken, lease, incarnation, name))
+    await connected.execute("select supervisor.try_lease_locks(array[$1]::int[])", lease)
+    acquired = "array[$1]::int[], array[$3], pg_backend_pid(), 1, 'a@host:1', $2"
+    epoch = f"select epoch from supervisor.advance_epochs({acquired})"
+    return int(await connected.fetchval(epoch, lease, incarnation, name))
 
 
 async def test_take_overs_and_work_are_numbered_together(database: str) -> None:

@@ -46,7 +46,7 @@ CREATE TABLE supervisor.checkpoint (
     revision bigint NOT NULL DEFAULT 0,
     applied bigint NOT NULL DEFAULT 0,
     moved_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    layers jsonb NOT NULL DEFAULT '[]',
+    previous_shardings jsonb NOT NULL DEFAULT '[]',
     poison bigint,
     error text,
     PRIMARY KEY (projection, shard)
@@ -54,7 +54,7 @@ CREATE TABLE supervisor.checkpoint (
 COMMENT ON COLUMN supervisor.checkpoint.position IS 'Every event of the shard up to here has been applied.';
 COMMENT ON COLUMN supervisor.checkpoint.revision IS
     'Grows at each move and is never reused: a batch that has read an older revision cannot commit.';
-COMMENT ON COLUMN supervisor.checkpoint.layers IS
+COMMENT ON COLUMN supervisor.checkpoint.previous_shardings IS
     'What was applied under earlier numbers of shards: an event that one of the entries covers is applied already.';
 COMMENT ON COLUMN supervisor.checkpoint.poison IS 'The event at which the shard has stopped.';
 
@@ -173,7 +173,7 @@ $$;
 -- The holders of the former shards are fenced out first (this waits for their transactions in flight), so that their
 -- checkpoints are final when they are read. The new shards begin at the lowest position of the former ones, and a new
 -- entry of previous shardings records the position of each former shard.
-CREATE FUNCTION supervisor.lay_out(projection text, shards int, configured_ago interval DEFAULT '0') RETURNS boolean
+CREATE FUNCTION supervisor.reshard(projection text, shards int, configured_ago interval DEFAULT '0') RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
@@ -203,8 +203,8 @@ BEGIN
     IF former <> shards AND former_since > since AND former_since <= clock_timestamp() THEN
         RETURN NULL;
     END IF;
-    UPDATE supervisor.projection p SET shards = lay_out.shards, configured_at = since
-        WHERE p.name = projection AND (former <> lay_out.shards OR p.configured_at < since);
+    UPDATE supervisor.projection p SET shards = reshard.shards, configured_at = since
+        WHERE p.name = projection AND (former <> reshard.shards OR p.configured_at < since);
     -- The checkpoints of a new projection, and those that an administrator has deleted.
     INSERT INTO supervisor.checkpoint (projection, shard, shards, position)
         SELECT projection, n, former, 0 FROM generate_series(0, former - 1) AS n ON CONFLICT DO NOTHING;
@@ -216,34 +216,34 @@ BEGIN
     UPDATE supervisor.lease l SET epoch = l.epoch + 1, incarnation = NULL, node = NULL, node_id = NULL
         WHERE l.name = ANY (supervisor.shard_leases(projection, former));
     -- A reset or skip by an administrator may be in progress.
-    PERFORM FROM supervisor.checkpoint c WHERE c.projection = lay_out.projection ORDER BY c.shard FOR UPDATE;
+    PERFORM FROM supervisor.checkpoint c WHERE c.projection = reshard.projection ORDER BY c.shard FOR UPDATE;
     SELECT array_agg(c.position ORDER BY c.shard), min(c.position), sum(c.applied), max(c.revision)
         INTO passed, lowest, total, last_revision
-        FROM supervisor.checkpoint c WHERE c.projection = lay_out.projection;
+        FROM supervisor.checkpoint c WHERE c.projection = reshard.projection;
     -- An entry that every shard has passed is not needed any more.
-    SELECT coalesce(jsonb_agg(DISTINCT layer), '[]') INTO earlier
-        FROM supervisor.checkpoint c, jsonb_array_elements(c.layers) AS layer
-        WHERE c.projection = lay_out.projection
-            AND (SELECT max(p::bigint) FROM jsonb_array_elements_text(layer -> 'positions') AS p) > lowest;
+    SELECT coalesce(jsonb_agg(DISTINCT sharding), '[]') INTO earlier
+        FROM supervisor.checkpoint c, jsonb_array_elements(c.previous_shardings) AS sharding
+        WHERE c.projection = reshard.projection
+            AND (SELECT max(p::bigint) FROM jsonb_array_elements_text(sharding -> 'positions') AS p) > lowest;
     IF lowest < (SELECT max(p) FROM unnest(passed) AS p) THEN
         earlier := earlier || jsonb_build_array(jsonb_build_object('shards', former, 'positions', to_jsonb(passed)));
     END IF;
-    DELETE FROM supervisor.checkpoint c WHERE c.projection = lay_out.projection;
-    INSERT INTO supervisor.checkpoint (projection, shard, shards, position, revision, applied, layers)
+    DELETE FROM supervisor.checkpoint c WHERE c.projection = reshard.projection;
+    INSERT INTO supervisor.checkpoint (projection, shard, shards, position, revision, applied, previous_shardings)
         SELECT projection, n, shards, lowest, last_revision + 1, CASE n WHEN 0 THEN total ELSE 0 END, earlier
         FROM generate_series(0, shards - 1) AS n;
-    PERFORM supervisor.say_moved(projection);
+    PERFORM supervisor.notify_checkpoint_moved(projection);
     RETURN true;
 END $$;
 
 -- Notifies the shards that have stopped, and those that wait for events, that a checkpoint was moved from outside.
-CREATE FUNCTION supervisor.say_moved(projection text) RETURNS void
+CREATE FUNCTION supervisor.notify_checkpoint_moved(projection text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_notify('supervisor_projection', projection), pg_notify('supervisor_event', '')
 $$;
 
 -- Begins a batch, right after the BEGIN of its transaction: fences the transaction and records its id.
-CREATE FUNCTION supervisor.enter_batch(lease int, epoch bigint, incarnation uuid) RETURNS void
+CREATE FUNCTION supervisor.begin_batch(lease int, epoch bigint, incarnation uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     this_transaction xid8 := supervisor.fence(lease, epoch, incarnation);
@@ -255,7 +255,7 @@ BEGIN
 END $$;
 
 -- Moves the checkpoint at the end of a batch, right before its COMMIT; `revision` is the one that was read.
-CREATE FUNCTION supervisor.leave_batch(
+CREATE FUNCTION supervisor.finish_batch(
     projection text, shard int, shards int, revision bigint, new_position bigint, events int
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -273,31 +273,31 @@ BEGIN
     UPDATE supervisor.checkpoint c
         SET position = new_position, revision = c.revision + 1, applied = c.applied + events,
             moved_at = clock_timestamp(), poison = NULL, error = NULL
-        WHERE c.projection = leave_batch.projection AND c.shard = leave_batch.shard
-            AND c.shards = leave_batch.shards AND c.revision = leave_batch.revision;
+        WHERE c.projection = finish_batch.projection AND c.shard = finish_batch.shard
+            AND c.shards = finish_batch.shards AND c.revision = finish_batch.revision;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the checkpoint was moved from outside' USING ERRCODE = 'SVM01';
     END IF;
 END $$;
 
 -- Records the event at which a shard has stopped; false: its checkpoint was moved meanwhile.
-CREATE FUNCTION supervisor.note_poison(
+CREATE FUNCTION supervisor.record_poison(
     projection text, shard int, shards int, revision bigint, poison bigint, error text
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 BEGIN
-    UPDATE supervisor.checkpoint c SET poison = note_poison.poison, error = note_poison.error
-        WHERE c.projection = note_poison.projection AND c.shard = note_poison.shard
-            AND c.shards = note_poison.shards AND c.revision = note_poison.revision;
+    UPDATE supervisor.checkpoint c SET poison = record_poison.poison, error = record_poison.error
+        WHERE c.projection = record_poison.projection AND c.shard = record_poison.shard
+            AND c.shards = record_poison.shards AND c.revision = record_poison.revision;
     RETURN FOUND;
 END $$;
 
 -- Adds an event to the dead letters of a projection, in the transaction that moves the checkpoint past it.
-CREATE FUNCTION supervisor.bury(projection text, poison bigint, error text) RETURNS void
+CREATE FUNCTION supervisor.add_dead_letter(projection text, poison bigint, error text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO supervisor.dead_letter (projection, position, stream, type, data, at, error)
-        SELECT bury.projection, e.position, e.stream, e.type, e.data, e.at, bury.error
+        SELECT add_dead_letter.projection, e.position, e.stream, e.type, e.data, e.at, add_dead_letter.error
         FROM supervisor.event e WHERE e.position = poison
         ON CONFLICT (projection, position) DO UPDATE SET error = excluded.error, died_at = excluded.died_at
 $$;
@@ -323,10 +323,11 @@ BEGIN
     INSERT INTO supervisor.checkpoint (projection, shard, shards, position)
         SELECT projection, n, shard_count, 0 FROM generate_series(0, shard_count - 1) AS n ON CONFLICT DO NOTHING;
     PERFORM FROM supervisor.checkpoint c WHERE c.projection = reset_projection.projection ORDER BY c.shard FOR UPDATE;
-    UPDATE supervisor.checkpoint c SET position = to_position, revision = c.revision + 1, layers = '[]', applied = 0,
+    UPDATE supervisor.checkpoint c
+        SET position = to_position, revision = c.revision + 1, previous_shardings = '[]', applied = 0,
         poison = NULL, error = NULL, moved_at = clock_timestamp() WHERE c.projection = reset_projection.projection;
     DELETE FROM supervisor.dead_letter d WHERE d.projection = reset_projection.projection AND d.position > to_position;
-    PERFORM supervisor.say_moved(projection);
+    PERFORM supervisor.notify_checkpoint_moved(projection);
     RETURN true;
 END $$;
 
@@ -342,13 +343,13 @@ BEGIN
         SELECT c.shard, c.poison, c.error FROM supervisor.checkpoint c
         WHERE c.projection = skip_poison.projection AND c.poison > c.position ORDER BY c.shard FOR UPDATE
     LOOP
-        PERFORM supervisor.bury(projection, stopped.poison, 'skipped: ' || coalesce(stopped.error, ''));
+        PERFORM supervisor.add_dead_letter(projection, stopped.poison, 'skipped: ' || coalesce(stopped.error, ''));
         UPDATE supervisor.checkpoint c SET position = stopped.poison, revision = c.revision + 1, poison = NULL,
             error = NULL, moved_at = clock_timestamp()
             WHERE c.projection = skip_poison.projection AND c.shard = stopped.shard;
         RETURN NEXT stopped.poison;
     END LOOP;
-    PERFORM supervisor.say_moved(projection);
+    PERFORM supervisor.notify_checkpoint_moved(projection);
 END $$;
 
 -- Deletes a projection with its checkpoints and dead letters; false: there is no projection of this name. Refused while
@@ -366,12 +367,12 @@ BEGIN
     END IF;
     SELECT n.name INTO node
         FROM supervisor.lease l
-        JOIN supervisor.held h ON h.kind = 'node'
-        JOIN supervisor.node n ON n.id = h.id AND l.id = ANY (n.wants)
+        JOIN supervisor.lock_holders h ON h.kind = 'node'
+        JOIN supervisor.node n ON n.id = h.id AND l.id = ANY (n.wanted_leases)
         WHERE l.name = ANY (supervisor.shard_leases(projection, shard_count)) LIMIT 1;
     IF node IS NULL THEN
         SELECT coalesce(l.node, 'another session') INTO node
-            FROM supervisor.lease l JOIN supervisor.held h ON h.kind = 'lease' AND h.id = l.id
+            FROM supervisor.lease l JOIN supervisor.lock_holders h ON h.kind = 'lease' AND h.id = l.id
             WHERE l.name = ANY (supervisor.shard_leases(projection, shard_count)) LIMIT 1;
     END IF;
     IF node IS NOT NULL THEN

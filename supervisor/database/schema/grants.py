@@ -40,7 +40,7 @@ BEGIN
     SELECT string_agg(DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END, ', ')
         INTO daemon_roles
         FROM pg_proc p CROSS JOIN aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
-        WHERE p.oid = to_regprocedure('supervisor.look(int)') AND 'routine:' || p.oid = ANY (objects_before)
+        WHERE p.oid = to_regprocedure('supervisor.cluster_snapshot(int)') AND 'routine:' || p.oid = ANY (objects_before)
             AND a.privilege_type = 'EXECUTE';
     FOR object IN
         SELECT p.oid::regprocedure FROM pg_proc p
