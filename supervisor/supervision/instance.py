@@ -158,8 +158,8 @@ class WorkerInstance:
         """When the next run is due on the monotonic clock, if it waits for a time."""
         if self.state not in (InstanceState.WAITING, InstanceState.SCHEDULED):
             return None
-        timetable = self.work.timetable
-        return self._not_before_s if timetable is None else max(self._not_before_s, timetable.next_run_s())
+        schedule = self.work.schedule
+        return self._not_before_s if schedule is None else max(self._not_before_s, schedule.next_run_s())
 
     def set_desired_state(
         self, desired_state: DesiredState, *, reason: str | None = None, log_at_debug: bool = False
@@ -249,8 +249,8 @@ class WorkerInstance:
         if self.desired_state is DesiredState.RUNNING:
             if self.state is InstanceState.PAUSED:
                 self._move(Transition.BECOME_IDLE)
-            if self.work.timetable is not None:
-                self.work.timetable.skip_missed()
+            if self.work.schedule is not None:
+                self.work.schedule.skip_missed()
             self.has_pending_tick = False
             self.log.unpaused()
 
@@ -283,19 +283,19 @@ class WorkerInstance:
     def _on_lease_acquired(self, lease: InstanceLease) -> None:
         """Decide which ticks are due: those that came due meanwhile were another node's, if there was one."""
         had_it_last = lease.begin_epoch()
-        timetable, kind = self.work.timetable, self.spec.kind
-        if timetable is None or had_it_last:
+        schedule, kind = self.work.schedule, self.spec.kind
+        if schedule is None or had_it_last:
             return
         self.has_pending_tick = False
         is_first = self.stats.runs == 0 and isinstance(kind, Periodic) and kind.immediate
         if not is_first:
-            timetable.skip_missed()
+            schedule.skip_missed()
 
     async def _wait_for_next_run(self) -> None:
         """Take one step towards the next run: a wait for what is in its way, or the run itself."""
         now_s, is_up = self.services.clock.now_s(), self.services.database.is_up
-        timetable = self.work.timetable
-        if (timetable is not None or self.lease is not None) and self._has_abandoned_runs():
+        schedule = self.work.schedule
+        if (schedule is not None or self.lease is not None) and self._has_abandoned_runs():
             # Ticks never overlap, nor do the runs of a singleton: the abandoned run has to end first.
             if self.state is not InstanceState.ABANDONED:
                 self._move(Transition.ABANDON)
@@ -309,10 +309,10 @@ class WorkerInstance:
                 self._move(Transition.BECOME_IDLE)
                 self._move(Transition.BACK_OFF)
             await self.wakeup.wait(self._not_before_s)
-        elif timetable is not None and not self.has_pending_tick and (delay_s := timetable.delay_s()) > 0:
+        elif schedule is not None and not self.has_pending_tick and (delay_s := schedule.delay_s()) > 0:
             self._move(Transition.SCHEDULE)
             await self.wakeup.wait(now_s + delay_s)
-        elif timetable is not None and not is_up:
+        elif schedule is not None and not is_up:
             self._park()
         else:
             await self._run_once()
@@ -325,8 +325,8 @@ class WorkerInstance:
         services = self.services
         self._move(Transition.BEGIN)
         self.has_pending_tick = False
-        if self.work.timetable is not None:
-            self.work.timetable.mark_started()
+        if self.work.schedule is not None:
+            self.work.schedule.mark_started()
         self.stats.runs += 1
         self.stats.last_started = services.clock.wall_time()
         self.log.started()

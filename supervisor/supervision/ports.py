@@ -38,7 +38,7 @@ class Work(Protocol):
     """What one instance of a worker does, whatever its kind."""
 
     @property
-    def timetable(self) -> Schedule | None:
+    def schedule(self) -> Schedule | None:
         """When runs are due; None: one run follows the other."""
 
     @property

@@ -23,11 +23,11 @@ class FunctionWork:
     """Work that calls a function with a new context for each run.
 
     Attributes:
-        timetable: When the calls are due; None: each call follows the one before.
+        schedule: When the calls are due; None: each call follows the one before.
         tenure: The lease of a singleton.
     """
 
-    __slots__ = ("_clock", "_database", "_handler", "_spec", "tenure", "timetable")
+    __slots__ = ("_clock", "_database", "_handler", "_spec", "schedule", "tenure")
 
     def __init__(
         self,
@@ -36,10 +36,10 @@ class FunctionWork:
         *,
         clock: Clock,
         database: DatabaseStatus,
-        timetable: Schedule | None = None,
+        schedule: Schedule | None = None,
         tenure: LeaseHandle | None = None,
     ) -> None:
-        self.timetable = timetable
+        self.schedule = schedule
         self.tenure = tenure
         self._spec = spec
         self._handler = handler

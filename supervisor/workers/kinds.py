@@ -79,7 +79,7 @@ def _function_work(services: Services, spec: WorkerSpec, handler: Any, schedule:
         handler,
         clock=services.runtime.clock,
         database=services.database,
-        timetable=schedule,
+        schedule=schedule,
         tenure=services.cluster().lease(spec.name) if needs_lease(spec) else None,
     )
 

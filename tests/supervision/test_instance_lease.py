@@ -362,7 +362,7 @@ async def test_a_run_that_an_outage_ended_gives_its_lease_up_when_that_is_lost()
 
 
 async def test_the_first_holder_ticks_at_once() -> None:
-    """A timetable whose first tick comes at once does so where it never ran, however long it stood by."""
+    """A schedule whose first tick comes at once does so where it never ran, however long it stood by."""
     worker = ScriptedWorker(*[None] * 9)
     async with running((periodic(every_s=60.0, singleton=True), worker)) as stage:
         await stage.clock.jump(1000.0)
@@ -376,7 +376,7 @@ async def test_the_first_holder_ticks_at_once() -> None:
 
 
 async def test_ticks_of_another_node_are_not_repeated() -> None:
-    """What came due while another node held the lease was that node's; the timetable goes on from there."""
+    """What came due while another node held the lease was that node's; the schedule goes on from there."""
     worker = ScriptedWorker(*[None] * 9)
     async with running((periodic(every_s=60.0, singleton=True), worker)) as stage:
         await give(stage, "tidy")

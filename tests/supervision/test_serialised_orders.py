@@ -377,14 +377,14 @@ class ModelWork:
     """Work whose runs end as the machine says: at once, after a while, or hardly at all."""
 
     def __init__(self, machine: Orders, spec: WorkerSpec, name: str, tenure: ScriptedTenure | None) -> None:
-        self.timetable = ModelSchedule(machine.clock) if spec.name == "tidy" else None
+        self.schedule = ModelSchedule(machine.clock) if spec.name == "tidy" else None
         self.tenure = tenure
         self._machine = machine
         self._name = name
 
     async def run(self, stop: StopSignal) -> None:  # noqa: ARG002 - it is cancelled
         clock = self._machine.clock
-        if self.timetable is not None:
+        if self.schedule is not None:
             await clock.sleep(3.0)
             return
         poison = self._machine.poison[self._name] = asyncio.get_running_loop().create_future()

@@ -119,7 +119,7 @@ class ScriptedProjection:
     """The work of a projection's shard whose runs follow a script, as those of a `ScriptedWorker` do."""
 
     def __init__(self, function: ScriptedWorker, tenure: ScriptedTenure) -> None:
-        self.timetable = None
+        self.schedule = None
         self.tenure = tenure
         self._function = function
 
