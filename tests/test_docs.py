@@ -29,7 +29,7 @@ from supervisor.database.database import Database
 from supervisor.exit_status import ExitStatus
 from supervisor.journal.events import EVENTS, LEVELS
 from supervisor.leases import local_lease
-from supervisor.supervision import status as worker_status
+from supervisor.supervision import worker_status
 from supervisor.workers.context import Context
 
 if TYPE_CHECKING:

@@ -152,13 +152,18 @@ _TABLE = (
         ),
     ),
     ("store.unlocked", "aceb6a207e84b8bc476f7cdd8f0c5545", INFO, "The embedded store is free[ after {waited_s}]."),
-    ("worker.started", "4da163be946877adc47b0e379f3c348c", INFO, "Worker {worker} runs[ ({replicas|replica})]."),
+    (
+        "worker.started",
+        "4da163be946877adc47b0e379f3c348c",
+        INFO,
+        "Worker {worker} runs[ ({replicas|replica})][ ({shards|shard})].",
+    ),
     (
         "worker.stopped",
         "b2e35fb61c8f387286e3d650ffb0a001",
         INFO,
         (
-            "Worker {worker} has stopped[ ({replicas|replica})][: {reason}]"
+            "Worker {worker} has stopped[ ({replicas|replica})][ ({shards|shard})][: {reason}]"
             "[; its work was cut off after {cancelled_after_s}]."
         ),
     ),
@@ -196,8 +201,18 @@ _TABLE = (
         ERROR,
         "Worker {worker} ignores its stop[ for {limit_s}] and was left behind.",
     ),
-    ("worker.paused", "87dd6fe250fe64ad982035415704b954", INFO, "Worker {worker} is paused[ ({replicas|replica})]."),
-    ("worker.unpaused", "8e95c5e5d9ea642c5b31d9be28018f9c", INFO, "Worker {worker} goes on[ ({replicas|replica})]."),
+    (
+        "worker.paused",
+        "87dd6fe250fe64ad982035415704b954",
+        INFO,
+        "Worker {worker} is paused[ ({replicas|replica})][ ({shards|shard})].",
+    ),
+    (
+        "worker.unpaused",
+        "8e95c5e5d9ea642c5b31d9be28018f9c",
+        INFO,
+        "Worker {worker} goes on[ ({replicas|replica})][ ({shards|shard})].",
+    ),
     (
         "workers.parked",
         "1e0c509944656565251878033627e6ea",

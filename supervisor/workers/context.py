@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
     from supervisor.leases.lease import Lease, LeaseHandle
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import DatabaseStatus
+    from supervisor.supervision.ports import DatabaseStatus
 
 # Between two cancellations of a worker that swallowed the first one: it must not spin.
 _MIN_PAUSE_S = 0.1

@@ -16,19 +16,18 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
     from supervisor.leases.lease import LeaseHandle
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import DatabaseStatus
-    from supervisor.supervision.work import Schedule
+    from supervisor.supervision.ports import DatabaseStatus, Schedule
 
 
 class FunctionWork:
     """Work that calls a function with a new context for each run.
 
     Attributes:
-        timetable: When the calls are due; None: each call follows the one before.
+        schedule: When the calls are due; None: each call follows the one before.
         tenure: The lease of a singleton.
     """
 
-    __slots__ = ("_clock", "_database", "_handler", "_spec", "tenure", "timetable")
+    __slots__ = ("_clock", "_database", "_handler", "_spec", "schedule", "tenure")
 
     def __init__(
         self,
@@ -37,10 +36,10 @@ class FunctionWork:
         *,
         clock: Clock,
         database: DatabaseStatus,
-        timetable: Schedule | None = None,
+        schedule: Schedule | None = None,
         tenure: LeaseHandle | None = None,
     ) -> None:
-        self.timetable = timetable
+        self.schedule = schedule
         self.tenure = tenure
         self._spec = spec
         self._handler = handler

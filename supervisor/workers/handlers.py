@@ -15,7 +15,7 @@ from supervisor.durations import format_duration
 from supervisor.errors import ConfigError, ConfigFault
 from supervisor.journal import adopt_structlog
 from supervisor.suggestions import nearest
-from supervisor.supervision.record import sentence_of
+from supervisor.supervision.instance_log import sentence_of
 from supervisor.threads import start_thread
 
 if TYPE_CHECKING:

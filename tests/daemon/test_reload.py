@@ -314,7 +314,7 @@ def test_a_client_that_comes_while_another_reloads_gets_its_own(launch: Launcher
 
 
 def test_a_stop_during_a_reload(launch: Launcher, database: str) -> None:
-    """SIGTERM during a reload that hangs in an import ends the daemon with 0; the client gets an error, nothing applies."""
+    """SIGTERM during a reload that hangs in an import ends the daemon with 0; the client gets an error."""
     daemon = launch.ready(config(database))
     _slow_reload(daemon, database)
     errors: list[str] = []

@@ -73,7 +73,7 @@ async def test_a_stuck_component_stops_the_watchdog(tmp_path: Path) -> None:
             daemon.workers._supervisor, daemon.state.is_ready = stage.supervisor, True
             await daemon.heartbeat.start()
             assert await _feedings(reader, clock) == 13
-            for task in stage.supervisor._crews["tidy"].tasks:
+            for task in stage.supervisor._groups["tidy"].tasks:
                 task.cancel()
             assert 2 <= await _feedings(reader, clock) < 12  # late is not broken at once
             assert await _feedings(reader, clock) == 0

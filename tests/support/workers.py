@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from supervisor.errors import WorkerExhausted
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.work import Work
+    from supervisor.supervision.ports import Work
     from supervisor.workers.context import Context
 
 
@@ -119,7 +119,7 @@ class ScriptedProjection:
     """The work of a projection's shard whose runs follow a script, as those of a `ScriptedWorker` do."""
 
     def __init__(self, function: ScriptedWorker, tenure: ScriptedTenure) -> None:
-        self.timetable = None
+        self.schedule = None
         self.tenure = tenure
         self._function = function
 
@@ -148,12 +148,11 @@ class Stage:
         runtime = Runtime(clock=clock, rng=rng, tasks=None, notifier=None, journal=None)  # type: ignore[arg-type]
         self._hire_others = work_factory(runtime=runtime, database=database, cluster=lambda: self)
         self.supervisor = Supervisor(
-            hire=self._hire,
-            outages=database,
-            clock=clock,
-            rng=rng,
+            work_factory=self._hire,
+            database=database,
+            runtime=runtime,
             on_exhausted=self.exits.append,
-            on_outlived=self.outlived.append,
+            on_lease_overrun=self.outlived.append,
         )
 
     def _hire(self, spec: WorkerSpec, function: Any, index: int) -> Work:
@@ -200,7 +199,7 @@ async def running(
         yield stage
     finally:
         unobserve()
-        stage.supervisor.hurry()
+        stage.supervisor.force_stop()
         await ended(stage.supervisor.stop(), stage.clock)
 
 
@@ -219,7 +218,7 @@ def _config(*specs: WorkerSpec) -> Config:
 async def reload(stage: Stage, old: list[WorkerSpec], new: list[WorkerSpec], /, **functions: Any) -> None:
     """Apply the difference between two configurations."""
     before, after = _config(*old), _config(*new)
-    await stage.supervisor.apply(diff_configs(before, after), workers=after.workers, functions=functions)
+    await stage.supervisor.apply(diff_configs(before, after), workers=after.workers, handlers=functions)
     await settle()
 
 

@@ -61,7 +61,7 @@ def test_the_work_is_what_the_kind_promises(kind: str) -> None:
     spec, cluster = SPECS[kind], Cluster()
     for index in range(instances_of(spec)):
         work = build(spec, cluster, index)
-        assert (work.timetable is not None) == KINDS[kind].runs_ticks
+        assert (work.schedule is not None) == KINDS[kind].runs_ticks
         assert (work.tenure is not None) == needs_lease(spec) == KINDS[kind].always_leased
     assert len(set(cluster.leases)) == (instances_of(spec) if needs_lease(spec) else 0)
 

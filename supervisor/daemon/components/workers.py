@@ -77,12 +77,11 @@ class WorkersComponent(Component):
         self._on_step("Starting the workers")
         runtime, database = self._runtime, self._database()
         self._supervisor = Supervisor(
-            hire=work_factory(runtime=runtime, database=database, cluster=self._node),
-            outages=database,
-            clock=runtime.clock,
-            rng=runtime.rng,
+            work_factory=work_factory(runtime=runtime, database=database, cluster=self._node),
+            database=database,
+            runtime=runtime,
             on_exhausted=self._on_exhausted,
-            on_outlived=self._on_overrun,
+            on_lease_overrun=self._on_overrun,
         )
         self._supervisor.start(self._config.workers.values(), self._handlers())
 
@@ -105,24 +104,24 @@ class WorkersComponent(Component):
         await self._node().drain()
         if self._supervisor is not None:
             await self._supervisor.stop()
-            if still_running := self._supervisor.unreleasable():
+            if still_running := self._supervisor.holding_leases():
                 # Its lease goes with the process: given back now, it would let another node run the worker, too.
                 self._on_overrun(still_running[0])
 
     def is_healthy(self, now_s: float) -> bool:  # noqa: ARG002 - the supervisor has the same clock
         """Whether every instance moves on when it should."""
-        return self._supervisor is None or self._supervisor.is_sound()
+        return self._supervisor is None or self._supervisor.is_healthy()
 
     def degraded(self) -> str | None:
         """Return which workers do not run although they should."""
-        ill = self._supervisor.ill() if self._supervisor is not None else {}
-        if not ill:
+        unhealthy = self._supervisor.unhealthy() if self._supervisor is not None else {}
+        if not unhealthy:
             return None
         count = self.counts()["workers"]
-        first = [f"{name}: {state}" for name, state in list(ill.items())[:3]]
-        more = ["…"] if len(ill) > len(first) else []
-        noun, is_are = "worker" if count == 1 else "workers", "is" if len(ill) == 1 else "are"
-        return f"{len(ill)} of {count} {noun} {is_are} down ({', '.join(first + more)})"
+        first = [f"{name}: {state}" for name, state in list(unhealthy.items())[:3]]
+        more = ["…"] if len(unhealthy) > len(first) else []
+        noun, is_are = "worker" if count == 1 else "workers", "is" if len(unhealthy) == 1 else "are"
+        return f"{len(unhealthy)} of {count} {noun} {is_are} down ({', '.join(first + more)})"
 
     def status(self) -> Mapping[str, object]:
         """Return one row for each worker."""
@@ -147,7 +146,7 @@ class WorkersComponent(Component):
         Raises:
             SupervisorError: There is no such worker, or there are none yet.
         """
-        self._started.pause(name)
+        await self._started.pause(name)
 
     async def resume(self, name: str) -> None:
         """Let a paused worker run again.
@@ -155,7 +154,7 @@ class WorkersComponent(Component):
         Raises:
             SupervisorError: There is no such worker, or there are none yet.
         """
-        self._started.resume(name)
+        await self._started.resume(name)
 
     async def restart(self, name: str) -> None:
         """Stop a worker and start it anew.
@@ -170,34 +169,34 @@ class WorkersComponent(Component):
     def force_stop(self) -> None:
         """Cancel what still runs."""
         if self._supervisor is not None:
-            self._supervisor.hurry()
+            self._supervisor.force_stop()
 
     def on_projection_changed(self, name: str) -> None:
         """Let the instances of a projection go on that are halted."""
         if self._supervisor is not None:
-            self._supervisor.revive(name)
+            self._supervisor.resume_halted(name)
 
     async def stop_leased(self, reason: str) -> None:
         """End every worker with a lease; the end of the reload starts those again that are to run."""
         if self._supervisor is not None:
-            await self._supervisor.let_go_of_leases(reason)
+            await self._supervisor.stop_leased_workers(reason)
 
     def on_down(self, failure: Failure, *, announced: bool) -> None:  # noqa: ARG002 - the monitor has logged why
         """Log that the workers wait for the database."""
         if self._supervisor is not None and announced:
-            self._supervisor.database_went_down()
+            self._supervisor.on_database_down()
         self._on_status()
 
     def on_up(self, *, announced: bool) -> None:
         """Log that the workers go on."""
         if self._supervisor is not None:
-            self._supervisor.database_came_back(told=announced)
+            self._supervisor.on_database_up(was_logged=announced)
         self._on_status()
 
     def on_stable(self) -> None:
         """Log that the workers go on after an outage that came and went."""
         if self._supervisor is not None:
-            self._supervisor.database_came_back()
+            self._supervisor.on_database_up()
         self._on_status()
 
     def on_status(self) -> None:
@@ -231,5 +230,5 @@ class WorkersComponent(Component):
         supervisor = self._started
         self._node().touch_config_time((*diff.added, *diff.changed))
         self._uncertain |= {*diff.added, *diff.changed, *diff.removed}
-        await supervisor.apply(diff, workers=new.workers, functions=self._handlers())
+        await supervisor.apply(diff, workers=new.workers, handlers=self._handlers())
         self._config, self._uncertain = new, frozenset()

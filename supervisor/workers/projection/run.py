@@ -9,7 +9,7 @@ from supervisor.database.error_class import may_be_connection_loss
 from supervisor.errors import LeaseLost, ProjectionHalted, ShardingConflict, SupervisorError
 from supervisor.events.reader import MissingCheckpoint, Reader, fetch_log_position, load_checkpoint
 from supervisor.journal import log_event
-from supervisor.supervision.record import sentence_of
+from supervisor.supervision.instance_log import sentence_of
 from supervisor.wakeup import Wakeup
 from supervisor.workers.context import Context
 from supervisor.workers.function_work import call_handler

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from supervisor.events.append_signal import AppendSignal
     from supervisor.events.shard import Shard
     from supervisor.leases.lease import LeaseHandle
-    from supervisor.supervision.outage import DatabaseStatus
+    from supervisor.supervision.ports import DatabaseStatus
 
 
 @dataclass(frozen=True, slots=True)

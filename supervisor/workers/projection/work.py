@@ -20,11 +20,11 @@ class ProjectionWork:
     """The work of one shard; each run of it lasts until the worker is to stop.
 
     Attributes:
-        timetable: None: it runs all the time.
+        schedule: None: it runs all the time.
         tenure: The shard's lease.
     """
 
-    timetable = None
+    schedule = None
 
     def __init__(self, context: ShardContext, claims: ShardingClaims) -> None:
         self.tenure: LeaseHandle = context.tenure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from support.clock import FakeClock, settle
@@ -18,7 +19,7 @@ async def test_an_idle_service_ends_without_time_passing() -> None:
     """A service that waits for something of its own is cancelled at once."""
     async with running((service(), ScriptedWorker())) as stage:
         assert await stage.supervisor.stop() == []
-        assert stage.supervisor.census() == {"stopped": 1}
+        assert stage.supervisor.instances_by_state() == {"stopped": 1}
         assert stage.events()[-1] == "worker.stopped"
 
 
@@ -28,19 +29,19 @@ async def test_a_sleeping_service_ends_at_its_next_sleep() -> None:
 
     async def loop(ctx: Context) -> None:
         while True:
-            rounds.append("begun")
+            rounds.append("started")
             await asyncio.sleep(0)
             rounds.append("done")
             await ctx.sleep(3600)
 
     async with running((service(), ScriptedWorker(loop))) as stage:
         await stage.supervisor.stop()
-        assert rounds == ["begun", "done", "begun", "done"]
+        assert rounds == ["started", "done", "started", "done"]
         assert stage.row("mail")["failures"] == 0
 
 
 async def test_a_service_that_watches_its_stop_finishes_by_itself() -> None:
-    """Who looks at `ctx.stopping` gets its stop timeout and is not cancelled before."""
+    """A service that looks at `ctx.stopping` gets its stop timeout and is not cancelled before."""
     clock, ended_well = FakeClock(), False
 
     async def careful(ctx: Context) -> None:
@@ -58,7 +59,7 @@ async def test_a_service_that_watches_its_stop_finishes_by_itself() -> None:
 async def test_a_service_in_the_database_is_waited_for() -> None:
     """A service inside of a database call is cancelled when that call has ended, not within it."""
     async with running((service(stop_timeout_s=30.0), ScriptedWorker())) as stage:
-        run = next(stage.supervisor._runners()).run
+        run = next(stage.supervisor._instances()).current_run
         assert run is not None
         run.stop.call_started()
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
@@ -82,16 +83,16 @@ async def test_a_tick_in_flight_gets_the_stop_timeout() -> None:
     async with running(*specs, clock=clock) as stage:
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
         await clock.jump(3.9)
-        assert stage.supervisor.census() == {"stopping": 2}
+        assert stage.supervisor.instances_by_state() == {"stopping": 2}
         await clock.jump(0.2)
         assert stage.state("quick") == "stopped"
         assert stage.state("slow") == "stopping"
         await clock.jump(1.0)
         assert await stop == []
         assert stage.row("slow")["failures"] == 0
-        told = {fields["worker"]: (level, fields) for event, level, fields in stage.said if event == "worker.stopped"}
-        assert (told["slow"][0], told["slow"][1]["cancelled_after_s"]) == (WARNING, 5.0)
-        assert "cancelled_after_s" not in told["quick"][1]
+        logged = {fields["worker"]: (level, fields) for event, level, fields in stage.said if event == "worker.stopped"}
+        assert (logged["slow"][0], logged["slow"][1]["cancelled_after_s"]) == (WARNING, 5.0)
+        assert "cancelled_after_s" not in logged["quick"][1]
 
 
 async def test_between_ticks_a_periodic_worker_ends_at_once() -> None:
@@ -100,13 +101,13 @@ async def test_between_ticks_a_periodic_worker_ends_at_once() -> None:
         assert await stage.supervisor.stop() == []
 
 
-async def test_hurry_cancels_what_is_waited_for() -> None:
+async def test_a_forced_stop_cancels_what_is_waited_for() -> None:
     """A second SIGTERM cancels a tick in flight at once."""
     async with running((periodic(stop_timeout_s=600.0), ScriptedWorker(forever))) as stage:
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
         await settle()
         assert not stop.done()
-        stage.supervisor.hurry()
+        stage.supervisor.force_stop()
         await settle()
         assert await stop == []
 
@@ -148,3 +149,44 @@ async def test_more_than_twenty_are_stopped_quietly() -> None:
         assert stage.events(above_debug=False).count("worker.started") == 50
         await stage.supervisor.stop()
         assert stage.events().count("worker.stopped") == 20
+
+
+async def test_a_tick_over_its_limit_is_cancelled_and_a_failure() -> None:
+    """It is logged with the place where it waited, counts as a failure, and the next tick comes."""
+    worker = ScriptedWorker(forever)
+    async with running((periodic(every_s=60.0, stall_timeout_s=5.0), worker)) as stage:
+        await stage.clock.jump(5.0)
+        stalled = next(fields for event, _, fields in stage.said if event == "worker.stalled")
+        assert "in forever" in stalled["stack"]
+        row = stage.row("tidy")
+        assert (row["failures"], row["state"]) == (1, "waiting")
+        assert "5 s" in row["last_error"]
+        assert "worker.failed" not in stage.events()
+        await stage.clock.jump(55.0)
+        assert worker.runs == 2
+
+
+async def test_ticks_never_overlap_even_when_one_does_not_end() -> None:
+    """A tick that swallows its cancellation is named, and the next comes only when it has ended."""
+    may_end, busy, most = asyncio.Event(), 0, 0
+
+    async def tick(_: Context) -> None:
+        nonlocal busy, most
+        busy, most = busy + 1, max(most, busy + 1)
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+        busy -= 1
+
+    worker = ScriptedWorker(tick, *[None] * 9)
+    spec = periodic(every_s=10.0, stall_timeout_s=5.0)
+    async with running((spec, worker)) as stage:
+        await stage.clock.jump(600.0)
+        assert (worker.runs, stage.state("tidy"), stage.row("tidy")["abandoned"]) == (1, "abandoned", 1)
+        await stage.supervisor.restart("tidy")
+        await stage.clock.jump(60.0)
+        assert (worker.runs, stage.state("tidy")) == (1, "abandoned")
+        may_end.set()
+        await stage.clock.jump(1.0)
+        assert (worker.runs, stage.row("tidy")["abandoned"]) == (2, 0)
+        assert most == 1

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def test_a_service_that_the_outage_ended_runs_again_when_it_is_over() -> None:
-    """It is parked, counts nothing, says nothing above debug, and goes on when the database is back."""
+    """It is parked, counts nothing, logs nothing above debug, and runs again when the database is back."""
 
     async def query(_: Context) -> None:
         stage.database.go_down()
@@ -23,10 +23,10 @@ async def test_a_service_that_the_outage_ended_runs_again_when_it_is_over() -> N
     worker = ScriptedWorker()
     async with running((service(), worker)) as stage:
         worker.script.append(query)
-        stage.supervisor.pause("mail")
+        await stage.supervisor.pause("mail")
         await settle()
         before = len(stage.events())
-        stage.supervisor.resume("mail")
+        await stage.supervisor.resume("mail")
         await settle()
         assert stage.state("mail") == "parked"
         await stage.clock.jump(3600.0)
@@ -99,9 +99,9 @@ async def test_one_entry_for_all() -> None:
     async with running(*workers, (periodic_spec(), ScriptedWorker(None))) as stage:
         stage.said.clear()
         stage.database.go_down()
-        stage.supervisor.database_went_down()
+        stage.supervisor.on_database_down()
         stage.database.come_back()
-        stage.supervisor.database_came_back()
+        stage.supervisor.on_database_up()
         await stage.clock.jump(1.0)
         assert [(event, fields) for event, level, fields in stage.said if level >= 20] == [
             ("workers.parked", {"workers": 31, "service": 30, "periodic": 1}),
@@ -122,10 +122,10 @@ async def test_a_thousand_parked_workers_go_on_at_once() -> None:
         database.go_down()
         await stage.supervisor.restart("mail")
         await settle()
-        assert stage.supervisor.census() == {"parked": 1000}
+        assert stage.supervisor.instances_by_state() == {"parked": 1000}
         stage.database.come_back()
         await stage.clock.jump(0.05)
-        assert stage.supervisor.census() == {"running": 1000}
+        assert stage.supervisor.instances_by_state() == {"running": 1000}
         assert stage.row("mail")["restarts"] == 0
 
 
@@ -141,7 +141,7 @@ async def test_a_tick_that_waits_for_the_database_does_not_stall() -> None:
         stage.database.go_down()
         await stage.clock.jump(600.0)
         stage.database.come_back()
-        stage.supervisor.database_came_back()
+        stage.supervisor.on_database_up()
         await stage.clock.jump(9.0)
         assert stage.state("tidy") == "running"
         await stage.clock.jump(1.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.clock import FakeClock, settle
@@ -23,22 +23,23 @@ from support.workers import (
 
 from supervisor.errors import LeaseLost, ProjectionHalted, ShardingConflict
 from supervisor.leases.lease import LeaseStatus
-from supervisor.supervision.attendance import Attendance
-from supervisor.supervision.attention import Attention
-from supervisor.supervision.runner import Runner
-from supervisor.supervision.soundness import is_late
+from supervisor.supervision import instance as instance_module
+from supervisor.supervision.instance import WorkerInstance
+from supervisor.supervision.progress_check import is_stuck
+from supervisor.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from support.workers import Stage
 
+    from supervisor.supervision.run import Run
     from supervisor.workers.context import Context
 
 SINGLETON = service(singleton=True)
 
 
-class Deaf:
+class IgnoresStop:
     """Ignores every cancellation until the test is over."""
 
     def __init__(self) -> None:
@@ -51,9 +52,9 @@ class Deaf:
 
 
 @pytest.fixture
-async def deaf() -> AsyncIterator[Deaf]:
+async def deaf() -> AsyncIterator[IgnoresStop]:
     """A worker's run that would not end."""
-    run = Deaf()
+    run = IgnoresStop()
     yield run
     run.may_end.set()
     await settle()
@@ -72,13 +73,13 @@ async def give(stage: Stage, name: str = "mail") -> None:
     await settle()
 
 
-async def test_it_stands_by_until_the_lease_is_held() -> None:
-    """A singleton offers itself, waits without being ill, and begins when its lease is held."""
+async def test_a_singleton_waits_in_standby_until_its_lease_is_held() -> None:
+    """A singleton requests its lease, waits without being unhealthy, and begins when the lease is held."""
     worker = ScriptedWorker()
     async with running((SINGLETON, worker)) as stage:
         await stage.clock.jump(3600.0)
         assert (stage.state("mail"), worker.runs, stage.events()) == ("standby", 0, [])
-        assert stage.supervisor.ill() == {}
+        assert stage.supervisor.unhealthy() == {}
         assert stage.tenures["mail"].said == ["offer"]
         await give(stage)
         assert (stage.state("mail"), worker.runs, stage.events()) == ("running", 1, ["worker.started"])
@@ -87,8 +88,8 @@ async def test_it_stands_by_until_the_lease_is_held() -> None:
         assert (lease.name, lease.epoch) == ("mail", 1)
 
 
-async def test_a_recall_is_a_stop_after_which_the_lease_goes() -> None:
-    """A recalled worker may finish what it does; the lease is given back once it has ended, and not before."""
+async def test_a_revoked_lease_is_released_after_the_stop() -> None:
+    """A worker whose lease is revoked may finish its work; the lease is given back when it has ended, not before."""
     worker = ScriptedWorker(watchful)
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
@@ -138,7 +139,7 @@ async def test_what_a_run_raises_under_a_lost_lease_counts_for_nothing(error: Ba
 
 
 async def test_a_refusal_by_the_database_is_a_loss() -> None:
-    """A run that ends because its fence was refused stands by again, as one whose lease was lost."""
+    """An instance whose run ended because its fence was refused is in standby again, as after a lost lease."""
 
     async def refused(ctx: Context) -> None:
         assert ctx._tenure is not None
@@ -163,11 +164,11 @@ async def test_a_loss_during_a_recall_cuts_it_short() -> None:
 
 
 @pytest.mark.parametrize(("standing", "after_s"), [("lose", 2.0), ("recall", 12.0)])
-async def test_who_outlives_its_lease_is_reported(standing: str, after_s: float, deaf: Deaf) -> None:
-    """A run that ignores its end is told once its deadline and its grace are over, and its lease is not given back."""
+async def test_a_run_that_outlives_its_lease_is_reported(standing: str, after_s: float, deaf: IgnoresStop) -> None:
+    """A run that ignores its stop is reported when its deadline and grace are over, and its lease is not given back."""
     async with running((service(singleton=True, stop_timeout_s=10.0), ScriptedWorker(deaf))) as stage:
         await give(stage)
-        next(stage.supervisor._runners()).run.stop.is_cooperative = True  # type: ignore[union-attr]
+        next(stage.supervisor._instances()).current_run.stop.is_cooperative = True  # type: ignore[union-attr]
         getattr(stage.tenures["mail"], standing)()
         await stage.clock.jump(after_s - 0.1)
         assert stage.outlived == []
@@ -177,7 +178,7 @@ async def test_who_outlives_its_lease_is_reported(standing: str, after_s: float,
         assert stage.tenures["mail"].said == ["offer"]
 
 
-async def test_a_stalled_tick_left_behind_is_reported_when_its_lease_has_to_go(deaf: Deaf) -> None:
+async def test_an_abandoned_tick_is_reported_when_its_lease_is_lost(deaf: IgnoresStop) -> None:
     """A tick that would not end keeps the lease, and is reported only when that is lost."""
     spec = periodic(every_s=10.0, stall_timeout_s=5.0, singleton=True)
     async with running((spec, ScriptedWorker(deaf))) as stage:
@@ -190,8 +191,8 @@ async def test_a_stalled_tick_left_behind_is_reported_when_its_lease_has_to_go(d
         assert stage.tenures["tidy"].said == ["offer"]
 
 
-async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: Deaf) -> None:
-    """A recall that finds a run left behind waits for its end."""
+async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: IgnoresStop) -> None:
+    """A revoked lease is given back when the abandoned run has ended."""
     spec = periodic(every_s=10.0, stall_timeout_s=5.0, singleton=True)
     async with running((spec, ScriptedWorker(deaf))) as stage:
         await give(stage, "tidy")
@@ -205,26 +206,26 @@ async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: Dea
 
 
 async def test_pausing_lets_the_lease_go() -> None:
-    """A paused singleton declines, so that another node runs it, and offers itself again when it is resumed."""
+    """A paused singleton declines its lease, so that another node runs it, and requests it again when it is resumed."""
     worker = ScriptedWorker()
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
-        stage.supervisor.pause("mail")
+        await stage.supervisor.pause("mail")
         await settle()
         tenure = stage.tenures["mail"]
         assert (stage.state("mail"), tenure.said) == ("paused", ["offer", "decline", "vacate"])
-        stage.supervisor.resume("mail")
+        await stage.supervisor.resume("mail")
         await settle()
         assert (stage.state("mail"), tenure.said[3:]) == ("standby", ["offer"])
 
 
-async def test_who_stands_by_can_be_paused_and_stopped() -> None:
+async def test_an_instance_in_standby_can_be_paused_and_stopped() -> None:
     """Orders reach a worker that waits for its lease."""
     async with running((SINGLETON, ScriptedWorker())) as stage:
-        stage.supervisor.pause("mail")
+        await stage.supervisor.pause("mail")
         await settle()
         assert (stage.state("mail"), stage.tenures["mail"].said) == ("paused", ["offer", "decline"])
-        stage.supervisor.resume("mail")
+        await stage.supervisor.resume("mail")
         await settle()
         assert await stage.supervisor.stop() == []
         assert (stage.state("mail"), stage.tenures["mail"].said[-1]) == ("stopped", "decline")
@@ -242,17 +243,17 @@ async def test_a_stop_gives_the_lease_back_once_the_worker_has_ended() -> None:
         assert await stop == []
 
 
-async def test_a_stop_names_whose_lease_cannot_be_given_back(deaf: Deaf) -> None:
+async def test_a_stop_returns_the_workers_whose_leases_cannot_be_given_back(deaf: IgnoresStop) -> None:
     """A singleton that ignores the daemon's stop is named once the others have ended; its lease stays."""
     async with running((SINGLETON, ScriptedWorker(deaf))) as stage:
         await give(stage)
         assert await ended(stage.supervisor.stop(), stage.clock) == ["mail"]
-        assert stage.supervisor.unreleasable() == ["mail"]
+        assert stage.supervisor.holding_leases() == ["mail"]
         assert (stage.outlived, stage.tenures["mail"].said) == ([], ["offer", "decline"])
 
 
-async def test_a_lease_lost_during_the_stop_is_reported_at_once(deaf: Deaf) -> None:
-    """While others are still waited for, a run left behind may not go on without its lease."""
+async def test_a_lease_lost_during_the_stop_is_reported_at_once(deaf: IgnoresStop) -> None:
+    """While other workers are still waited for, an abandoned run may not go on without its lease."""
     slow = service("slow", stop_timeout_s=60.0)
     quick = service(singleton=True, stop_timeout_s=0.0)
     clock = FakeClock()
@@ -289,7 +290,7 @@ async def test_a_restart_keeps_the_lease() -> None:
 @pytest.mark.parametrize(
     ("script", "restart", "state"), [(None, "on-failure", "finished"), (ValueError("no"), "never", "failed")]
 )
-async def test_who_is_done_keeps_the_lease(script: object, restart: str, state: str) -> None:
+async def test_a_finished_worker_keeps_the_lease(script: object, restart: str, state: str) -> None:
     """A finished worker holds on to its lease, also when another node asks for it, and never runs again."""
     worker = ScriptedWorker(script)
     async with running((service(singleton=True, restart=restart), worker)) as stage:
@@ -331,25 +332,25 @@ async def test_a_backoff_goes_on_under_the_lease() -> None:
         assert (stage.state("mail"), worker.runs) == ("running", 2)
 
 
-async def test_an_outage_is_told_of_leases_not_of_their_workers() -> None:
-    """Only workers without a lease are parked; of the others it is told that their leases are lost."""
+async def test_an_outage_is_logged_of_leases_not_of_their_workers() -> None:
+    """Only workers without a lease count as parked; for the others the loss of their leases is logged."""
     database = SwitchedDatabase()
     workers = [(SINGLETON, ScriptedWorker()), (service("plain"), ScriptedWorker())]
     async with running(*workers, database=database) as stage:
         await give(stage)
         database.go_down()
-        stage.supervisor.database_went_down()
+        stage.supervisor.on_database_down()
         stage.tenures["mail"].lose()
         await settle()
         database.come_back()
-        stage.supervisor.database_came_back()
-        told = {event: fields for event, _, fields in stage.said if event.startswith("workers.")}
-        assert told["workers.parked"]["workers"] == told["workers.resumed"]["workers"] == 1
+        stage.supervisor.on_database_up()
+        logged = {event: fields for event, _, fields in stage.said if event.startswith("workers.")}
+        assert logged["workers.parked"]["workers"] == logged["workers.resumed"]["workers"] == 1
         assert stage.state("mail") == "standby"
 
 
 async def test_a_run_that_an_outage_ended_gives_its_lease_up_when_that_is_lost() -> None:
-    """A parked singleton stands by once its lease is found lost."""
+    """A parked singleton is in standby once its lease is lost."""
     database = SwitchedDatabase()
     async with running((SINGLETON, ScriptedWorker(ConnectionError("gone"))), database=database) as stage:
         database.go_down()
@@ -360,11 +361,8 @@ async def test_a_run_that_an_outage_ended_gives_its_lease_up_when_that_is_lost()
         assert (stage.state("mail"), stage.row("mail")["failures"]) == ("standby", 0)
 
 
-# Ticks
-
-
 async def test_the_first_holder_ticks_at_once() -> None:
-    """A timetable whose first tick comes at once does so where it never ran, however long it stood by."""
+    """A schedule whose first tick comes at once does so where it never ran, however long it stood by."""
     worker = ScriptedWorker(*[None] * 9)
     async with running((periodic(every_s=60.0, singleton=True), worker)) as stage:
         await stage.clock.jump(1000.0)
@@ -378,7 +376,7 @@ async def test_the_first_holder_ticks_at_once() -> None:
 
 
 async def test_ticks_of_another_node_are_not_repeated() -> None:
-    """What came due while another node held the lease was that node's; the timetable goes on from there."""
+    """What came due while another node held the lease was that node's; the schedule goes on from there."""
     worker = ScriptedWorker(*[None] * 9)
     async with running((periodic(every_s=60.0, singleton=True), worker)) as stage:
         await give(stage, "tidy")
@@ -421,9 +419,6 @@ async def test_a_tick_that_a_loss_cut_off_is_left_to_who_took_over() -> None:
         assert (worker.runs, stage.state("tidy")) == (2, "scheduled")
 
 
-# Shards
-
-
 async def test_each_shard_has_its_own_lease() -> None:
     """The shards of a projection come and go one by one; one that runs speaks for the worker."""
     worker = ScriptedWorker()
@@ -438,7 +433,7 @@ async def test_each_shard_has_its_own_lease() -> None:
 
 
 async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
-    """An event that cannot be applied ends the shard for good, keeps its lease, and is told by the projection alone."""
+    """An event that cannot be applied ends the shard for good; its lease stays, and only the projection logs it."""
     worker = ScriptedWorker(ProjectionHalted("event 7"))
     async with running((projection(shards=2, restart="always"), worker)) as stage:
         await give(stage, "view/1of2")
@@ -449,7 +444,7 @@ async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
         assert stage.tenures["view/1of2"].said == ["offer"]
 
 
-async def test_a_displaced_shard_gives_its_lease_up_and_stands_for_it_again_when_revived() -> None:
+async def test_a_shard_in_a_sharding_conflict_gives_its_lease_up_and_requests_it_again_when_resumed() -> None:
     """Another node's configuration may need the lease; once somebody has acted, this node looks again."""
     worker = ScriptedWorker(ShardingConflict("3 shards elsewhere"))
     async with running((projection(restart="always"), worker)) as stage:
@@ -458,28 +453,28 @@ async def test_a_displaced_shard_gives_its_lease_up_and_stands_for_it_again_when
         assert (stage.state("view"), worker.runs) == ("failed", 1)
         assert stage.tenures["view"].said == ["offer", "decline", "vacate"]
         (reason,) = [fields["reason"] for event, _, fields in stage.said if event == "worker.stopped"]
-        assert reason.startswith("it stands aside")
-        stage.supervisor.revive("view")
+        assert reason.startswith("a node with a newer configuration")
+        stage.supervisor.resume_halted("view")
         await settle()
         assert (stage.state("view"), stage.tenures["view"].said[-1]) == ("standby", "offer")
         await give(stage, "view")
         assert (stage.state("view"), worker.runs) == ("running", 2)
 
 
-async def test_reviving_starts_what_stands_at_a_poisoned_event_and_nothing_else() -> None:
+async def test_resuming_starts_the_halted_shard_and_nothing_else() -> None:
     """After a person has acted only the shard that had stopped is started again."""
     worker = ScriptedWorker(ProjectionHalted("event 7"))
     async with running((projection(shards=2), worker), (service(restart="never"), ScriptedWorker(ValueError))) as stage:
         await give(stage, "view/1of2")
         await give(stage, "view/2of2")
         assert stage.row("view")["running"] == 1
-        stage.supervisor.revive("other")
+        stage.supervisor.resume_halted("other")
         await settle()
         assert worker.runs == 2
-        stage.supervisor.revive("view")
+        stage.supervisor.resume_halted("view")
         await settle()
         assert (worker.runs, stage.row("view")["running"], stage.state("view")) == (3, 2, "running")
-        stage.supervisor.revive("")
+        stage.supervisor.resume_halted("")
         await settle()
         assert (worker.runs, stage.state("mail")) == (3, "failed")
 
@@ -497,7 +492,7 @@ async def test_a_reload_to_fewer_shards_lets_the_others_go() -> None:
         assert stage.row("view")["replicas"] == 2
 
 
-async def test_a_removed_worker_lets_its_lease_go() -> None:
+async def test_a_removed_worker_releases_its_lease() -> None:
     """A worker that is no longer configured gives its lease back after its run has ended."""
     async with running((SINGLETON, ScriptedWorker())) as stage:
         await give(stage)
@@ -525,14 +520,14 @@ async def test_a_worker_that_is_no_singleton_any_more_lets_its_lease_go() -> Non
 
 
 async def test_all_leases_go_and_come_back_when_the_connection_changes() -> None:
-    """Workers with leases end before a new connection, and stand for their leases again afterwards; others run on."""
+    """Workers with leases end before a new connection, and request their leases again afterwards; others run on."""
     specs = [SINGLETON, service("plain"), service("quiet", singleton=True)]
     workers = {spec.name: ScriptedWorker() for spec in specs}
     async with running(*((spec, workers[spec.name]) for spec in specs)) as stage:
         await give(stage)
-        stage.supervisor.pause("quiet")
+        await stage.supervisor.pause("quiet")
         await settle()
-        await stage.supervisor.let_go_of_leases("the database connection changes")
+        await stage.supervisor.stop_leased_workers("the database connection changes")
         assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
         await reload(stage, specs, specs, **workers)
         assert stage.tenures["mail"].said[3:] == ["offer"]
@@ -542,7 +537,7 @@ async def test_all_leases_go_and_come_back_when_the_connection_changes() -> None
 
 
 async def test_the_status_names_leases_and_who_holds_them_elsewhere() -> None:
-    """A row has the lease's name, epoch and standing, and of one that is held elsewhere who has it, as JSON."""
+    """A row has the lease's name, epoch and status, and the holder of a lease that another node holds, as JSON."""
     async with running((SINGLETON, ScriptedWorker()), (service("plain"), ScriptedWorker())) as stage:
         (lease,) = json.loads(json.dumps(stage.row("mail")["leases"]))
         assert (lease["lease"], lease["standing"], lease["epoch"]) == ("mail", "absent", None)
@@ -553,55 +548,55 @@ async def test_the_status_names_leases_and_who_holds_them_elsewhere() -> None:
         assert stage.row("plain")["leases"] == []
 
 
-async def test_a_runner_that_misses_its_lease_is_late() -> None:
-    """Standing by with the lease in hand, or running without it, is noticed by the watchdog's look, and mended."""
+async def test_an_instance_that_misses_a_change_of_its_lease_is_stuck() -> None:
+    """Standby although the lease is held, and a run without it, are noticed and repaired by the health check."""
     async with running((SINGLETON, ScriptedWorker())) as stage:
-        runner = next(stage.supervisor._runners())
+        instance = next(stage.supervisor._instances())
         tenure = stage.tenures["mail"]
         tenure.on_change(None)
         tenure.give()
         await settle()
-        assert (stage.state("mail"), is_late(runner, now_s=0.0, is_up=True)) == ("standby", True)
-        assert stage.supervisor.is_sound()
+        assert (stage.state("mail"), is_stuck(instance, now_s=0.0, is_up=True)) == ("standby", True)
+        assert stage.supervisor.is_healthy()
         await settle()
         assert stage.state("mail") == "running"
         tenure.lose()
-        assert is_late(runner, now_s=0.0, is_up=True)
-        stage.supervisor.is_sound()
+        assert is_stuck(instance, now_s=0.0, is_up=True)
+        stage.supervisor.is_healthy()
         await settle()
         assert stage.state("mail") == "standby"
 
 
-async def test_a_fault_of_the_runner_does_not_leak_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the runner itself fails for good, what it held is still given back on request."""
+async def test_a_crash_of_the_instance_does_not_leak_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the instance's own task fails for good, its lease is still given back on request."""
 
-    async def broken(_: Runner) -> None:
+    async def broken(_: WorkerInstance) -> None:
         raise RuntimeError("a fault of the daemon")
 
     async with running((SINGLETON, ScriptedWorker())) as stage:
         await give(stage)
-        runner = next(stage.supervisor._runners())
-        monkeypatch.setattr(Runner, "_do_run", broken)
-        monkeypatch.setattr(Attention, "wait", broken)
-        runner.attention.wake()
+        instance = next(stage.supervisor._instances())
+        monkeypatch.setattr(WorkerInstance, "_run_once", broken)
+        monkeypatch.setattr(Wakeup, "wait", broken)
+        instance.wakeup.wake()
         stage.tenures["mail"].recall()
         await stage.clock.jump(10.0)
         monkeypatch.undo()
-        assert not stage.supervisor.is_sound()
+        assert not stage.supervisor.is_healthy()
         assert stage.tenures["mail"].said == ["offer", "vacate"]
 
 
-async def test_a_fault_of_the_runner_starts_no_second_run(monkeypatch: pytest.MonkeyPatch, deaf: Deaf) -> None:
-    """A run that a failing runner left behind is waited for: a singleton does not run twice, not even here."""
+async def test_a_crash_of_the_instance_starts_no_second_run(monkeypatch: pytest.MonkeyPatch, deaf: IgnoresStop) -> None:
+    """The run of a crashed instance is waited for: a singleton does not run twice, not even then."""
 
-    async def broken(_: Attendance) -> None:
+    async def broken(_: Run, **__: Any) -> None:
         monkeypatch.undo()
         await settle()  # the run begins
         raise RuntimeError("a fault of the daemon")
 
     worker = ScriptedWorker(deaf)
     async with running((SINGLETON, worker)) as stage:
-        monkeypatch.setattr(Attendance, "until_end", broken)
+        monkeypatch.setattr(instance_module, "monitor_run", broken)
         await give(stage)
         await settle()
         await stage.clock.jump(60.0)

@@ -1,4 +1,4 @@
-"""Orders for one worker, the reload, and what the supervisor says of itself."""
+"""Orders for one worker, the reload, and what the supervisor reports of itself."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 from support.clock import settle
 from support.workers import ScriptedWorker, forever, periodic, reload, running, service
 
-from supervisor.supervision.crew import UnknownWorker
-from supervisor.supervision.runner import Runner
+from supervisor.supervision.instance import WorkerInstance
+from supervisor.supervision.supervisor import UnknownWorker
 
 
 async def test_pause_and_resume() -> None:
     """A paused worker ends its run and runs again only when it is resumed."""
     worker = ScriptedWorker()
     async with running((service(), worker)) as stage:
-        stage.supervisor.pause("mail")
+        await stage.supervisor.pause("mail")
         await stage.clock.jump(600.0)
         assert (stage.state("mail"), stage.row("mail")["wanted"], worker.runs) == ("paused", "paused", 1)
-        stage.supervisor.resume("mail")
+        await stage.supervisor.resume("mail")
         await settle()
         assert (stage.state("mail"), worker.runs) == ("running", 2)
         assert stage.events() == ["worker.started", "worker.stopped", "worker.paused", "worker.unpaused"]
@@ -31,9 +31,9 @@ async def test_a_pause_drops_the_ticks_that_it_missed() -> None:
     """After a pause the next tick comes when one is due anyway, not at once."""
     worker = ScriptedWorker(*[None] * 10)
     async with running((periodic(every_s=60.0), worker)) as stage:
-        stage.supervisor.pause("tidy")
+        await stage.supervisor.pause("tidy")
         await stage.clock.jump(150.0)
-        stage.supervisor.resume("tidy")
+        await stage.supervisor.resume("tidy")
         await settle()
         assert worker.runs == 1
         await stage.clock.jump(30.0)
@@ -45,13 +45,13 @@ async def test_the_last_order_counts(orders: str) -> None:
     """However quickly orders follow one another, the last one is what happens."""
     async with running((service(), ScriptedWorker())) as stage:
         for order in orders:
-            (stage.supervisor.pause if order == "p" else stage.supervisor.resume)("mail")
+            await (stage.supervisor.pause if order == "p" else stage.supervisor.resume)("mail")
         await settle()
         assert stage.state("mail") == ("paused" if orders[-1] == "p" else "running")
         assert stage.row("mail")["restarts"] == 0
 
 
-async def test_restart_revives_an_exhausted_worker() -> None:
+async def test_restart_starts_an_exhausted_worker() -> None:
     """It runs again with its whole allowance of restarts, and its counters go on."""
     worker = ScriptedWorker(ValueError, ValueError)
     async with running((service(max_restarts=1), worker)) as stage:
@@ -80,20 +80,20 @@ async def test_restarts_at_the_same_time_leave_one_instance() -> None:
         await asyncio.gather(*(stage.supervisor.restart("mail") for _ in range(10)))
         await settle()
         assert len(running_now) == 1
-        assert stage.supervisor.census() == {"running": 1}
+        assert stage.supervisor.instances_by_state() == {"running": 1}
 
 
 async def test_an_unknown_worker_is_answered_with_the_nearest() -> None:
-    """A typo in a worker's name is told with the name that was meant."""
+    """The error for a typo in a worker's name has the name that was meant."""
     async with running((service("send-mail"), ScriptedWorker())) as stage:
         with pytest.raises(UnknownWorker, match="did you mean 'send-mail'"):
-            stage.supervisor.pause("sendmail")
+            await stage.supervisor.pause("sendmail")
         with pytest.raises(UnknownWorker, match=r"there is no worker 'zzz'$"):
             await stage.supervisor.restart("zzz")
 
 
 async def test_a_reload_applies_the_difference_alone() -> None:
-    """Removed workers end, changed ones run anew, added ones start, and the others do not notice."""
+    """Removed workers end, changed ones are restarted, added ones start, and the others do not notice."""
     kept, changed, gone, new = (ScriptedWorker() for _ in range(4))
     old = [service("kept"), service("changed"), service("gone")]
     async with running(*zip(old, (kept, changed, gone), strict=True)) as stage:
@@ -105,13 +105,13 @@ async def test_a_reload_applies_the_difference_alone() -> None:
 
 
 async def test_a_new_policy_restarts_nothing() -> None:
-    """A worker whose policy alone has changed runs on and is judged by the new one."""
+    """A worker of which only the policy has changed runs on under the new one."""
     worker = ScriptedWorker(ValueError)
     old, new = service(), service(stop_timeout_s=1.0)
     async with running((old, worker)) as stage:
         await reload(stage, [old], [new], mail=worker)
         assert worker.runs == 1
-        assert next(stage.supervisor._runners()).spec is new
+        assert next(stage.supervisor._instances()).spec is new
 
 
 async def test_a_paused_worker_stays_paused_over_a_reload() -> None:
@@ -119,11 +119,11 @@ async def test_a_paused_worker_stays_paused_over_a_reload() -> None:
     worker = ScriptedWorker()
     old, new = service(), service(settings={"a": 1})
     async with running((old, worker)) as stage:
-        stage.supervisor.pause("mail")
+        await stage.supervisor.pause("mail")
         await settle()
         await reload(stage, [old], [new], mail=worker)
         assert (stage.state("mail"), worker.runs) == ("paused", 1)
-        stage.supervisor.resume("mail")
+        await stage.supervisor.resume("mail")
         await settle()
         assert worker.runs == 2
 
@@ -148,9 +148,9 @@ async def test_fewer_and_more_replicas() -> None:
     three, one = service(replicas=3), service(replicas=1)
     async with running((three, worker)) as stage:
         await reload(stage, [three], [one], mail=worker)
-        assert stage.supervisor.census() == {"running": 1}
+        assert stage.supervisor.instances_by_state() == {"running": 1}
         await reload(stage, [one], [three], mail=worker)
-        assert stage.supervisor.census() == {"running": 3}
+        assert stage.supervisor.instances_by_state() == {"running": 3}
 
 
 async def test_a_stop_during_a_reload_starts_nothing() -> None:
@@ -183,8 +183,8 @@ async def test_the_status_is_json() -> None:
         assert rows[1]["last_error"] == "ValueError: x"
 
 
-async def test_sound_in_every_ordinary_state() -> None:
-    """Long waits, outages and pauses are sound."""
+async def test_healthy_in_every_ordinary_state() -> None:
+    """Long waits, outages and pauses are healthy."""
     workers = [
         (service("a"), ScriptedWorker()),
         (periodic("b"), ScriptedWorker()),
@@ -192,53 +192,53 @@ async def test_sound_in_every_ordinary_state() -> None:
     ]
     async with running(*workers) as stage:
         stage.database.go_down()
-        stage.supervisor.pause("a")
+        await stage.supervisor.pause("a")
         for _ in range(100):
             await stage.clock.jump(10.0)
-            assert stage.supervisor.is_sound()
+            assert stage.supervisor.is_healthy()
 
 
-async def test_a_periodic_worker_that_stands_still_is_woken_and_else_unsound() -> None:
-    """A tick that is long overdue while nothing runs is noticed: woken once, and unsound if that does not help."""
+async def test_a_stuck_periodic_worker_is_woken_and_else_unhealthy() -> None:
+    """A tick that is long overdue is noticed: the instance is woken; if that does not help, nothing is healthy."""
     worker = ScriptedWorker(*[None] * 10)
     async with running((periodic(every_s=10.0), worker)) as stage:
         # The one timer dies, as a fault of ours would make it.
-        stage.supervisor._alarm.close()
+        stage.supervisor._timers.close()
         await stage.clock.jump(60.0)
         assert worker.runs == 1
-        assert stage.supervisor.is_sound()
+        assert stage.supervisor.is_healthy()
         await settle()
         assert worker.runs == 2
         # And now not even waking it helps: its task is gone.
-        next(iter(stage.supervisor._crews.values())).tasks[0].cancel()
+        next(iter(stage.supervisor._groups.values())).tasks[0].cancel()
         await stage.clock.jump(1.0)
-        assert stage.supervisor.is_sound()
+        assert stage.supervisor.is_healthy()
         await stage.clock.jump(31.0)
-        assert not stage.supervisor.is_sound()
+        assert not stage.supervisor.is_healthy()
 
 
-async def test_a_runner_that_fails_by_our_fault_is_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault inside of a runner is told, its worker runs again, and a fault that stays makes it unsound."""
+async def test_an_instance_that_crashes_by_our_fault_is_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of an instance's task is logged and its worker runs again; one that stays makes supervision unhealthy."""
     failures = [RuntimeError("ours"), RuntimeError("ours")]
-    live = Runner.live
+    run = WorkerInstance.run
 
-    async def broken(self: Runner) -> None:
+    async def broken(self: WorkerInstance) -> None:
         if failures:
             raise failures.pop()
-        await live(self)
+        await run(self)
 
-    monkeypatch.setattr(Runner, "live", broken)
+    monkeypatch.setattr(WorkerInstance, "run", broken)
     worker = ScriptedWorker()
     async with running((service(), worker)) as stage:
         await stage.clock.jump(2.0)
         assert worker.runs == 1
         assert stage.events("daemon").count("daemon.failed") == 2
-        assert stage.supervisor.is_sound()
+        assert stage.supervisor.is_healthy()
         failures.extend([RuntimeError("ours")] * 3)
         restart = asyncio.get_running_loop().create_task(stage.supervisor.restart("mail"))
         await stage.clock.jump(10.0)
         await restart
-        assert not stage.supervisor.is_sound()
+        assert not stage.supervisor.is_healthy()
 
 
 async def test_ten_thousand_idle_workers() -> None:
@@ -246,14 +246,14 @@ async def test_ten_thousand_idle_workers() -> None:
     specs = [service(f"w{n}") for n in range(10_000)]
     worker = ScriptedWorker()
     async with running(*((spec, worker) for spec in specs)) as stage:
-        assert stage.supervisor.census() == {"running": 10_000}
+        assert stage.supervisor.instances_by_state() == {"running": 10_000}
         for spec in specs:
-            stage.supervisor.pause(spec.name)
+            await stage.supervisor.pause(spec.name)
         await settle()
-        assert stage.supervisor.census() == {"paused": 10_000}
+        assert stage.supervisor.instances_by_state() == {"paused": 10_000}
         for spec in specs:
-            stage.supervisor.resume(spec.name)
+            await stage.supervisor.resume(spec.name)
         await settle()
-        assert stage.supervisor.census() == {"running": 10_000}
+        assert stage.supervisor.instances_by_state() == {"running": 10_000}
         assert await stage.supervisor.stop() == []
         assert len(stage.events()) < 100_000

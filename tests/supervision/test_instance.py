@@ -58,7 +58,7 @@ FAILURES = [
 @pytest.mark.parametrize("restart", ["always", "on-failure", "never"])
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda f: getattr(f, "__name__", type(f).__name__))
 async def test_a_failure_stays_with_its_worker(restart: str, failure: Any) -> None:
-    """Whatever a worker raises is told, judged by its policy, and its sibling does not notice."""
+    """Whatever a worker raises is logged, its policy decides what follows, and its sibling does not notice."""
     worker, sibling = ScriptedWorker(failure), ScriptedWorker()
     spec = service(restart=restart)
     async with running((spec, worker), (service("sibling"), sibling)) as stage:
@@ -84,7 +84,7 @@ async def test_a_service_that_returns(restart: str, state: str, result: object) 
 
 
 async def test_an_async_generator_by_mistake_is_a_failure() -> None:
-    """A function that turns out to be no coroutine function is told as what it is."""
+    """A function that turns out to be no coroutine function is reported as the kind of object that it returned."""
 
     async def ticks(_: Context) -> Any:
         yield 1
@@ -107,7 +107,7 @@ async def test_a_thousand_failures_on_the_first_line() -> None:
 
 
 async def test_exhausted_may_end_the_daemon() -> None:
-    """With `exhausted = "exit"` the daemon is asked to end, once, and told why."""
+    """With `exhausted = "exit"` the daemon is asked to exit, once, with the reason."""
     spec = service(max_restarts=0, exhausted="exit")
     async with running((spec, ScriptedWorker(ValueError))) as stage:
         assert len(stage.exits) == 1
@@ -137,7 +137,7 @@ async def test_replicas_have_histories_of_their_own() -> None:
         await forever()
 
     async with running((service(replicas=3, max_restarts=0), first_fails)) as stage:
-        assert stage.supervisor.census() == {"exhausted": 1, "running": 2}
+        assert stage.supervisor.instances_by_state() == {"exhausted": 1, "running": 2}
         assert stage.row("mail")["state"] == "exhausted"
         assert stage.row("mail")["running"] == 2
 
@@ -161,8 +161,8 @@ class Stubborn:
                 await self.may_end.wait()
 
 
-async def test_a_worker_that_swallows_its_cancellation_is_left_behind() -> None:
-    """It is named with its stack at its deadline, counted in the status, and a restart runs beside it."""
+async def test_a_worker_that_swallows_its_cancellation_is_abandoned() -> None:
+    """It is logged with its stack at its deadline and counted in the status, and a restart runs beside it."""
     stubborn = Stubborn()
     worker = ScriptedWorker(stubborn.swallow)
     async with running((service(stop_timeout_s=5.0), worker)) as stage:
@@ -182,7 +182,7 @@ async def test_a_worker_that_swallows_its_cancellation_is_left_behind() -> None:
 
 
 async def test_a_worker_that_swallows_in_ctx_sleep_does_not_turn_hot() -> None:
-    """Who swallows the cancellation of `ctx.sleep` in a loop sleeps for real between two of them."""
+    """A worker that swallows the cancellation of `ctx.sleep` in a loop really sleeps between two of them."""
     turns, may_end = 0, False
 
     async def stubborn(ctx: Context) -> None:
@@ -194,7 +194,7 @@ async def test_a_worker_that_swallows_in_ctx_sleep_does_not_turn_hot() -> None:
 
     clock = FakeClock()
     async with running((service(stop_timeout_s=5.0), ScriptedWorker(stubborn)), clock=clock) as stage:
-        stage.supervisor.pause("mail")
+        await stage.supervisor.pause("mail")
         await clock.jump(5.0)
         assert turns < 60
         await clock.jump(3.0)
@@ -203,8 +203,8 @@ async def test_a_worker_that_swallows_in_ctx_sleep_does_not_turn_hot() -> None:
         may_end = True
 
 
-async def test_an_error_during_the_stop_is_told() -> None:
-    """What goes wrong while a worker puts things in order is told, and the stop goes on."""
+async def test_an_error_during_the_stop_is_logged() -> None:
+    """An error while a worker cleans up is logged, and the stop goes on."""
 
     async def untidy(_: Context) -> None:
         try:
@@ -213,7 +213,7 @@ async def test_an_error_during_the_stop_is_told() -> None:
             raise ValueError("cannot tidy up")
 
     async with running((service(), ScriptedWorker(untidy))) as stage:
-        stage.supervisor.pause("mail")
+        await stage.supervisor.pause("mail")
         await settle()
         assert stage.state("mail") == "paused"
         assert "cannot tidy up" in stage.row("mail")["last_error"]
