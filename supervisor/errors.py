@@ -11,7 +11,7 @@ class SupervisorError(Exception):
     """Everything that pgsupervisor raises on purpose.
 
     Attributes:
-        exit_status: The status of a process that this error ends, of `run` as of any other command.
+        exit_status: What the daemon, or a command, exits with when the error ends it.
     """
 
     exit_status: ClassVar[ExitStatus] = ExitStatus.SOFTWARE

@@ -15,8 +15,8 @@ import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from supervisor.clock import SystemClock
-from supervisor.config.finding import find_config
-from supervisor.config.reading import read_config
+from supervisor.config.loader import read_config
+from supervisor.config.paths import find_config
 from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.signals import SignalOwningLoop
 from supervisor.errors import ConfigError

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
-from supervisor.config.difference import diff_configs
+from supervisor.config.diff import diff_configs
 from supervisor.errors import ConfigError, SupervisorError
 from supervisor.journal import log_event
 from supervisor.threads import run_in_thread
@@ -134,7 +134,7 @@ class Reloader:
 
     async def preview(self) -> ReloadResult:
         """Return what a reload would change, without changing anything."""
-        from supervisor.config.description import diff_text  # noqa: PLC0415 - only for --dry-run
+        from supervisor.config.diff_text import diff_text  # noqa: PLC0415 - only for --dry-run
 
         try:
             old, new = self._in_force(), await self._read()

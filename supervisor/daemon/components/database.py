@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.config.difference import diff_configs
+from supervisor.config.diff import diff_configs
 from supervisor.config.kinds import needs_schema
 from supervisor.config.model import Server
 from supervisor.daemon.component import Component, Prepared

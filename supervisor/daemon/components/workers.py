@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.difference import diff_configs
+from supervisor.config.diff import diff_configs
 from supervisor.daemon.component import Component, Prepared
 from supervisor.errors import SupervisorError
 from supervisor.supervision.supervisor import Supervisor
@@ -13,7 +13,7 @@ from supervisor.workers.kinds import work_factory
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from supervisor.config.difference import ConfigDiff
+    from supervisor.config.diff import ConfigDiff
     from supervisor.config.model import Config, WorkerSpec
     from supervisor.daemon.components.node import NodeComponent
     from supervisor.database.database import Database
