@@ -66,7 +66,7 @@ class InstanceLog:
             each one's own is at debug level.
     """
 
-    __slots__ = ("_has_started", "_worker", "log_at_debug", "name", "stop_reason")
+    __slots__ = ("_has_started", "_shard", "_worker", "log_at_debug", "name", "stop_reason")
 
     def __init__(self, worker: str, *, instance: str | None = None) -> None:
         self.name = instance or worker
@@ -74,6 +74,8 @@ class InstanceLog:
         self.log_at_debug = False
         self._worker = worker
         self._has_started = False
+        label = self.name.removeprefix(f"{worker}/")
+        self._shard = label if "of" in label and self.name != worker else None
 
     def started(self) -> None:
         """Log that a run begins; only the first one is news, restarts have an entry of their own."""
@@ -138,4 +140,7 @@ class InstanceLog:
     def _log(self, event: str, *, level: Level | None = None, exc: BaseException | None = None, **fields: Any) -> None:
         if self.name != self._worker:
             fields["instance"] = self.name
+        if self._shard is not None:
+            # Two shards are different entries, two replicas are not.
+            fields["shard"] = self._shard
         log_event(event, exc=exc, level=level, worker=self._worker, **fields)

@@ -13,7 +13,7 @@ from supervisor.clock import done_within
 from supervisor.config.kinds import kind_of
 from supervisor.durations import format_duration
 from supervisor.errors import ConfigError, ConfigFault
-from supervisor.journal import adopt_structlog
+from supervisor.journal import configure_structlog
 from supervisor.suggestions import nearest
 from supervisor.supervision.instance_log import sentence_of
 from supervisor.threads import start_thread
@@ -70,7 +70,7 @@ async def import_handlers(
     if problems:
         raise ConfigError(*(ConfigFault(source, f"workers.{name}.run", problem) for name, problem in problems.items()))
     if "structlog" in sys.modules:
-        adopt_structlog()  # log entries that workers make with it go to the journal too
+        configure_structlog()  # log entries that workers make with it go to the journal too
     return imports.handlers
 
 
