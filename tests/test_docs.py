@@ -202,7 +202,7 @@ def test_the_status_has_the_keys_that_the_reference_lists() -> None:
     assert _status_row("top") | _status_row("`reload`") == written["_status_row"]
     assert _status_row("`database`") == written["_database_row"]
     assert _status_row("its `pool`") == written["pool_counts"]
-    assert _status_row("each of `workers`") == written["row_of"]
+    assert _status_row("each of `workers`") == written["worker_row"]
 
 
 def test_every_key_that_is_named_exists() -> None:
