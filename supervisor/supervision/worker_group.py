@@ -159,7 +159,7 @@ class WorkerGroup:
         work = self._services.work_factory(self.spec, self.handler, index)
         name = None
         if count > 1:
-            name = work.tenure.name if work.tenure is not None else f"{self.spec.name}/{index}"
+            name = work.lease_handle.name if work.lease_handle is not None else f"{self.spec.name}/{index}"
         return WorkerInstance(self.spec, work, self._services.instances, log=InstanceLog(self.spec.name, instance=name))
 
     def _start(self, instance: WorkerInstance) -> asyncio.Task[None]:

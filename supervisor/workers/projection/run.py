@@ -228,7 +228,7 @@ class ProjectionRun:
         shard = self._context
         # A new one for each call: it must not show the transaction of the next batch.
         context = Context(
-            shard.spec, stop=self._stop, database=shard.database, clock=self._clock, tenure=shard.tenure
+            shard.spec, stop=self._stop, database=shard.database, clock=self._clock, lease_handle=shard.lease_handle
         )  # fmt: skip
         context._set_tx(tx)  # noqa: SLF001 - not for users
         try:
