@@ -563,4 +563,4 @@ class Orders(RuleBasedStateMachine):
 
 
 TestEverySequence = Orders.TestCase
-TestEverySequence.settings = settings(max_examples=300, stateful_step_count=30, derandomize=True, deadline=None)
+TestEverySequence.settings = settings(max_examples=200, stateful_step_count=30, derandomize=True, deadline=None)
