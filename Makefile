@@ -13,7 +13,7 @@ TRIXIE := .cache/trixie
 TRIXIE_PACKAGES := systemd,libnss-systemd,dbus,python3,python3-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test torture check bench schemas trixie clean
+.PHONY: help run test torture check bench docs schemas trixie clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,6 +38,10 @@ bench: .venv/installed-dev  ## the figures, each beside a floor measured in the 
 
 schemas: .venv/installed-dev  ## saves the present SQL schema in tests/schemas; ARGS=--replace before its release
 	PYTHONPATH=tests $(BIN)/python -m support.saved_schemas $(ARGS)
+
+docs: .venv/installed-dev  ## the pages that are made from the code: configuration, commands, journal
+	PYTHONPATH=tests:. $(BIN)/python -m support.reference_pages
+	PYTHONPATH=tests:. $(BIN)/python -m support.event_pages
 
 trixie: $(TRIXIE)  ## a Debian 13 for the tests that need a newer systemd (root, debootstrap)
 

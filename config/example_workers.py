@@ -1,7 +1,7 @@
 """Four small workers: one takes orders, two pack them, one counts the sales, one keeps the books.
 
-They only use what `supervisor.Context` offers. While the database is away their calls simply wait;
-none of them retries, reconnects or counts attempts, since the daemon does.
+They use only `supervisor.Context`. While the database is unreachable, their calls wait;
+none of them retries, reconnects or counts attempts: the daemon does that.
 """
 
 import random

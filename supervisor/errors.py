@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
+
+from supervisor.exit_status import ExitStatus
 
 
 class SupervisorError(Exception):
-    """Everything that pgsupervisor raises on purpose."""
+    """Everything that pgsupervisor raises on purpose.
+
+    Attributes:
+        exit_status: What the daemon, or a command, exits with when the error ends it.
+    """
+
+    exit_status: ClassVar[ExitStatus] = ExitStatus.SOFTWARE
 
 
 class ConfigFault(NamedTuple):
@@ -34,6 +42,8 @@ class ConfigError(SupervisorError):
         faults: Everything that is wrong with it, in the order of the file.
     """
 
+    exit_status = ExitStatus.CONFIG
+
     def __init__(self, *faults: ConfigFault) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = faults
@@ -41,6 +51,8 @@ class ConfigError(SupervisorError):
 
 class DatabaseUnavailable(SupervisorError):
     """The database is away and the worker is to stop, so it cannot wait any longer."""
+
+    exit_status = ExitStatus.UNAVAILABLE
 
 
 class LeaseLost(SupervisorError):
@@ -62,37 +74,53 @@ class TransactionMisused(SupervisorError):
 class InvalidEvent(SupervisorError, ValueError):
     """What was to be appended cannot be stored; nothing was sent, and the transaction can go on."""
 
+    exit_status = ExitStatus.USAGE
+
 
 class ConnectAttemptsExhausted(SupervisorError):
-    """The start used up its attempts to connect (exit status 69)."""
+    """The start used up its attempts to connect."""
+
+    exit_status = ExitStatus.UNAVAILABLE
 
 
 class DatabaseAccessDenied(SupervisorError):
-    """The server refused the login, the database or a privilege at the start (exit status 77)."""
+    """The server refused the login, the database or a privilege at the start."""
+
+    exit_status = ExitStatus.NOPERM
 
 
 class SchemaIncompatible(SupervisorError):
-    """The SQL schema is older or newer than this daemon can work with (exit status 78)."""
+    """The SQL schema is older or newer than this daemon can work with."""
+
+    exit_status = ExitStatus.CONFIG
 
 
 class EmbeddedDatabaseLocked(SupervisorError):
-    """Another process kept the embedded store's directory locked (exit status 75)."""
+    """Another process kept the embedded store's directory locked."""
+
+    exit_status = ExitStatus.TEMPFAIL
 
 
 class EmbeddedDatabaseMisconfigured(SupervisorError):
-    """The embedded store cannot work until a person changes something (exit status 78)."""
+    """The embedded store cannot work until a person changes something."""
+
+    exit_status = ExitStatus.CONFIG
 
 
 class EmbeddedDatabaseFailed(SupervisorError):
-    """The embedded store cannot work at the moment, for want of disk space, say (exit status 69)."""
+    """The embedded store cannot work at the moment, for want of disk space, say."""
+
+    exit_status = ExitStatus.UNAVAILABLE
 
 
 class ControlSocketInUse(SupervisorError):
-    """Another daemon already answers at the control socket (exit status 75)."""
+    """Another daemon already answers at the control socket."""
+
+    exit_status = ExitStatus.TEMPFAIL
 
 
 class WorkerExhausted(SupervisorError):
-    """A worker used up its restarts and its configuration says that the daemon ends with it (exit status 70)."""
+    """A worker used up its restarts and its configuration says that the daemon ends with it."""
 
 
 class InvalidTransition(SupervisorError):

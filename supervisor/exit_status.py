@@ -1,4 +1,4 @@
-"""The exit statuses of `run`: those of BSD's sysexits.h, which systemd prints by name."""
+"""The exit statuses of `run` and of the commands: those of BSD's sysexits.h, which systemd prints by name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ class ExitStatus(IntEnum):
     """Why the process ends."""
 
     OK = 0
+    REFUSED = 1  # of commands, never of `run`: what was asked for was not done
     USAGE = 64
     UNAVAILABLE = 69
     SOFTWARE = 70

@@ -19,7 +19,7 @@ from support.config_file import faults_of
 from support.event_pages import page
 
 from supervisor import __all__ as public_names
-from supervisor.cli.parser import parser_of_commands
+from supervisor.cli.main import command_parser
 from supervisor.config.schema import TOP, WORKER
 from supervisor.daemon import cluster
 from supervisor.daemon import status as daemon_status
@@ -34,7 +34,7 @@ from supervisor.workers.context import Context
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from supervisor.config.table import Key
+    from supervisor.config.table_reader import Key
 
 CHECKOUT = Path(__file__).parents[1]
 README = CHECKOUT / "README.md"
@@ -124,13 +124,13 @@ def test_the_commands_are_accepted() -> None:
     commands = set(_commands())
     assert len(commands) > 10
     for command in commands:
-        parser_of_commands().parse_args(shlex.split(command))
+        command_parser().parse_args(shlex.split(command))
 
 
 def test_every_command_is_explained() -> None:
     """The reference has every command, and every exit status of `run` its row."""
     (commands,) = (
-        action for action in parser_of_commands()._actions if action.dest == "command"
+        action for action in command_parser()._actions if action.dest == "command"
     )  # argparse has no other way
     assert commands.choices is not None
     for name in commands.choices:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, NoReturn
 
 import asyncpg
 
-from supervisor.cli.output import show
-from supervisor.cli.own_connection import carry_out, configuration, connected
-from supervisor.database.error_class import ErrorClass, classify, may_be_connection_loss
+from supervisor.cli.configuration import load_config
+from supervisor.cli.database_command import connect_once
+from supervisor.cli.output import print_out
+from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, may_be_connection_loss
 from supervisor.database.schema.grants import APPEND_GRANTS, listed
 from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, InvalidEvent, SchemaIncompatible
+from supervisor.escaping import message_of
 from supervisor.events.append import append_text, check_name, encode
+from supervisor.exit_status import ExitStatus
 
 
 def append(config_path: str | None, stream: str, type: str, text: str) -> int:  # noqa: A002 - the contract's name
@@ -24,22 +28,22 @@ def append(config_path: str | None, stream: str, type: str, text: str) -> int:  
         type: What happened.
         text: Its data, as JSON.
     """
-    return carry_out(_append(config_path, stream, type, text))
+    return asyncio.run(_append(config_path, stream, type, text))
 
 
 async def _append(config_path: str | None, stream: str, type: str, text: str) -> int:  # noqa: A002 - as above
     data = _object(text)
     check_name("stream", stream)
     check_name("type", type)
-    encode(data)  # what is wrong with it is told before anything is connected to
-    config = configuration(config_path)
-    async with connected(config) as connection:
+    encode(data)  # wrong data are reported before a connection is made
+    config = load_config(config_path)
+    async with connect_once(config) as connection:
         try:
             position = await append_text(connection, stream, type, text)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            _explain(error)
-    show(str(position))
-    return 0
+        except CONNECTION_ERRORS as error:
+            _raise_append_error(error)
+    print_out(str(position))
+    return ExitStatus.OK
 
 
 def _object(text: str) -> Any:
@@ -47,17 +51,17 @@ def _object(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_int=str, parse_float=str)
     except RecursionError:
-        raise InvalidEvent("the event's data are nested too deep") from None
+        raise InvalidEvent("the event's data are nested too deeply") from None
     except ValueError as error:
-        raise InvalidEvent(f'the event\'s data are no JSON: {error}; quote them: \'{{"key": "value"}}\'') from None
+        raise InvalidEvent(f'the event\'s data are not JSON: {error}; quote them: \'{{"key": "value"}}\'') from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not in it")
 
 
-def _explain(error: Exception) -> NoReturn:
-    says = " ".join(str(error).split())
+def _raise_append_error(error: Exception) -> NoReturn:
+    says = message_of(error)
     match classify(error):
         case ErrorClass.ACCESS_DENIED:
             raise DatabaseAccessDenied(
@@ -66,8 +70,8 @@ def _explain(error: Exception) -> NoReturn:
         case ErrorClass.READ_ONLY:
             raise DatabaseUnavailable(f"The event was not appended: {says}.") from error
         case _ if may_be_connection_loss(error):
-            raise DatabaseUnavailable(f"Whether the event was appended is not known: {says}.") from error
+            raise DatabaseUnavailable(f"It is not known whether the event was appended: {says}.") from error
         case _ if isinstance(error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError)):
-            raise SchemaIncompatible("The SQL schema is not there, or too old: run `pgsupervisor migrate`.") from error
+            raise SchemaIncompatible("The SQL schema is missing or too old: run `pgsupervisor migrate`.") from error
         case _:
             raise InvalidEvent(f"The event was not appended: {says}") from error

@@ -6,48 +6,41 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from supervisor.cli.output import complain, show
-from supervisor.cli.own_configuration import read_as_its_unit
+from supervisor.cli.configuration import read_with_unit_credentials
+from supervisor.cli.output import print_error, print_out
 from supervisor.clock import SystemClock
-from supervisor.config.finding import find_config
-from supervisor.config.location import from_here
 from supervisor.config.model import EmbeddedStore, Projection, Server
-from supervisor.config.salvage import readable_workers
-from supervisor.errors import ConfigError, SupervisorError
+from supervisor.config.partial_read import readable_workers
+from supervisor.config.paths import find_config, from_here
+from supervisor.errors import ConfigError, ConfigFault, SupervisorError
+from supervisor.exit_status import ExitStatus
 from supervisor.workers.handlers import import_handlers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from supervisor.config.model import Config
-    from supervisor.errors import ConfigFault
-
-_CONFIG = 78
 
 
 def check(config_path: str | None, *, connect: bool) -> int:
     """Print every fault, or what was found to be right, and return 78 or 0."""
+    path = find_config(config_path, os.environ)
     try:
-        path = find_config(config_path, os.environ)
-    except ConfigError as error:
-        complain(str(error))
-        return _CONFIG
-    try:
-        config = read_as_its_unit(path)
+        config = read_with_unit_credentials(path)
     except ConfigError as error:
         unloadable = asyncio.run(_try_what_is_readable(path))
-        complain("\n".join(dict.fromkeys(map(str, (*error.faults, *unloadable)))))
-        return _CONFIG
+        print_error("\n".join(dict.fromkeys(map(str, (*error.faults, *unloadable)))))
+        return ExitStatus.CONFIG
     faults, remark = asyncio.run(_try(config, connect=connect))
     if faults:
-        complain("\n".join(faults))
-        return _CONFIG
+        print_error("\n".join(faults))
+        return ExitStatus.CONFIG
     count = len(config.workers)
-    show(f"{path} is right: {count} worker{'' if count == 1 else 's'}{remark}{_tightness(config)}")
-    return 0
+    print_out(f"{path} is right: {count} worker{'' if count == 1 else 's'}{remark}{_pool_warning(config)}")
+    return ExitStatus.OK
 
 
-def _tightness(config: Config) -> str:
+def _pool_warning(config: Config) -> str:
     """Return what to say of a pool that the projections alone can use up."""
     shards = sum(spec.kind.shards for spec in config.workers.values() if isinstance(spec.kind, Projection))
     pool_max = config.database.pool_max
@@ -88,7 +81,7 @@ async def _try(config: Config, *, connect: bool) -> tuple[list[str], str]:
                 find_programs()
                 remark = ", the embedded PostgreSQL is installed"
             case Server() as server if connect:
-                from supervisor.cli.database_check import try_database  # noqa: PLC0415 - only with --connect
+                from supervisor.cli.database_check import try_database  # noqa: PLC0415 - loads the driver
 
                 remark = await try_database(server, config, clock)
             case Server():

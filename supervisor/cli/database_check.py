@@ -1,12 +1,15 @@
-"""What `check --connect` finds out about a database, without changing anything there."""
+"""What `check --connect` finds out about a database, without changing anything there.
+
+A file of its own, because `check` alone needs neither the driver nor the database's parts.
+"""
 
 from __future__ import annotations
 
 import random
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
+from supervisor.config.kinds import needs_node, needs_schema
+from supervisor.database.error_class import CONNECTION_ERRORS
 from supervisor.database.monitor import ConnectionMonitor
 from supervisor.database.schema.migrate import (
     applied_migrations,
@@ -23,14 +26,13 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import Config, Server
 
-_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _LIMIT_S = 5.0
 _MAY_CREATE = """
     SELECT NOT pg_catalog.pg_is_in_recovery()
         AND pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
 """
 # As far as `run` needs them of a role that does not own the schema.
-_WITHHELD = """
+_MISSING_PRIVILEGES_SQL = """
     SELECT pg_catalog.format('EXECUTE on %s', p.oid::pg_catalog.regprocedure) FROM pg_catalog.pg_proc p
     WHERE p.pronamespace = 'supervisor'::pg_catalog.regnamespace
         AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
@@ -49,27 +51,27 @@ async def try_database(server: Server, config: Config, clock: Clock) -> str:
         ConfigError: It cannot be connected to, or leases cannot work there.
         SupervisorError: The SQL schema keeps `run` from starting.
     """
-    gate = ConnectionMonitor(server, config.database, name=config.name, clock=clock, rng=random.Random())  # noqa: S311 - jitter
-    # What others have prepared behind a proxy that pools transactions would be in the way.
-    gate.connector = gate.connector._replace(cached_statements=0)
+    monitor = ConnectionMonitor(server, config.database, name=config.name, clock=clock, rng=random.Random())  # noqa: S311 - jitter
+    # Behind a proxy that pools transactions, prepared statements of other clients would be in the way.
+    monitor.connector = monitor.connector._replace(cached_statements=0)
     try:
-        failure = await gate.connect_once()
+        failure = await monitor.connect_once()
         if failure is not None:
             raise ConfigError(ConfigFault(str(config.path), "database.dsn", failure.reason))
-        assert gate.connected is not None  # noqa: S101 - it has connected
-        if config.needs_leases:
-            await reject_transaction_pooling(Session(gate, gate.connected, clock=clock), is_thorough=True)
-        return ", the database answers" + await _look_at_schema(gate.connected.connection, config)
+        assert monitor.connected is not None  # noqa: S101 - it has connected
+        if needs_node(config):
+            await reject_transaction_pooling(Session(monitor, monitor.connected, clock=clock), is_thorough=True)
+        return ", the database answers" + await _look_at_schema(monitor.connected.connection, config)
     finally:
-        gate.close()
+        monitor.close()
 
 
 async def _look_at_schema(connection: Any, config: Config) -> str:
     """Return what there is to say of the schema.
 
     Raises:
-        SchemaIncompatible: It is newer, or older and `run` is only to look at it.
-        DatabaseAccessDenied: A privilege is missing that a worker needs.
+        SchemaUnusable: It is newer, or older and `run` is only to look at it.
+        DatabaseRefused: A privilege is missing that a worker needs.
         DatabaseUnavailable: The connection was lost.
     """
     files = migration_files()
@@ -78,16 +80,16 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
         applied = await applied_migrations(connection)
         found = version_of(applied)
         if needs_upgrade(applied, files, config.database.migrate):
-            return await _foresee(connection, config, found, known)
-        withheld = [row[0] for row in await connection.fetch(_WITHHELD, timeout=_LIMIT_S)]
-    except _LOST as error:
+            return await _predict_migration(connection, config, found, known)
+        withheld = [row[0] for row in await connection.fetch(_MISSING_PRIVILEGES_SQL, timeout=_LIMIT_S)]
+    except CONNECTION_ERRORS as error:
         try:
             raise_schema_error(error, found, known)
         except DatabaseAccessDenied as refusal:
-            if config.needs_leases:
+            if needs_schema(config):
                 raise
             return f"; no worker needs the SQL schema, which this role cannot use ({refusal.__cause__})"
-    if withheld and config.needs_leases:
+    if withheld and needs_schema(config):
         more = f" and {len(withheld) - 1} more" if len(withheld) > 1 else ""
         raise DatabaseAccessDenied(f"the role needs {withheld[0]}{more}, for its leases and events")
     if found > known:
@@ -95,12 +97,12 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
     return ""
 
 
-async def _foresee(connection: Any, config: Config, found: int, known: int) -> str:
+async def _predict_migration(connection: Any, config: Config, found: int, known: int) -> str:
     if found:
         return f"; `run` brings the SQL schema from version {found} to {known}"
     if await connection.fetchval(_MAY_CREATE, timeout=_LIMIT_S):
         return f"; `run` creates the SQL schema, version {known}"
-    if config.needs_leases:
+    if needs_schema(config):
         raise DatabaseAccessDenied(
             "the SQL schema is not there, and this role cannot create it here: run `pgsupervisor migrate` with the"
             " login of a role that may (PGSUPERVISOR__DATABASE__DSN=…)"

@@ -1,39 +1,42 @@
-"""`projections list/reset/skip/forget`: how far each has come, and how to move one, or be rid of it."""
+"""`projections list/reset/skip/forget`: show each projection's position, change it, delete it."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import asyncpg
 
-from supervisor.cli.columns import align
-from supervisor.cli.nodes import lag
-from supervisor.cli.output import complain, show
-from supervisor.cli.own_connection import carry_out, configuration, connected
+from supervisor.cli.configuration import load_config
+from supervisor.cli.database_command import connect_once
+from supervisor.cli.output import align, print_out
+from supervisor.cli.status import lag
 from supervisor.config.model import Projection
-from supervisor.config.table import nearest
 from supervisor.daemon.cluster_rows import SHARD_LAG_SQL, projection_rows
-from supervisor.database.error_class import ErrorClass, classify, may_be_connection_loss
+from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, may_be_connection_loss
 from supervisor.database.schema.grants import DAEMON_GRANTS, listed
 from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible, SupervisorError
+from supervisor.escaping import message_of
 from supervisor.events.shard import like_patterns
+from supervisor.exit_status import ExitStatus
+from supervisor.suggestions import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from supervisor.config.model import Config
 
-_REFUSED = 1
-# So many positions are looked at to count a backlog, of all projections together; a longer one is estimated.
-_COUNTED = 1_000_000
+# At most so many positions are read to count a backlog, of all projections together; a longer one is estimated.
+_MAX_COUNTED = 1_000_000
 _COLUMNS = ("PROJECTION", "SHARD", "POSITION", "LAG", "APPLIED", "DEAD", "STOPPED AT")
 _DEAD = "SELECT projection, count(*)::int AS letters FROM supervisor.dead_letter GROUP BY projection"
-_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class _Refused(SupervisorError):
     """What was asked for cannot be done; nothing has been changed."""
+
+    exit_status = ExitStatus.REFUSED
 
 
 def list_projections(config_path: str | None, *, as_json: bool) -> int:
@@ -43,22 +46,22 @@ def list_projections(config_path: str | None, *, as_json: bool) -> int:
         rows = await _rows(connection, config)
         return json.dumps(rows, indent=2) if as_json else _table(rows)
 
-    return carry_out(_do(config_path, act))
+    return asyncio.run(_act(config_path, act))
 
 
 def reset(config_path: str | None, name: str, *, to: int) -> int:
-    """Let a projection begin again after position `to` and return the exit status."""
+    """Let a projection start again after position `to` and return the exit status."""
 
     async def act(connection: Any, config: Config) -> str:
         if not await connection.fetchval("SELECT supervisor.reset_projection($1, $2)", name, to):
-            await _complain_of_name(connection, config, name)
-        whence = "from the start" if to == 0 else f"after position {to}"
+            await _unknown_projection(connection, config, name)
+        start = "from the start" if to == 0 else f"after position {to}"
         first = await connection.fetchval("SELECT min(position) FROM supervisor.event")
         # The sequence's first number was drawn when the schema was made.
-        pruned = "" if first is None or first <= max(to + 1, 2) else f"; what is left of the log begins at {first}"
-        return f"{name} begins again {whence}{pruned}"
+        pruned = "" if first is None or first <= max(to + 1, 2) else f"; the oldest event left is {first}"
+        return f"{name} starts again {start}{pruned}"
 
-    return carry_out(_do(config_path, act))
+    return asyncio.run(_act(config_path, act))
 
 
 def skip(config_path: str | None, name: str) -> int:
@@ -67,53 +70,50 @@ def skip(config_path: str | None, name: str) -> int:
     async def act(connection: Any, config: Config) -> str:
         rows = await connection.fetch("SELECT * FROM supervisor.skip_poison($1) AS position", name)
         if not rows:
-            await _complain_of_name(connection, config, name, otherwise=f"{name} has not stopped at any event")
+            await _unknown_projection(connection, config, name, otherwise=f"{name} has not stopped at any event")
         positions = [str(row["position"]) for row in rows]
         what = f"event {positions[0]}" if len(positions) == 1 else f"events {', '.join(positions)}"
         return f"{name}: skipped {what}, now among its dead letters (supervisor.dead_letter)"
 
-    return carry_out(_do(config_path, act))
+    return asyncio.run(_act(config_path, act))
 
 
 def forget(config_path: str | None, name: str) -> int:
-    """Forget a projection that nobody runs any more, and return the exit status."""
+    """Delete the checkpoint of a projection that no daemon runs any more, and return the exit status."""
 
     async def act(connection: Any, config: Config) -> str:
         if name in _configured(config):
-            raise _Refused(f"{name} is in this configuration: take it out, and reload, first")
+            raise _Refused(f"{name} is in this configuration: first remove it there and reload")
         if not await connection.fetchval("SELECT supervisor.forget_projection($1)", name):
-            await _complain_of_name(connection, config, name)
-        return f"{name} is forgotten, with its checkpoint and its dead letters; it holds no events back any more"
+            await _unknown_projection(connection, config, name)
+        also = "with its checkpoint and its dead letters; it no longer keeps events from being pruned"
+        return f"{name} is forgotten, {also}"
 
-    return carry_out(_do(config_path, act))
+    return asyncio.run(_act(config_path, act))
 
 
-async def _do(config_path: str | None, act: Callable[[Any, Config], Awaitable[str]]) -> int:
-    config = configuration(config_path)
-    async with connected(config) as connection:
+async def _act(config_path: str | None, act: Callable[[Any, Config], Awaitable[str]]) -> int:
+    config = load_config(config_path)
+    async with connect_once(config) as connection:
         try:
-            show(await act(connection, config))
-        except _Refused as error:
-            complain(str(error))
-            return _REFUSED
+            print_out(await act(connection, config))
         except (asyncpg.InvalidParameterValueError, asyncpg.DataError, asyncpg.ObjectInUseError) as error:
-            complain(f"Nothing was changed: {error}")
-            return _REFUSED
-        except _LOST as error:
-            _explain(error)
-    return 0
+            raise _Refused(f"Nothing was changed: {error}") from error
+        except CONNECTION_ERRORS as error:
+            _raise_database_error(error)
+    return ExitStatus.OK
 
 
-async def _complain_of_name(
+async def _unknown_projection(
     connection: Any, config: Config, name: str, *, otherwise: str | None = None
 ) -> NoReturn:  # fmt: skip
     known = [row["name"] for row in await connection.fetch("SELECT name FROM supervisor.projection ORDER BY 1")]
     if otherwise is not None and name in known:
         raise _Refused(otherwise)
     if name in _configured(config):
-        raise _Refused(f"{name} has never run on this database: there is nothing to move")
+        raise _Refused(f"{name} has never run on this database: there is nothing to change")
     near = nearest(name, [*known, *_configured(config)])
-    hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}" if known else "there is none at all"
+    hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}" if known else "there are no projections"
     raise _Refused(f"there is no projection {name}; {hint}")
 
 
@@ -121,11 +121,11 @@ async def _rows(connection: Any, config: Config) -> list[dict[str, Any]]:
     """Return one row a projection, of the configuration or of the database."""
     configured = _configured(config)
     known = [row["name"] for row in await connection.fetch("SELECT name FROM supervisor.projection")]
-    # Of one that another daemon runs, nobody here knows its streams.
+    # The streams of a projection of another daemon are not known here.
     patterns = {name: like_patterns(configured[name].streams if name in configured else ()) for name in known}
-    laid_out = projection_rows(await connection.fetch(SHARD_LAG_SQL, json.dumps(patterns), _COUNTED))
+    rows_with_shards = projection_rows(await connection.fetch(SHARD_LAG_SQL, json.dumps(patterns), _MAX_COUNTED))
     letters = {row["projection"]: row["letters"] for row in await connection.fetch(_DEAD)}
-    rows = [row | {"dead_letters": letters.get(row["name"], 0)} for row in laid_out]
+    rows = [row | {"dead_letters": letters.get(row["name"], 0)} for row in rows_with_shards]
     rows += [{"name": name, "shards": [], "dead_letters": 0} for name in configured if name not in known]
     return sorted((row | {"configured": row["name"] in configured} for row in rows), key=lambda row: str(row["name"]))
 
@@ -136,14 +136,14 @@ def _configured(config: Config) -> Mapping[str, Projection]:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     if not rows:
-        return "There is no projection."
+        return "There are no projections."
     return "\n".join(align([_COLUMNS, *(cells for row in rows for cells in _cells(row))]))
 
 
 def _cells(row: dict[str, Any]) -> list[tuple[str, ...]]:
     name = str(row["name"])
     if not row["shards"]:
-        return [(name, "", "", "", "", "", "it has never run here")]
+        return [(name, "", "", "", "", "", "never ran here")]
     foreign = "" if row["configured"] else "not in this configuration"
     return [
         (
@@ -159,18 +159,18 @@ def _cells(row: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _explain(error: Exception) -> NoReturn:
-    says = " ".join(str(error).split())
+def _raise_database_error(error: Exception) -> NoReturn:
+    says = message_of(error)
     match classify(error):
         case ErrorClass.ACCESS_DENIED:
             raise DatabaseAccessDenied(
-                f"The database refused it: {says}. The role needs {listed(DAEMON_GRANTS)}."
+                f"The database denied access: {says}. The role needs {listed(DAEMON_GRANTS)}."
             ) from error
         case _ if may_be_connection_loss(error):
-            raise DatabaseUnavailable(f"The connection was lost: {says}. Look with `projections list`.") from error
+            raise DatabaseUnavailable(f"The connection was lost: {says}. Check with `projections list`.") from error
         case _ if isinstance(
             error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError)
         ):
-            raise SchemaIncompatible("The SQL schema is not there, or too old: run `pgsupervisor migrate`.") from error
+            raise SchemaIncompatible("The SQL schema is missing or too old: run `pgsupervisor migrate`.") from error
         case _:
-            raise DatabaseUnavailable(f"The database could not do it: {says}") from error
+            raise DatabaseUnavailable(f"The database reported an error: {says}") from error

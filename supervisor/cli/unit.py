@@ -6,39 +6,38 @@ import os
 import tomllib
 from typing import TYPE_CHECKING
 
-from supervisor.cli.output import complain, show
-from supervisor.config.finding import find_config
-from supervisor.config.location import absolute
+from supervisor.cli.output import print_error, print_out
+from supervisor.config.loader import read_config
 from supervisor.config.model import EmbeddedStore
-from supervisor.config.reading import read_config
+from supervisor.config.paths import absolute, find_config
 from supervisor.errors import ConfigError
-from supervisor.systemd.reach import hindrances, shown_for, this_command, this_python
+from supervisor.exit_status import ExitStatus
 from supervisor.systemd.unit import Installation, render_unit, unit_name
+from supervisor.systemd.unit_access import access_problems, path_to_bind, this_command, this_python
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from supervisor.config.model import Config
 
-_CONFIG = 78
 # Under systemd the connection string may come from a credential, which an administrator's shell does not have.
 _ANY_DSN = {"PGSUPERVISOR__DATABASE__DSN": "postgresql:///"}
 
 
 def print_unit(config_path: str | None) -> int:
-    """Print the unit, say on stderr where it belongs and what keeps it from working; return 0 or 78."""
-    try:
-        config = _read(find_config(config_path, os.environ))
-    except ConfigError as error:
-        complain(str(error))
-        return _CONFIG
+    """Print the unit; say on stderr where it belongs and what keeps it from working.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+    """
+    config = _read(find_config(config_path, os.environ))
     installation = _installation(config)
-    show(render_unit(installation).rstrip("\n"))
+    print_out(render_unit(installation).rstrip("\n"))
     name = unit_name(config.name)
-    complain(f"# Put this into /etc/systemd/system/{name}, then: systemctl daemon-reload")
-    for hindrance in hindrances(installation.everything_read):
-        complain(f"# It cannot work yet: {hindrance}")
-    return 0
+    print_error(f"# Put this into /etc/systemd/system/{name}, then: systemctl daemon-reload")
+    for hindrance in access_problems(installation.everything_read):
+        print_error(f"# It cannot work yet: {hindrance}")
+    return ExitStatus.OK
 
 
 def _read(path: Path) -> Config:
@@ -55,7 +54,7 @@ def _installation(config: Config) -> Installation:
         name=config.name,
         command=this_command(),
         config=config.path,
-        reads=(*this_python(), *config.daemon.python_path, shown_for(config.path)),
+        reads=(*this_python(), *config.daemon.python_path, path_to_bind(config.path)),
         writes=(store,) if store is not None else (),
         dsn_file=_dsn_file(config.path),
         stop_timeout_s=max(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING, Any
 
 from supervisor.config.schema import TOP, WORKER, WORKER_NAME
-from supervisor.config.table import nearest
-from supervisor.config.value import printable
+from supervisor.config.table_reader import toml_value
+from supervisor.escaping import printable_line
+from supervisor.suggestions import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from supervisor.config.table import Faults, Key
+    from supervisor.config.table_reader import FaultCollector, Key
 
 PREFIX = "PGSUPERVISOR__"
 _WORKERS = "WORKERS"
@@ -20,7 +20,7 @@ _WORKERS = "WORKERS"
 Path = tuple[str, ...]
 
 
-def override(tables: dict[str, Any], environ: Mapping[str, str], faults: Faults) -> None:
+def override(tables: dict[str, Any], environ: Mapping[str, str], faults: FaultCollector) -> None:
     """Lay the variables of the environment over the tables of the file.
 
     Args:
@@ -37,33 +37,23 @@ def override(tables: dict[str, Any], environ: Mapping[str, str], faults: Faults)
     for variable in variables:
         resolved = _resolve(variable.removeprefix(PREFIX), tables, workers)
         if isinstance(resolved, str):
-            faults.add_from(printable(variable), resolved)
+            faults.add_source_fault(printable_line(variable), resolved)
         else:
             found.append((resolved, variable))
     # A whole table first, then the keys in it.
     for path, variable in sorted(found, key=lambda entry: (len(entry[0]), entry)):
         if path[0] == "workers" and path[:2] not in names:
             faults.variables[path[:2]] = variable  # this worker is the environment's own
-        if _lay(tables, path, value_of(environ[variable])):
+        if _set_at(tables, path, toml_value(environ[variable])):
             faults.variables[path] = variable
 
 
-def value_of(text: str) -> object:
-    """Return the value of a variable: TOML where it parses as such, else the text itself."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        return text
-    # More than the one key: the text has a line break and goes on with keys of its own.
-    return parsed["value"] if len(parsed) == 1 else text
-
-
-def _lay(tables: dict[str, Any], path: Path, value: object) -> bool:
+def _set_at(tables: dict[str, Any], path: Path, value: object) -> bool:
     table = tables
     for part in path[:-1]:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            return False  # the file has something else there, and hears of it
+            return False  # the file has something else there, which is a fault of its own
     table[path[-1]] = value
     return True
 
@@ -88,7 +78,7 @@ def _resolve(rest: str, tables: dict[str, Any], workers: dict[str, list[str]]) -
     if rest == _WORKERS:
         return f"names no worker; write {PREFIX}{_WORKERS}__NAME__RUN, with the worker's name in upper case"
     path = _descend(rest.split("__"), TOP)
-    return path if path is not None else _fits_nothing(rest, [*_all_names(TOP), f"{_WORKERS}__NAME__RUN"])
+    return path if path is not None else _unknown_variable(rest, [*_all_names(TOP), f"{_WORKERS}__NAME__RUN"])
 
 
 def _descend(parts: list[str], keys: Mapping[str, Key]) -> Path | None:
@@ -113,7 +103,7 @@ def _resolve_worker(rest: str, tables: dict[str, Any], workers: dict[str, list[s
         return ("workers", name, *path)
     if known:
         name = known[0][0]
-        return _fits_nothing(
+        return _unknown_variable(
             f"{_WORKERS}__{rest}", [f"{_WORKERS}__{_in_environment(name)}__{key}" for key in _all_names(WORKER)]
         )
     return _resolve_new_worker(rest, tables, workers)
@@ -132,7 +122,7 @@ def _resolve_new_worker(rest: str, tables: dict[str, Any], workers: dict[str, li
     names = [f"{_WORKERS}__{start}__{key}" for key in _all_names(WORKER)]
     if near is not None:
         names += [f"{_WORKERS}__{near}__{key}" for key in _all_names(WORKER)]
-    return _fits_nothing(f"{_WORKERS}__{rest}", names)
+    return _unknown_variable(f"{_WORKERS}__{rest}", names)
 
 
 def _descend_worker(key: str, tables: dict[str, Any], name: str) -> Path | None:
@@ -172,7 +162,7 @@ def _all_names(keys: Mapping[str, Key]) -> Iterator[str]:
             yield from (f"{name.upper()}__{inner}" for inner in _all_names(key.inner))
 
 
-def _fits_nothing(rest: str, names: list[str]) -> str:
+def _unknown_variable(rest: str, names: list[str]) -> str:
     upper = {name.lower(): name for name in names}
     near = nearest(rest, upper)
     return f"fits no key; did you mean {PREFIX}{upper[near]}?" if near else "fits no key of the configuration"

@@ -3,7 +3,7 @@
 All durations are float seconds. Paths are absolute by the time they get here.
 
 Named tuples, where the house prefers frozen dataclasses: making a dataclass takes ten times as long
-as making a named tuple, and these stand in the way of every start.
+as making a named tuple, and every start makes them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class ConnectPolicy(NamedTuple):
 
 
 class Dsn:
-    """A connection string that shows itself only without its secrets.
+    """A connection string that is shown only without its secrets.
 
-    `str`, `repr` and formatting give the redacted form, so that it can stand in any log or error;
+    `str`, `repr` and formatting give the redacted form, so that it can be in any log or error;
     `reveal()` is for the driver alone.
     """
 
@@ -70,7 +70,7 @@ class Server(NamedTuple):
 
     Attributes:
         dsn: The connection string; empty text means libpq's own variables alone (PGHOST, PGUSER, …).
-        came_from: Where it was found, for people: a variable, a key of a file, a file, a credential.
+        came_from: Where it was found, for people: in a variable, a key of a file, a file, a credential.
     """
 
     dsn: Dsn
@@ -115,7 +115,7 @@ class DaemonConfig(NamedTuple):
 
 
 class LogConfig(NamedTuple):
-    """`[log]`: what is said and in which form."""
+    """`[log]`: what is logged, and in which form."""
 
     level: Level = "info"
     format: LogFormat = "auto"
@@ -134,7 +134,7 @@ class Every(NamedTuple):
 
 
 class Cron(NamedTuple):
-    """A tick whenever the cron expression says so, in the machine's time zone."""
+    """A tick at each time that the cron expression matches, in the machine's time zone."""
 
     expression: str
 
@@ -158,8 +158,8 @@ class Projection(NamedTuple):
         streams: Globs (`*` and `?`) of the streams that it reads; none: all.
         batch: The most events of one call.
         shards: How many leases it is split over, by stream.
-        poison: Whether an event that cannot be applied stops it or goes to the dead letters.
-        lag_warning_s: The lag at which the journal says so; 0: never.
+        poison: Whether an event that cannot be applied stops it or becomes a dead letter.
+        lag_warning_s: The lag from which on the journal reports it; 0: never.
     """
 
     streams: tuple[str, ...] = ()
@@ -193,7 +193,7 @@ class WorkerSpec(NamedTuple):
         backoff: The delays between restarts.
         stop_timeout_s: How long work in flight may take after the stop.
         stall_timeout_s: How long one tick or batch may take; 0: for ever.
-        singleton: Whether one holder over all nodes runs it; a projection always is one.
+        singleton: Whether one node of all runs it, under a lease; a projection always is one.
         settings: The worker's own, as `ctx.settings`.
     """
 
@@ -209,11 +209,6 @@ class WorkerSpec(NamedTuple):
     stall_timeout_s: float = 0.0
     singleton: bool = False
     settings: Mapping[str, Any] = MappingProxyType({})
-
-    @property
-    def needs_lease(self) -> bool:
-        """Whether it runs only where its lease is held."""
-        return self.singleton or isinstance(self.kind, Projection)
 
 
 class Config(NamedTuple):
@@ -233,8 +228,3 @@ class Config(NamedTuple):
     database: DatabaseConfig
     workers: Mapping[str, WorkerSpec]
     events: EventsConfig = EventsConfig()
-
-    @property
-    def needs_leases(self) -> bool:
-        """Whether any worker runs only where its lease is held."""
-        return any(spec.needs_lease for spec in self.workers.values())

@@ -8,8 +8,8 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import SystemClock
-from supervisor.config.finding import find_config
-from supervisor.config.reading import read_config
+from supervisor.config.loader import read_config
+from supervisor.config.paths import find_config
 from supervisor.daemon import exit_guard
 from supervisor.daemon.daemon import Daemon
 from supervisor.daemon.signals import GuardedLoop

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from supervisor.config.difference import diff_configs
+from supervisor.config.diff import diff_configs
+from supervisor.config.kinds import needs_node, needs_schema
 from supervisor.config.model import Server
 from supervisor.daemon.aside import aside
 from supervisor.daemon.pruning import prune_if_asked
@@ -17,7 +18,7 @@ from supervisor.workers.handlers import import_handlers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from supervisor.config.difference import ConfigDiff
+    from supervisor.config.diff import ConfigDiff
     from supervisor.config.model import Config
     from supervisor.daemon.daemon import Daemon
     from supervisor.daemon.leasing import Leasing
@@ -133,7 +134,7 @@ class Reloader:
 
     async def preview(self) -> Outcome:
         """Return what a reload would change, without changing anything."""
-        from supervisor.config.description import diff_text  # noqa: PLC0415 - only for --dry-run
+        from supervisor.config.diff_text import diff_text  # noqa: PLC0415 - only for --dry-run
 
         try:
             config = await self._read()
@@ -210,18 +211,22 @@ class Reloader:
     async def _prove_leases(self, config: Config, gate: ConnectionMonitor | None) -> Leasing | None:
         """Have the schema, and the means to hold leases, before anything changes; return a node if one is missing."""
         daemon = self._daemon
-        database, is_needed = daemon.database, config.needs_leases
+        database, is_node = daemon.database, needs_node(config)
         assert database is not None  # noqa: S101 - reloads begin after the start
         # While the start still connects, it sees to all this itself.
-        is_first = is_needed and daemon.leasing is None and daemon.supervisor is not None
+        is_first = is_node and daemon.leasing is None and daemon.supervisor is not None
         if gate is None and not is_first:
             return None
         from supervisor.daemon.proof import prove_leases, prove_schema  # noqa: PLC0415 - few reloads need it
 
         await prove_schema(
-            gate or database.monitor, config.database, is_needed=is_needed, clock=daemon.clock, rng=daemon.rng
+            gate or database.monitor,
+            config.database,
+            is_needed=needs_schema(config),
+            clock=daemon.clock,
+            rng=daemon.rng,
         )
-        if gate is not None and is_needed:
+        if gate is not None and is_node:
             await prove_leases(gate, clock=daemon.clock)
         if not is_first:
             return None
@@ -256,7 +261,7 @@ class Reloader:
             daemon.leasing.renew((*change.added, *change.changed))
         if supervisor is not None:  # None while a daemon with ready = "started" still connects
             await supervisor.apply(change, workers=config.workers, handlers=proven.functions)
-            if not config.needs_leases:
+            if not needs_node(config):
                 await self._leave()
             prune_if_asked(daemon)
 
@@ -269,7 +274,7 @@ class Reloader:
             await daemon.supervisor.stop_leased_workers("the database connection changes")
             await leasing.let_go()
             leasing.move()
-            if not config.needs_leases:
+            if not needs_node(config):
                 await self._leave()  # the new database may have no schema
         await database.switch_to(gate, limit_s=config.daemon.stop_timeout_s)
         daemon.run_gate(gate)

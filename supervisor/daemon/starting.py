@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
+from supervisor.config.kinds import needs_node, needs_schema
 from supervisor.config.model import EmbeddedStore, Server
 from supervisor.daemon.control import ControlServer
 from supervisor.daemon.handler import answer
@@ -51,7 +52,7 @@ class Start:
         database = await self._connect(server)
         self._enter("Looking at the SQL schema")
         await self._prepare_schema(database)
-        if daemon.config.needs_leases:
+        if needs_node(daemon.config):
             self._enter("Joining the other nodes")
             await self._join(database)
         self._enter("Starting the workers")
@@ -85,7 +86,7 @@ class Start:
         daemon = self._daemon
         config = daemon.config
         await ensure_schema(
-            database, mode=config.database.migrate, is_needed=config.needs_leases, clock=daemon.clock, rng=daemon.rng
+            database, mode=config.database.migrate, is_needed=needs_schema(config), clock=daemon.clock, rng=daemon.rng
         )
 
     async def _join(self, database: Database) -> None:

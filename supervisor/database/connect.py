@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 
+from supervisor.config.dsn import ConnectTargets, Endpoint, parse_targets, secrets_of
 from supervisor.database.asyncpg_private import keep_alive
-from supervisor.database.endpoint import ConnectTargets, Endpoint, parse_targets, secrets_of
 from supervisor.database.error_class import ErrorClass, Failure, connect_failure
 from supervisor.journal import register_secret
 
@@ -38,7 +38,7 @@ class Connector(NamedTuple):
 
     Attributes:
         dsn: The connection string with its secrets.
-        route: The same, taken apart.
+        targets: The same, taken apart.
         connect_timeout_s: The deadline of one host.
         command_timeout_s: The deadline of one statement, 0: none.
         application_name: What the server shows in `pg_stat_activity`.

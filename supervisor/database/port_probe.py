@@ -10,7 +10,7 @@ from supervisor.database.error_class import ErrorClass
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from supervisor.database.endpoint import Endpoint
+    from supervisor.config.dsn import Endpoint
     from supervisor.database.error_class import Failure
 
 

@@ -24,7 +24,7 @@ from supervisor.wakeup import TimerQueue
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 
-    from supervisor.config.difference import ConfigDiff
+    from supervisor.config.diff import ConfigDiff
     from supervisor.config.model import WorkerSpec
     from supervisor.errors import WorkerExhausted
     from supervisor.runtime import Runtime

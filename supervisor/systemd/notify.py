@@ -1,12 +1,15 @@
-"""What the daemon tells systemd, so that no message blocks, raises or is lost unnoticed."""
+"""Messages to systemd (sd_notify), none of which blocks, raises or is lost unnoticed."""
 
 from __future__ import annotations
 
 import os
+import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from supervisor.systemd.channel import Channel
+from sdnotify import SystemdNotifier
+
+from supervisor.escaping import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -18,16 +21,79 @@ _STATUS_LIMIT_BYTES = 1500
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
-class Notifier:
-    """Tells systemd how the daemon is; without a notify socket every method does nothing.
+class NotifySocket:
+    """A datagram socket to one notify address, connected when needed and again after it broke.
 
-    What must not be lost (READY, RELOADING, STOPPING) is kept in order when the socket is full or
-    gone, and the newest STATUS with it; `retry()` sends them later. WATCHDOG and EXTEND_TIMEOUT are
-    dropped then: they are repeated anyway and an old one says nothing.
+    systemd may be re-executed and a test or a container may take the socket away: a connection that
+    broke is opened again at the next message.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Remember the address.
+
+        Args:
+            address: An absolute path, or the name of an abstract socket with its leading `@`.
+        """
+        self.address = address
+        self._notifier: Any = None
+
+    def send(self, state: str) -> OSError | None:
+        """Send one message and return None, or the error that prevented it.
+
+        A `BlockingIOError` means that the reader's queue is full; the connection stays open then.
+        """
+        had_connection = self._notifier is not None
+        error = self._try(state)
+        if error is not None and not isinstance(error, BlockingIOError):
+            self.close()
+            if had_connection:  # the reader may have been replaced by a new one at the same address
+                return self._try(state)
+        return error
+
+    def close(self) -> None:
+        """Close the socket; the next message opens another."""
+        if self._notifier is not None:
+            self._notifier.socket.close()
+            self._notifier = None
+
+    def _try(self, state: str) -> OSError | None:
+        try:
+            if self._notifier is None:
+                self._notifier = _connect(self.address)
+            # sdnotify encodes latin-1, which gives these bytes of UTF-8 back unchanged.
+            self._notifier.notify(state.encode().decode("latin-1"))
+        except OSError as error:
+            return error
+        return None
+
+
+def _connect(address: str) -> Any:
+    """Return a `SystemdNotifier` that talks to `address`, does not block and does not swallow errors."""
+    # What is left of sdnotify is `notify()`: encode the text and send it on the connected socket; `debug` makes it
+    # raise. Its constructor is not called: it reads the address from os.environ, where child processes would find it
+    # too, connects a blocking socket, and leaves that open when it cannot connect.
+    notifier = SystemdNotifier.__new__(SystemdNotifier)
+    notifier.debug = True
+    notifier.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        notifier.socket.setblocking(False)
+        notifier.socket.connect("\0" + address[1:] if address.startswith("@") else address)
+    except OSError:
+        notifier.socket.close()
+        raise
+    return notifier
+
+
+class Notifier:
+    """Reports the daemon's state to systemd; without a notify socket every method does nothing.
+
+    What must not be lost (READY, RELOADING, STOPPING) stays in order when the socket is full or
+    gone, and so is the newest STATUS; `retry()` sends them later. WATCHDOG and EXTEND_TIMEOUT are
+    dropped then: they are repeated anyway, and an old one means nothing.
 
     Attributes:
-        watchdog_limit_s: systemd kills the daemon when it has heard no WATCHDOG for so long; None: it
-            does not look. Feed it at half of this.
+        watchdog_limit_s: systemd kills the daemon when it has received no WATCHDOG for so long; None:
+            no watchdog. Send one at half of this.
         problem: A sentence when messages began to fail; set again only after one got through.
     """
 
@@ -35,19 +101,21 @@ class Notifier:
         """Prepare to talk to `address`; nothing is opened before the first message.
 
         Args:
-            address: NOTIFY_SOCKET as systemd gives it; None or empty: there is nobody to tell.
+            address: NOTIFY_SOCKET as systemd gives it; None or empty: no systemd.
             watchdog_limit_s: See the class.
         """
         self.problem: str | None = None
         self.watchdog_limit_s = watchdog_limit_s
-        self._channel: Channel | None = None
-        self._kept: list[str] = []
-        self._kept_status: str | None = None
+        self._socket: NotifySocket | None = None
+        self._pending: list[str] = []
+        self._pending_status: str | None = None
         self._is_failing = False
         if address and address[0] in "/@":
-            self._channel = Channel(address)
+            self._socket = NotifySocket(address)
         elif address:
-            self.problem = f"NOTIFY_SOCKET={_one_line(address)} is neither a path nor @name: systemd hears nothing"
+            self.problem = (
+                f"NOTIFY_SOCKET={printable_line(address)} is neither a path nor @name: systemd gets no messages"
+            )
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Notifier:
@@ -57,8 +125,8 @@ class Notifier:
 
     @property
     def has_pending(self) -> bool:
-        """Whether something is kept for `retry()`."""
-        return bool(self._kept) or self._kept_status is not None
+        """Whether something is pending for `retry()`."""
+        return bool(self._pending) or self._pending_status is not None
 
     @property
     def watchdog_interval_s(self) -> float | None:
@@ -66,16 +134,16 @@ class Notifier:
         return None if self.watchdog_limit_s is None else self.watchdog_limit_s / 2
 
     def pop_problem(self) -> str | None:
-        """Return `problem` and forget it, so that it is told once."""
+        """Return `problem` and forget it, so that it is logged once."""
         problem, self.problem = self.problem, None
         return problem
 
     def ready(self, status: str | None = None) -> None:
-        """Say that the start, or a reload, is over."""
-        self._tell_surely("READY=1", status)
+        """Report that the start, or a reload, is complete."""
+        self._send_reliably("READY=1", status)
 
     def reloading(self, monotonic_usec: int | None = None) -> None:
-        """Say that a reload has begun; `ready()` has to follow, whatever its outcome.
+        """Report that a reload has begun; `ready()` has to follow, whatever its outcome.
 
         Args:
             monotonic_usec: CLOCK_MONOTONIC (not a `Clock`) when it began; None: now.
@@ -83,27 +151,27 @@ class Notifier:
         if monotonic_usec is None:
             # systemd compares this with its own reading, so it cannot come from a Clock with its offset.
             monotonic_usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._tell_surely(f"RELOADING=1\nMONOTONIC_USEC={monotonic_usec}")
+        self._send_reliably(f"RELOADING=1\nMONOTONIC_USEC={monotonic_usec}")
 
     def stopping(self, status: str | None = None) -> None:
-        """Say that the stop has begun; systemd takes it as final."""
-        self._tell_surely("STOPPING=1", status)
+        """Report that the stop has begun; systemd takes it as final."""
+        self._send_reliably("STOPPING=1", status)
 
     def status(self, text: str) -> None:
         """Show `text` in `systemctl status`."""
-        self._kept_status = _status(text)
+        self._pending_status = _status(text)
         self.retry()
 
     def watchdog(self) -> None:
-        """Say that the daemon is alive."""
-        self._tell_now("WATCHDOG=1")
+        """Report that the daemon is alive."""
+        self._send_best_effort("WATCHDOG=1")
 
     def extend(self, seconds: float) -> None:
         """Ask for at least `seconds` more until the next message; repeat it within that time."""
-        self._tell_now(f"EXTEND_TIMEOUT_USEC={max(1, round(seconds * 1e6))}")
+        self._send_best_effort(f"EXTEND_TIMEOUT_USEC={max(1, round(seconds * 1e6))}")
 
     def failed(self, exit_status: int, *, errno: int | None = None, status: str | None = None) -> None:
-        """Say why the daemon is about to end.
+        """Report why the daemon is about to end.
 
         Args:
             exit_status: What it will exit with.
@@ -113,67 +181,67 @@ class Notifier:
         lines = [f"EXIT_STATUS={exit_status}"]
         lines += [] if errno is None else [f"ERRNO={errno}"]
         lines += [] if status is None else [_status(status)]
-        self._tell_now("\n".join(lines))
+        self._send_best_effort("\n".join(lines))
 
     def retry(self) -> None:
-        """Try to send what is kept."""
-        while self._kept and self._send(self._kept[0]):
-            del self._kept[0]
-        if not self._kept and self._kept_status is not None and self._send(self._kept_status):
-            self._kept_status = None
+        """Try to send what is pending."""
+        while self._pending and self._send(self._pending[0]):
+            del self._pending[0]
+        if not self._pending and self._pending_status is not None and self._send(self._pending_status):
+            self._pending_status = None
 
     def close(self) -> None:
-        """Let go of the socket and of what was kept."""
-        self._kept.clear()
-        self._kept_status = None
-        if self._channel is not None:
-            self._channel.close()
+        """Close the socket and forget what is pending."""
+        self._pending.clear()
+        self._pending_status = None
+        if self._socket is not None:
+            self._socket.close()
 
-    def _tell_surely(self, message: str, status: str | None = None) -> None:
+    def _send_reliably(self, message: str, status: str | None = None) -> None:
         self.retry()
         if status is not None:
-            self._kept_status = None  # the new one replaces it
+            self._pending_status = None  # the new one replaces it
         whole = message if status is None else f"{message}\n{_status(status)}"
         if self.has_pending or not self._send(whole):
-            self._kept = _merge(self._kept, message)
-            self._kept_status = self._kept_status if status is None else _status(status)
+            self._pending = _merge(self._pending, message)
+            self._pending_status = self._pending_status if status is None else _status(status)
 
-    def _tell_now(self, message: str) -> None:
+    def _send_best_effort(self, message: str) -> None:
         self.retry()
-        if not self._kept:
+        if not self._pending:
             self._send(message)
 
     def _send(self, message: str) -> bool:
-        """Send one datagram and say whether it is dealt with."""
-        if self._channel is None:
+        """Send one datagram and return whether it is done with."""
+        if self._socket is None:
             return True
-        error = self._channel.send(message)
+        error = self._socket.send(message)
         if error is not None and not self._is_failing:
-            self.problem = _sentence(self._channel.address, error)
+            self.problem = _sentence(self._socket.address, error)
         self._is_failing = error is not None
         return error is None
 
 
-def _merge(kept: list[str], message: str) -> list[str]:
-    """Return the kept messages with one more, and without those that it makes pointless.
+def _merge(pending: list[str], message: str) -> list[str]:
+    """Return the pending messages with one more, without those that it makes pointless.
 
-    A new reload replaces a kept one and what followed it, so at most four are ever kept: READY,
+    A new reload replaces a pending one and what followed it, so at most four are ever pending: READY,
     RELOADING, READY, STOPPING.
     """
     if message.startswith("RELOADING"):
-        first = next((at for at, old in enumerate(kept) if old.startswith("RELOADING")), len(kept))
-        return [*kept[:first], message]
-    return kept if kept and kept[-1] == message else [*kept, message]
+        first = next((at for at, old in enumerate(pending) if old.startswith("RELOADING")), len(pending))
+        return [*pending[:first], message]
+    return pending if pending and pending[-1] == message else [*pending, message]
 
 
 def _status(text: str) -> str:
-    cut = _one_line(text).encode()
+    cut = _single_line(text).encode()
     if len(cut) > _STATUS_LIMIT_BYTES:
         cut = cut[:_STATUS_LIMIT_BYTES].decode(errors="ignore").encode() + "…".encode()
     return f"STATUS={cut.decode()}"
 
 
-def _one_line(text: str) -> str:
+def _single_line(text: str) -> str:
     """Return `text` with a space for what cannot be printed.
 
     A newline would start another field; systemd ignores the whole datagram for a NUL, and the status
@@ -184,7 +252,7 @@ def _one_line(text: str) -> str:
 
 def _sentence(address: str, error: OSError) -> str:
     reason = "its queue is full" if isinstance(error, BlockingIOError) else error.strerror or str(error)
-    return f"nothing gets through {_one_line(address)} ({reason}); it is tried again and again"
+    return f"nothing gets through {printable_line(address)} ({reason}); retrying"
 
 
 def _watchdog_limit_s(taken: dict[str, str]) -> float | None:

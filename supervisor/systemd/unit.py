@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.systemd.reach import hidden, in_homes, outermost, shown_for
+from supervisor.systemd.unit_access import hidden, outermost, path_to_bind, under_homes
 
 # What systemd accepts for User= with DynamicUser=; Linux allows 31 characters.
 _USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
@@ -39,7 +39,7 @@ class Installation:
     @property
     def everything_read(self) -> tuple[Path, ...]:
         """Every path that the daemon's user has to reach; dsn_file is read by systemd, as root."""
-        return outermost((*self.reads, Path(self.command[0]), shown_for(self.config)))
+        return outermost((*self.reads, Path(self.command[0]), path_to_bind(self.config)))
 
 
 def render_unit(installation: Installation) -> str:
@@ -71,7 +71,7 @@ def _user(installation: Installation) -> str:
     user = name if name == "pgsupervisor" else f"pgsupervisor-{name}"
     if installation.is_template or _USER_NAME.fullmatch(user):
         return f"User={user}"
-    return "# The daemon's name makes no user name, so systemd invents one."
+    return "# The daemon's name is no valid user name, so systemd chooses one."
 
 
 def _credential(installation: Installation) -> str:
@@ -85,15 +85,15 @@ def _credential(installation: Installation) -> str:
 
 def _paths(installation: Installation) -> str:
     shown, lines = hidden(installation.everything_read), []
-    if in_homes(installation.everything_read):
-        lines += ["# The homes stay hidden but for what follows.", "ProtectHome=tmpfs"]
+    if under_homes(installation.everything_read):
+        lines += ["# The homes stay hidden except for the following.", "ProtectHome=tmpfs"]
     else:
         lines += ["ProtectHome=yes"]
     if shown:
-        lines += ["# Read by the daemon and otherwise out of its sight; an installation under /opt needs none of this."]
+        lines += ["# Read by the daemon, and otherwise hidden from it; an installation under /opt needs none of this."]
         lines += [f"BindReadOnlyPaths={_word(str(path), installation)}" for path in shown]
     if installation.writes:
-        lines += ["# Outside the state directory: the unit's user has to own what lies there."]
+        lines += ["# Outside the state directory: the unit's user has to own these."]
         lines += [f"ReadWritePaths={_word(str(path), installation)}" for path in installation.writes]
     return "\n".join(lines)
 
@@ -113,7 +113,7 @@ _HEAD = """
 Description=pgsupervisor: workers on PostgreSQL (%N)
 # Only the order: the daemon itself waits for its database, and at shutdown it ends before a local one.
 After=network.target postgresql.service
-# An outage at boot must not use up systemd's patience; RestartSec= keeps the pace.
+# An outage at boot must not use up systemd's start limit; RestartSec= sets the pace.
 StartLimitIntervalSec=0
 """
 
@@ -123,12 +123,12 @@ Type=notify
 NotifyAccess=main
 # Blocking SIGHUP from before exec: one that comes while Python itself starts waits instead of killing it.
 ExecStart=/usr/bin/env --block-signal=HUP {command} run -c {config}
-# Waits for the outcome, so a refused configuration fails `systemctl reload`, and the old one runs on.
+# Waits for the outcome, so a refused configuration fails `systemctl reload`, and the old one stays in force.
 ExecReload={command} reload -c {config}
 # Also after a clean exit, which only a stray SIGTERM can bring about; `systemctl stop` is not undone by it.
 Restart=always
 RestartSec=5s
-# A wrong command line or configuration does not mend itself.
+# A restart does not repair a wrong command line or configuration.
 RestartPreventExitStatus=64 78
 # The daemon extends the first while it connects and the second while it drains.
 TimeoutStartSec=90s
@@ -140,10 +140,10 @@ KillMode=mixed
 OOMPolicy=continue
 LimitNOFILE=65536
 
-# A user of this instance's own, made up by systemd: nothing to create, nothing to leave behind.
+# A user for this instance alone, allocated by systemd: nothing to create, nothing to remove.
 DynamicUser=yes
 {user}
-# /run/pgsupervisor/NAME/control.sock: the daemon's user and root reach it, nobody else.
+# /run/pgsupervisor/NAME/control.sock: only the daemon's user and root can reach it.
 RuntimeDirectory=pgsupervisor/{name}
 RuntimeDirectoryMode=0700
 StateDirectory=pgsupervisor/{name}
@@ -152,13 +152,13 @@ StateDirectoryMode=0700
 {credential}
 
 SyslogIdentifier=pgsupervisor
-# The daemon folds what repeats; this stops a worker that prints in a loop from filling the journal.
+# The daemon folds repeated entries; this stops a worker that prints in a loop from filling the journal.
 LogRateLimitIntervalSec=30s
 LogRateLimitBurst=5000
 """
 
 _HARDENING = """
-# Hardening. What is not taken away is needed: IP and unix sockets (the database, journald, systemd) and a full
+# Hardening. Everything that is not removed is needed: IP and unix sockets (the database, journald, systemd) and a full
 # /proc (workers read the machine's load, PostgreSQL's starter its boot time).
 CapabilityBoundingSet=
 AmbientCapabilities=

@@ -79,7 +79,7 @@ def test_prints_every_fault_of_the_file_at_once(launch: Launcher) -> None:
 
 
 def test_prints_every_worker_that_cannot_be_loaded_and_the_database_too(launch: Launcher) -> None:
-    """Failing imports, things that are no workers, and a server that is not there are told together."""
+    """Failing imports, objects that are no workers, and an unreachable server are reported together."""
     workers = """
         import broken_import_here
     """
@@ -108,7 +108,7 @@ def test_prints_every_worker_that_cannot_be_loaded_and_the_database_too(launch: 
 
 
 def test_imports_the_workers_of_a_wrong_file_too(launch: Launcher) -> None:
-    """One look shows the file's faults and every worker that cannot be imported, each once."""
+    """One check reports the file's faults and every worker that cannot be imported, each once."""
     text = """
         [supervisor]
         stop_timout = "3s"
@@ -139,7 +139,7 @@ def test_imports_the_workers_of_a_wrong_file_too(launch: Launcher) -> None:
 
 
 def test_imports_nothing_when_the_file_is_no_toml(launch: Launcher) -> None:
-    """A file that cannot be taken apart is the one fault there is."""
+    """A file that is not TOML is the only fault."""
     daemon = launch.prepare('[workers.main]\nrun = "workers:work"\n[', 'raise RuntimeError("imported")\n')
     done = daemon.run_command("check")
     assert done.returncode == 78
@@ -221,7 +221,7 @@ def test_connect_looks_at_the_privileges(launch: Launcher, postgres: Postgres) -
 
 
 def test_connect_finds_a_proxy_that_pools_transactions(launch: Launcher, postgres: Postgres) -> None:
-    """Behind one leases cannot work, which is a fault where a worker needs one, each time it is asked."""
+    """Behind such a proxy leases cannot work: a fault, at every check, where a worker needs one."""
     with bouncer(postgres, "transaction") as dsn:
         plain, singleton = launch.prepare(config(dsn)), launch.prepare(config(dsn, workers=SINGLETON), folder="other")
         for _ in range(2):

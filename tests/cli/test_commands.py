@@ -105,7 +105,7 @@ def test_the_environment_names_the_configuration(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("status",), ("reload",), ("pause", "main"), ("status", "--json", "--watch")])
 def test_without_a_daemon_it_says_where_it_looked(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """Commands for a running daemon end with 69 and name every place, also when there is no configuration."""
+    """Commands for a running daemon end with 69 and name every socket that was tried, also without a configuration."""
     done = pgsupervisor(*arguments, "-c", str(tmp_path / "shop.toml"))
     assert done.returncode == 69
     assert done.stdout == ""
@@ -134,7 +134,7 @@ def test_finds_the_daemon_through_a_broken_file_and_from_anywhere(
 
 
 def test_orders_are_confirmed_or_refused(launch: Launcher, database: str) -> None:
-    """An order prints what was done; a wrong name is refused with 1 and the nearest name."""
+    """A command for a worker prints what was done; a wrong name is refused with 1 and the nearest name."""
     daemon = launch.ready(config(database))
     for command, done in (("pause", "paused"), ("resume", "resumed"), ("restart", "restarted")):
         answer = daemon.run_command(command, "main")
@@ -227,7 +227,7 @@ def test_watch_shows_frames_until_ctrl_c(launch: Launcher, database: str) -> Non
 
 
 def test_watch_goes_on_over_a_restart_of_the_daemon(launch: Launcher, database: str) -> None:
-    """A daemon that goes away is said, and shown again when it is back: that is what one watches for."""
+    """A daemon that stops answering is reported, and shown again when it is back."""
     daemon = launch.ready(config(database))
     with _watching(daemon.folder, str(daemon.config)) as watch:
         assert watch.stdout is not None
@@ -257,7 +257,7 @@ def _watching(folder: Path, path: str) -> subprocess.Popen[str]:
 
 
 def test_a_closed_pipe_is_no_error(launch: Launcher, database: str) -> None:
-    """`status | head -1`: whoever read has read enough, also of --watch."""
+    """`status | head -1` ends when the reader has read enough, also with --watch."""
     daemon = launch.ready(config(database))
     for extra in ("", "--watch", "--json"):
         script = (

@@ -55,7 +55,7 @@ def test_append_prints_the_position(command: Any, database: str) -> None:
 
 
 def test_append_keeps_numbers_as_they_are(command: Any, database: str, shared_postgres: Postgres) -> None:
-    """The JSON that was given is what is stored, whatever a float or an int of Python would make of it."""
+    """JSON is stored as it was given, without the limits of Python's float and int."""
     daemon = command(database)
     daemon.run_command("migrate")
     name = database.rpartition("/")[2]
@@ -73,7 +73,7 @@ def test_append_keeps_numbers_as_they_are(command: Any, database: str, shared_po
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("a", "b", '{"x":'), "no JSON: Expecting value"),
+        (("a", "b", '{"x":'), "not JSON: Expecting value"),
         (("a", "b", "[1]"), "data is a dict, this is of type list"),
         (("a", "b", "null"), "data is a dict, this is None"),
         (("a", "b", '{"x": NaN}'), "NaN"),
@@ -86,7 +86,7 @@ def test_append_keeps_numbers_as_they_are(command: Any, database: str, shared_po
     ids=["cut", "array", "null", "NaN", "NUL", "deep", "long", "empty", "missing"],
 )
 def test_append_refuses_what_cannot_be_stored(command: Any, arguments: tuple[str, ...], said: str) -> None:
-    """A wrong argument is one clear error and 64, before anything is connected to."""
+    """A wrong argument is one clear error and 64, before a connection is made."""
     daemon = command(f"postgresql://x@127.0.0.1:{free_port()}/x")
     status, text = outcome(daemon.run_command("append", *arguments))
     assert status == 64
@@ -94,7 +94,7 @@ def test_append_refuses_what_cannot_be_stored(command: Any, arguments: tuple[str
 
 
 def test_a_proxy_that_pools_transactions_is_fine(command: Any, postgres: Postgres) -> None:
-    """Commands need no session of their own: they work behind such a proxy however often, whatever others prepared."""
+    """Commands work behind such a proxy, repeatedly, whatever statements other clients have prepared."""
     with bouncer(postgres, "transaction") as dsn:
         daemon = command(dsn)
         assert daemon.run_command("check", "--connect").returncode == 0
@@ -103,13 +103,13 @@ def test_a_proxy_that_pools_transactions_is_fine(command: Any, postgres: Postgre
         for position in (2, 3):
             assert outcome(daemon.run_command("append", "orders-1", "placed")) == (0, str(position))
         for _ in range(2):
-            assert outcome(daemon.run_command("projections", "list")) == (0, "There is no projection.")
+            assert outcome(daemon.run_command("projections", "list")) == (0, "There are no projections.")
 
 
 def test_append_without_the_schema_says_what_to_run(command: Any, database: str) -> None:
     """A database without the schema, or with an older one, ends with 78 and the remedy."""
     status, text = outcome(command(database).run_command("append", "a", "b"))
-    assert (status, text) == (78, "The SQL schema is not there, or too old: run `pgsupervisor migrate`.")
+    assert (status, text) == (78, "The SQL schema is missing or too old: run `pgsupervisor migrate`.")
 
 
 def test_a_role_without_privileges_ends_with_77(command: Any, postgres: Postgres) -> None:
@@ -168,7 +168,7 @@ def test_a_read_only_server_is_told(command: Any, postgres: Postgres) -> None:
     ("dsn", "arguments", "status", "said"),
     [
         ("embedded:", ("migrate",), 0, "which migrates it at its start; there is nothing to do"),
-        ("ephemeral:", ("append", "a", "b"), 69, "reached by its daemon's workers alone"),
+        ("ephemeral:", ("append", "a", "b"), 69, "only its daemon's workers can reach an ephemeral store"),
         ("embedded:", ("append", "a", "b"), 69, "it runs only while its daemon does"),
     ],
 )
@@ -183,7 +183,7 @@ def test_an_embedded_store_is_its_daemons(
 
 
 def test_an_embedded_store_that_is_only_to_be_looked_at_is_a_contradiction(command: Any) -> None:
-    """Nobody could migrate it then, and `migrate` says which key to change."""
+    """With `migrate = "check"` the schema would never be migrated; the command names the key to change."""
     status, text = outcome(command("embedded:", database='migrate = "check"').run_command("migrate"))
     assert status == 78
     assert 'set database.migrate = "auto"' in text
@@ -191,7 +191,7 @@ def test_an_embedded_store_that_is_only_to_be_looked_at_is_a_contradiction(comma
 
 @pytest.mark.parametrize("name", ["migrate", "append"])
 def test_they_have_a_help(command: Any, name: str) -> None:
-    """`--help` says what there is."""
+    """`--help` lists the actions."""
     done = command("postgresql:///x").run_command(name, "--help")
     assert done.returncode == 0
     assert "--config FILE" in done.stdout

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.config_file import DATABASE, WORKER, config_of, faults_of
 
-from supervisor.config.environment import value_of
 from supervisor.config.model import EmbeddedStore, Every, Periodic, Server, Service
+from supervisor.config.table_reader import toml_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +39,8 @@ P = "PGSUPERVISOR__"
     ],
 )
 def test_a_value_is_toml_where_it_parses_as_such(text: str, value: object) -> None:
-    """A variable's text is TOML if it is one value of it, else the text itself; more keys cannot be smuggled in."""
-    assert value_of(text) == value
+    """A variable's text is TOML if it is one TOML value, else the text itself; it cannot add other keys."""
+    assert toml_value(text) == value
 
 
 def test_a_variable_wins_over_the_file(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_wrong_value_names_the_variable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", ["workers = 3", "workers = []", "workers = { mail = 3 }"])
 def test_a_file_of_the_wrong_shape_stays_a_fault(tmp_path: Path, workers: str) -> None:
-    """Variables for a table that the file has as something else do not hide that."""
+    """Variables for a key that the file wrongly has as another type do not hide that fault."""
     faults = faults_of(tmp_path, f"{workers}\n{DATABASE}", {f"{P}WORKERS__MAIL__REPLICAS": "2"})
     assert any("expected a table" in fault for fault in faults)
 
@@ -199,5 +199,5 @@ def test_a_value_survives_the_environment(value: bool | int | str) -> None:
     """What is written as TOML into a variable is read back as it was."""
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     text = f'"{escaped}"' if isinstance(value, str) else str(value).lower()
-    assert value_of(text) == value
-    assert type(value_of(text)) is type(value)
+    assert toml_value(text) == value
+    assert type(toml_value(text)) is type(value)

@@ -14,7 +14,7 @@ import pytest
 from support.launching import IDLE, config, request, status, worker_row
 from support.proxy import Proxy
 
-from supervisor.cli.client import NoDaemon, ask
+from supervisor.cli.control_client import NoDaemon, send_request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def test_a_socket_left_behind_by_a_crash_is_replaced(launch: Launcher, database:
     daemon.signal(signal.SIGKILL)
     daemon.wait()
     assert _path(daemon).exists()
-    with pytest.raises(NoDaemon, match="nobody listens"):
+    with pytest.raises(NoDaemon, match="no daemon listens"):
         status(daemon)
     again = launch.ready(config(database))
     assert status(again)["pid"] == again.pid
@@ -196,7 +196,7 @@ def test_answers_while_the_daemon_connects(launch: Launcher) -> None:
         assert now["status"].startswith("Connecting to 127.0.0.1:")
         assert request(daemon, "pause", worker="main")["error"] == "the workers have not been started yet"
         with pytest.raises(NoDaemon, match="did not answer within"):
-            ask(str(_path(daemon)), None, {"command": "reload"}, limit_s=0.2)
+            send_request(str(_path(daemon)), None, {"command": "reload"}, limit_s=0.2)
         assert daemon.stop() == 0
 
 

@@ -25,7 +25,7 @@ from support.workers import (
     service,
 )
 
-from supervisor.config.difference import diff_configs
+from supervisor.config.diff import diff_configs
 from supervisor.config.model import Projection
 from supervisor.errors import ProjectionHalted
 from supervisor.events.shard import lease_name

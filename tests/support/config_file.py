@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supervisor.config.reading import read_config
+from supervisor.config.loader import read_config
 from supervisor.errors import ConfigError
 
 if TYPE_CHECKING:

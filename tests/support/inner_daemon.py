@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from support.clock import HighRoller
 
 from supervisor.clock import SystemClock
-from supervisor.config.reading import read_config
+from supervisor.config.loader import read_config
 from supervisor.daemon.daemon import Daemon
 from supervisor.journal import open_journal
 from supervisor.systemd.notify import Notifier

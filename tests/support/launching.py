@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from support.daemon import Daemon
 
-from supervisor.cli.client import ask
+from supervisor.cli.control_client import send_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ def launching(folder: Path) -> Iterator[Launcher]:
 def request(daemon: Daemon, command: str, *, limit_s: float = 20.0, **fields: Any) -> dict[str, Any]:
     """Ask a daemon through its control socket, the way the commands do it, without the cost of a process."""
     control = daemon.folder / "state" / "control.sock"
-    return ask(str(control), None, {"command": command, **fields}, limit_s=limit_s)
+    return send_request(str(control), None, {"command": command, **fields}, limit_s=limit_s)
 
 
 def status(daemon: Daemon) -> dict[str, Any]:

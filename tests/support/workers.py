@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from support.clock import FakeClock, HighRoller, settle
 from support.tenure import ScriptedTenure
 
-from supervisor.config.difference import diff_configs
+from supervisor.config.diff import diff_configs
 from supervisor.config.model import (
     Config,
     DaemonConfig,

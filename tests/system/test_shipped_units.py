@@ -9,8 +9,8 @@ import pytest
 from support.box import Box
 from support.box_python import CHECKOUT, SOURCE
 
-from supervisor.systemd.reach import this_python
 from supervisor.systemd.unit import Installation, render_unit
+from supervisor.systemd.unit_access import this_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -178,7 +178,7 @@ def test_keeps_the_order_of_what_must_not_be_lost(reader: Reader, notifier: Noti
 
 
 def test_what_is_kept_goes_before_what_is_new(reader: Reader, notifier: Notifier) -> None:
-    """A later message never overtakes a kept one."""
+    """A later message never overtakes a pending one."""
     reader.fill()
     notifier.ready("connected")
     reader.messages()
@@ -200,7 +200,7 @@ def test_a_problem_is_told_again_only_after_it_worked_in_between(reader: Reader,
 
 
 def test_finds_a_socket_that_was_replaced(reader: Reader, notifier: Notifier) -> None:
-    """A notify socket that was removed while running and made anew is used again, with READY kept meanwhile."""
+    """A notify socket that was removed and created again is used again, with READY kept meanwhile."""
     notifier.watchdog()
     reader.close()
     os.unlink(reader.address)  # noqa: PTH108 - the address is what systemd gives, a string
@@ -240,7 +240,7 @@ def _stream_socket(path: Path) -> str:
     "kind", ["missing", "missing folder", "file", "folder", "stream", "refused", "too long", "abstract", "not utf-8"]
 )
 def test_an_address_that_cannot_be_reached_is_one_problem(tmp_path: Path, kind: str) -> None:
-    """Whatever stands at the address, every method returns, one problem is told and READY is kept."""
+    """Whatever is at the address, every method returns, one problem is reported and READY is kept."""
     path = tmp_path / "notify"
     address = str(path)
     match kind:
@@ -293,7 +293,7 @@ def test_talks_to_an_abstract_socket(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["vsock:2:1234", "relative/path", "notify", "line\nbreak"])
 def test_an_address_of_another_kind_is_a_problem_from_the_start(address: str) -> None:
-    """A form that cannot be used is told once; nothing is kept for it."""
+    """An address that cannot be used is reported once; nothing is kept for it."""
     notifier = Notifier(address)
     problem = notifier.pop_problem() or ""
     assert address.partition("\n")[0] in problem
@@ -305,7 +305,7 @@ def test_an_address_of_another_kind_is_a_problem_from_the_start(address: str) ->
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}])
 def test_without_a_notify_socket_nothing_happens(environ: dict[str, str]) -> None:
-    """Outside systemd every method does nothing, and that is no problem."""
+    """Without systemd every method does nothing, and there is no problem."""
     notifier = Notifier.from_environment(environ)
     notifier.ready("x")
     notifier.reloading()
@@ -322,7 +322,7 @@ def test_without_a_notify_socket_nothing_happens(environ: dict[str, str]) -> Non
 
 
 def test_takes_its_variables_out_of_the_environment(reader: Reader) -> None:
-    """No child can find what systemd addressed to the daemon alone; everything else stays."""
+    """Child processes do not inherit systemd's variables; all other variables stay."""
     environ = dict.fromkeys(("WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"), str(os.getpid()))
     environ |= {"NOTIFY_SOCKET": reader.address, "WATCHDOG_USEC": "30000000", "PATH": "/usr/bin"}
     notifier = Notifier.from_environment(environ)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.systemd.reach import hindrances, outermost, this_command, this_python
 from supervisor.systemd.unit import Installation, render_unit
+from supervisor.systemd.unit_access import access_problems, outermost, this_command, this_python
 
 CHECKOUT = Path(__file__).parents[2]
 COMMAND = ("/opt/pgsupervisor/bin/pgsupervisor",)
@@ -36,7 +36,7 @@ def test_both_drop_ins_are_the_same() -> None:
 
 
 def test_names_what_belongs_to_the_instance() -> None:
-    """User, folders and credential carry the daemon's name, so that instances do not meet."""
+    """User, folders and credential carry the daemon's name, so that instances do not share them."""
     unit = render_unit(Installation("mail", COMMAND, Path("/etc/pgsupervisor/mail.toml"), stop_timeout_s=60.0))
     assert lines(unit, "User") == ["pgsupervisor-mail"]
     assert lines(unit, "RuntimeDirectory") == ["pgsupervisor/mail"]
@@ -48,7 +48,7 @@ def test_names_what_belongs_to_the_instance() -> None:
 
 @pytest.mark.parametrize("name", ["Überwacher", "with space", "9" * 30, "dot.ted"])
 def test_leaves_the_user_to_systemd_when_the_name_makes_none(name: str) -> None:
-    """A daemon's name that Linux takes for no user's is not offered as one."""
+    """A daemon's name that is no valid user name is not used as one."""
     assert lines(render_unit(Installation(name, COMMAND, Path("/etc/x.toml"))), "User") == []
 
 
@@ -101,7 +101,7 @@ def test_keeps_only_the_outermost_folders() -> None:
 
 
 def test_finds_its_own_python_and_command() -> None:
-    """What runs now is found with absolute paths, wherever it was started from."""
+    """The running program is found with absolute paths, whatever folder it was started from."""
     assert Path(this_command()[0]).is_absolute()
     folders = this_python()
     assert any(Path(os.__file__).resolve().is_relative_to(folder) for folder in folders)
@@ -112,12 +112,12 @@ def test_says_what_keeps_the_daemon_out(tmp_path: Path) -> None:
     """A closed or missing file and one that will be cleared away are each named with what to do."""
     closed = tmp_path / "closed.toml"
     closed.touch(mode=0o600)
-    found = "\n".join(hindrances([closed, tmp_path / "missing"]))
-    assert f"{closed} is closed to the unit's user (mode 0600): chmod o+rX" in found
-    assert f"{tmp_path}/missing cannot be looked at" in found
+    found = "\n".join(access_problems([closed, tmp_path / "missing"]))
+    assert f"{closed} is not readable for the unit's user (mode 0600): chmod o+rX" in found
+    assert f"{tmp_path}/missing cannot be read" in found
     assert "install under /opt" in found
 
 
 def test_finds_nothing_wrong_with_what_everybody_reads() -> None:
-    """Nothing keeps anybody from the system's own folders."""
-    assert hindrances([Path("/usr/bin"), Path("/usr/bin/env")]) == ()
+    """The system's own folders have no access problem."""
+    assert access_problems([Path("/usr/bin"), Path("/usr/bin/env")]) == ()

@@ -1,113 +1,116 @@
 """What one value may be.
 
-A reader takes what TOML gave and returns what the model holds, or raises WrongValue with a
+A validator takes what TOML gave and returns what the model holds, or raises InvalidValue with a
 sentence that says what was expected, what was found and, where it helps, what to write.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from supervisor.durations import format_duration, parse_duration
+from supervisor.escaping import printable_line
 
-Reader = Callable[[object], Any]
+Validator = Callable[[object], Any]
 
 # Beyond this, timers and the microseconds that systemd counts in would overflow somewhere.
-_LONGEST_S = 3650 * 86400.0
-_SHOWN_LETTERS = 60
-_LONGEST_STREAM = 500
+_MAX_DURATION_S = 3650 * 86400.0
+_PREVIEW_CHARS = 60
+_MAX_STREAM_CHARS = 500
 _SECRET = re.compile(r"://|pass(word|wd)?\s*=", re.IGNORECASE)
 _PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
-class WrongValue(ValueError):
+class InvalidValue(ValueError):
     """A value is none of those that its key may have; the message is the sentence about it."""
 
 
-def text(value: object) -> str:
+def non_empty_text(value: object) -> str:
     """Read text that is not empty."""
     if not isinstance(value, str):
-        raise WrongValue(f"expected a text in quotes, {found(value)}")
+        raise InvalidValue(f"expected a text in quotes, {describe_found(value)}")
     if not value.strip():
-        raise WrongValue("expected a text, found an empty one")
+        raise InvalidValue("expected a text, found an empty one")
     return value
 
 
 def secret_text(value: object) -> str:
     """Read text that must not be repeated, whatever is wrong with it."""
     if not isinstance(value, str):
-        raise WrongValue("expected a text in quotes")
+        raise InvalidValue("expected a text in quotes")
     return value
 
 
 def path_text(value: object) -> str:
     """Read the text of a path; what it is relative to is decided elsewhere."""
-    path = text(value)
+    path = non_empty_text(value)
     if "\0" in path:
-        raise WrongValue("expected a path, found one with a zero byte in it")
+        raise InvalidValue("expected a path, found one with a zero byte in it")
     if path.startswith("~"):
-        raise WrongValue('"~" stands for nothing in a configuration file; write the path in full')
+        raise InvalidValue('"~" has no meaning in a configuration file; write the path in full')
     if _SECRET.search(path):
-        raise WrongValue("expected a path, found what looks like a connection string")
+        raise InvalidValue("expected a path, found what looks like a connection string")
     return path
 
 
 def path_texts(value: object) -> list[str]:
     """Read a list of paths."""
     if not isinstance(value, list):
-        raise WrongValue(f'expected a list of paths such as ["."], {found(value)}')
+        raise InvalidValue(f'expected a list of paths such as ["."], {describe_found(value)}')
     return [path_text(element) for element in value]
 
 
 def globs(value: object) -> tuple[str, ...]:
     """Read a list of globs of streams; one that matches every stream leaves none of them out, so none is needed."""
     if not isinstance(value, list):
-        raise WrongValue(f'expected a list of streams such as ["orders-*"], {found(value)}')
+        raise InvalidValue(f'expected a list of streams such as ["orders-*"], {describe_found(value)}')
     if not value:
-        raise WrongValue('expected at least one stream, found none; write ["*"] for all of them')
+        raise InvalidValue('expected at least one stream, found none; write ["*"] for all of them')
     patterns = [_glob(element) for element in value]
     return () if "*" in patterns else tuple(dict.fromkeys(patterns))
 
 
 def _glob(value: object) -> str:
-    pattern = text(value)
+    pattern = non_empty_text(value)
     if "\0" in pattern:
-        raise WrongValue("expected a stream's name, found one with a zero byte in it")
+        raise InvalidValue("expected a stream's name, found one with a zero byte in it")
     if "[" in pattern:
-        raise WrongValue(f'only * and ? stand for something in a stream\'s name, {found(pattern)}; "?" fits a "[" too')
-    if len(pattern) > _LONGEST_STREAM:
-        raise WrongValue(f"a stream's name has at most {_LONGEST_STREAM} letters, {found(pattern)}")
+        raise InvalidValue(
+            f'only * and ? stand for something in a stream\'s name, {describe_found(pattern)}; "?" fits a "[" too'
+        )
+    if len(pattern) > _MAX_STREAM_CHARS:
+        raise InvalidValue(f"a stream's name has at most {_MAX_STREAM_CHARS} letters, {describe_found(pattern)}")
     return pattern
 
 
-def truth(value: object) -> bool:
+def boolean(value: object) -> bool:
     """Read true or false."""
     if not isinstance(value, bool):
-        raise WrongValue(f"expected true or false, without quotes, {found(value)}")
+        raise InvalidValue(f"expected true or false, without quotes, {describe_found(value)}")
     return value
 
 
 def table(value: object) -> dict[str, Any]:
     """Read a table."""
     if not isinstance(value, dict):
-        raise WrongValue(f"expected a table, {found(value)}")
+        raise InvalidValue(f"expected a table, {describe_found(value)}")
     return value
 
 
 def function(value: object) -> str:
     """Read the address of a function: `package.module:function`."""
-    address = text(value)
+    address = non_empty_text(value)
     if _FUNCTION.fullmatch(address) is None:
-        raise WrongValue(f'expected "package.module:function", {found(address)}')
+        raise InvalidValue(f'expected "package.module:function", {describe_found(address)}')
     return address
 
 
 def cron(value: object) -> str:
     """Read a cron expression that the library accepts."""
-    expression = text(value)
+    expression = non_empty_text(value)
     # Only here: most configurations have no cron, and the import is not free at every start.
     from datetime import UTC, datetime  # noqa: PLC0415
 
@@ -116,74 +119,86 @@ def cron(value: object) -> str:
     try:
         next(CronSim(expression, datetime(2024, 1, 1, tzinfo=UTC)))
     except StopIteration:
-        raise WrongValue(f"expected a cron expression, {found(value)}, which never comes true") from None
+        raise InvalidValue(f"expected a cron expression, {describe_found(value)}, which never comes true") from None
     except Exception as refusal:  # noqa: BLE001 - it raises AssertionError, TypeError and others for odd input
         reason = str(refusal)
         because = f": {reason[0].lower()}{reason[1:]}" if reason else ""
-        raise WrongValue(f'expected a cron expression such as "*/5 * * * *", {found(value)}{because}') from None
+        raise InvalidValue(
+            f'expected a cron expression such as "*/5 * * * *", {describe_found(value)}{because}'
+        ) from None
     return expression
 
 
-def duration(*, zero: bool = False) -> Reader:
-    """Return a reader for durations in seconds; `zero` says whether 0 means something."""
+class Duration:
+    """Reads durations in seconds."""
 
-    def read(value: object) -> float:
+    def __init__(self, *, zero: bool = False) -> None:
+        """Say whether 0 means something."""
+        self.zero = zero
+
+    def __call__(self, value: object) -> float:
+        """Read one value."""
         if isinstance(value, int | float) and not isinstance(value, bool):
             number = _digits(value)
             write = f'; write "{number}s"' if _PLAIN_NUMBER.fullmatch(number) else ""
-            raise WrongValue(f"expected a duration with its unit, {found(value)}{write}")
+            raise InvalidValue(f"expected a duration with its unit, {describe_found(value)}{write}")
         if not isinstance(value, str):
-            raise WrongValue(f'expected a duration such as "30s", {found(value)}')
+            raise InvalidValue(f'expected a duration such as "30s", {describe_found(value)}')
         try:
             duration_s = parse_duration(value)
         except ValueError:
             wanted = 'a duration such as "250ms", "5s", "2m" or "1h"'
-            raise WrongValue(f"expected {wanted}, {found(value)}") from None
-        if duration_s > _LONGEST_S:
-            raise WrongValue(f"expected at most {format_duration(_LONGEST_S)}, {found(value)}")
-        if not duration_s and not zero:
-            raise WrongValue(f"expected a duration above zero, {found(value)}")
+            raise InvalidValue(f"expected {wanted}, {describe_found(value)}") from None
+        if duration_s > _MAX_DURATION_S:
+            raise InvalidValue(f"expected at most {format_duration(_MAX_DURATION_S)}, {describe_found(value)}")
+        if not duration_s and not self.zero:
+            raise InvalidValue(f"expected a duration above zero, {describe_found(value)}")
         return duration_s
 
-    return read
 
+class Integer:
+    """Reads whole numbers from `least` to `most`."""
 
-def whole(least: int, most: int) -> Reader:
-    """Return a reader for whole numbers from `least` to `most`."""
+    def __init__(self, least: int, most: int) -> None:
+        self.least = least
+        self.most = most
 
-    def read(value: object) -> int:
+    def __call__(self, value: object) -> int:
+        """Read one value."""
         if isinstance(value, bool) or not isinstance(value, int):
-            raise WrongValue(f"expected a whole number, {found(value)}")
-        if not least <= value <= most:
-            raise WrongValue(f"expected a whole number from {least} to {most}, {found(value)}")
+            raise InvalidValue(f"expected a whole number, {describe_found(value)}")
+        if not self.least <= value <= self.most:
+            raise InvalidValue(f"expected a whole number from {self.least} to {self.most}, {describe_found(value)}")
         return value
 
-    return read
+
+class Choice:
+    """Reads one of a few words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, value: object) -> str:
+        """Read one value."""
+        if value not in self.words:
+            raise InvalidValue(f"expected {self}, {describe_found(value)}")
+        return str(value)
+
+    def __str__(self) -> str:
+        return word_list(self.words)
 
 
 def factor(value: object) -> float:
     """Read what a delay is multiplied by; below 1 it would shrink."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise WrongValue(f"expected a number such as 2.0, {found(value)}")
+        raise InvalidValue(f"expected a number such as 2.0, {describe_found(value)}")
     # Written so that nan, which compares false to everything, is refused too.
     if not 1 <= value <= 1000:
-        raise WrongValue(f"expected a number from 1 to 1000, {found(value)}")
+        raise InvalidValue(f"expected a number from 1 to 1000, {describe_found(value)}")
     return float(value)
 
 
-def choice(*words: str) -> Reader:
-    """Return a reader for one of a few words."""
-    expected = f"{', '.join(map(quoted, words[:-1]))} or {quoted(words[-1])}"
-
-    def read(value: object) -> str:
-        if value not in words:
-            raise WrongValue(f"expected {expected}, {found(value)}")
-        return str(value)
-
-    return read
-
-
-def found(value: object) -> str:
+def describe_found(value: object) -> str:
     """Say what stood there, without repeating what could be a secret or fill the screen."""
     if isinstance(value, str):
         return f"found {quoted(value)}"
@@ -200,14 +215,13 @@ def quoted(value: str) -> str:
     """Return `value` in quotes, printable and short; what may be a connection string is not shown."""
     if _SECRET.search(value):
         return "a text that may hold a secret"
-    return f'"{printable(_shortened(value))}"'
+    return f'"{printable_line(_shortened(value))}"'
 
 
-def printable(value: str) -> str:
-    """Return `value` with every letter that a terminal could choke on, or obey, escaped."""
-    if value.isprintable():
-        return value
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in value)
+def word_list(words: Sequence[str], conjunction: str = "or") -> str:
+    """Return words as `"one", "two" or "three"`."""
+    *before, last = map(quoted, words)
+    return f"{', '.join(before)} {conjunction} {last}" if before else last
 
 
 def key_path(*parts: str) -> str:
@@ -221,4 +235,4 @@ def _digits(value: float) -> str:
 
 
 def _shortened(value: str) -> str:
-    return value if len(value) <= _SHOWN_LETTERS else f"{value[:_SHOWN_LETTERS]}…"
+    return value if len(value) <= _PREVIEW_CHARS else f"{value[:_PREVIEW_CHARS]}…"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.backoff import Backoff
-from supervisor.config.description import diff_text
-from supervisor.config.difference import ConfigDiff, diff_configs
+from supervisor.config.diff import ConfigDiff, diff_configs
+from supervisor.config.diff_text import diff_text
 from supervisor.config.dsn import redact
+from supervisor.config.kinds import KINDS
 from supervisor.config.model import (
     Config,
     ConnectPolicy,
@@ -29,6 +31,13 @@ from supervisor.config.model import (
     Service,
     WorkerSpec,
 )
+from supervisor.config.schema import BACKOFF, COMMON, CONNECT, DATABASE, EVENTS, LOG, SUPERVISOR, TOP
+from supervisor.config.validators import Choice
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from supervisor.config.table_reader import Key, OnReload
 
 
 def _server(text: str, came_from: str = "database.dsn") -> Server:
@@ -70,7 +79,7 @@ _WORKERS = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), _SPECS)
 
 @given(old=_WORKERS, new=_WORKERS)
 def test_applying_the_difference_gives_the_new_workers(old: dict[str, WorkerSpec], new: dict[str, WorkerSpec]) -> None:
-    """Taking the removed away and the added and changed from the new one turns the old set into the new."""
+    """Removing, adding and changing workers as the difference says turns the old set into the new one."""
     found = diff_configs(BASE._replace(workers=old), BASE._replace(workers=new))
     applied = {name: spec for name, spec in old.items() if name not in found.removed}
     applied |= {name: new[name] for name in (*found.added, *found.changed)}
@@ -231,3 +240,90 @@ def test_becoming_a_singleton_is_a_change_of_its_own() -> None:
     assert diff_text(BASE, added)[0] == "+ worker c: service, singleton, m:c"
     moved = _changed_worker(kind=Periodic(Every(5)), singleton=True)
     assert diff_text(BASE, moved)[0] == "~ worker a: service -> periodic, every 5s, singleton"
+
+
+class Section(NamedTuple):
+    """A section of the configuration, and what the difference may claim of it."""
+
+    field: str
+    keys: Mapping[str, Key]
+    claims: Mapping[OnReload, str | None]
+
+
+SECTIONS = {
+    "supervisor": Section("daemon", SUPERVISOR, {"live": "daemon_changed", "start": None, "restart": "needs_restart"}),
+    "log": Section("log", LOG, {"live": "log_changed"}),
+    "database": Section("database", DATABASE, {"live": "policy_changed", "reconnect": "database_changed"}),
+    "events": Section("events", EVENTS, {"live": "events_changed"}),
+}
+_TARGET = {"dsn": "target", "dsn_file": "target"}
+
+
+def _fields(keys: Mapping[str, Key]) -> set[str]:
+    return {_TARGET.get(name, key.field) for name, key in keys.items()}
+
+
+def test_every_section_is_compared() -> None:
+    """Each section of the model is one of the schema, and the difference knows it."""
+    assert set(SECTIONS) | {"workers"} == set(TOP)
+    fields = {section.field for section in SECTIONS.values()}
+    assert fields | {"path", "name", "workers"} == set(Config._fields)
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        *((type(getattr(BASE, each.field)), _fields(each.keys)) for each in SECTIONS.values()),
+        (ConnectPolicy, _fields(CONNECT) - _fields(BACKOFF) | {"backoff"}),
+        (Backoff, _fields(BACKOFF)),
+        (WorkerSpec, _fields(COMMON) | {"name"}),
+    ],
+)
+def test_every_field_belongs_to_a_key(model: Any, fields: set[str]) -> None:
+    """A field of the model without a key would be forgotten by the difference, as its key says what a reload does."""
+    assert fields == set(model._fields)
+
+
+@pytest.mark.parametrize(("section", "name"), [(each, name) for each in SECTIONS for name in SECTIONS[each].keys])
+def test_each_key_makes_its_claim(section: str, name: str) -> None:
+    """Another value of any one key is claimed as the key says, and nowhere else."""
+    place, keys, claims = SECTIONS[section]
+    key = keys[name]
+    old = getattr(BASE, place)
+    new = BASE._replace(**{place: old._replace(**_changed(name, key, old))})
+    found = diff_configs(BASE, new)
+    claimed = [claim for claim in ConfigDiff._fields if claim.endswith("_changed") and getattr(found, claim)]
+    claimed += ["needs_restart"] if found.needs_restart else []
+    expected = claims[key.on_reload]
+    assert claimed == ([] if expected is None else [expected])
+    assert found.is_empty() == (expected is None)
+
+
+def _changed(name: str, key: Key, old: Any) -> dict[str, Any]:
+    """Return a field with another value than in `old`."""
+    if name in _TARGET:
+        return {"target": _server("postgresql://other/app")}
+    value = getattr(old, key.field)
+    match value:
+        case bool():
+            return {key.field: not value}
+        case int() | float():
+            return {key.field: value + 1}
+        case str():
+            assert isinstance(key.read, Choice)
+            return {key.field: next(word for word in key.read.words if word != value)}
+        case ConnectPolicy():
+            return {key.field: value._replace(attempts=value.attempts + 1)}
+        case Path():
+            return {key.field: value / "other"}
+        case tuple():
+            return {key.field: (*value, Path("/other"))}
+        case _:
+            raise AssertionError(f"{name}: give it another value here")
+
+
+def test_a_key_of_a_worker_replaces_it_or_changes_its_policy() -> None:
+    """The difference compares a worker's kind as a whole, so no key of a kind may claim less."""
+    assert {key.on_reload for key in COMMON.values()} == {"live", "replace"}
+    assert {key.on_reload for kind in KINDS.values() for key in kind.keys.values()} == {"replace"}
+    assert {key.on_reload for key in (*CONNECT.values(), *BACKOFF.values(), *TOP.values())} == {"parent"}

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from support.config_file import DATABASE, DSN, WORKER, config_of, faults_of
 
 from supervisor.backoff import Backoff
+from supervisor.config.kinds import needs_lease
+from supervisor.config.loader import read_config
 from supervisor.config.model import Cron, EventsConfig, Every, Periodic, Projection, Server, Service
-from supervisor.config.reading import read_config
 from supervisor.errors import ConfigError
 
 
@@ -97,12 +98,12 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert worker.singleton
     view = config.workers["view"]
     assert view.kind == Projection(("orders-*", "stock-?"), 7, 3, "dead-letter", 0)
-    assert (view.stall_timeout_s, view.needs_lease) == (60, True)
+    assert (view.stall_timeout_s, needs_lease(view)) == (60, True)
     assert config.events == EventsConfig(keep_s=90 * 86400.0)
 
 
 def test_a_worker_inherits_the_stop_timeout(tmp_path: Path) -> None:
-    """A worker that says no stop_timeout has the supervisor's."""
+    """A worker without a stop_timeout has the supervisor's."""
     config = config_of(tmp_path, f'[supervisor]\nstop_timeout = "7s"\n{DATABASE}{WORKER}')
     assert config.workers["mail"].stop_timeout_s == 7
 
@@ -117,14 +118,14 @@ def test_only_a_distance_ticks_at_once(tmp_path: Path, schedule: str, immediate:
 
 
 def test_a_cron_expression_is_kept_as_it_is(tmp_path: Path) -> None:
-    """The expression reaches the model in the user's own words."""
+    """The expression is in the model as the user wrote it."""
     config = config_of(tmp_path, f'{DATABASE}{WORKER}kind = "periodic"\ncron = "*/5 * * * MON-FRI"\nimmediate = true\n')
     assert config.workers["mail"].kind == Periodic(Cron("*/5 * * * MON-FRI"), immediate=True)
 
 
 @pytest.mark.parametrize("line", ["", "streams = ['*']\n", "streams = ['orders-*', '*']\n"])
 def test_a_projection_of_all_streams_names_none(tmp_path: Path, line: str) -> None:
-    """Saying nothing of streams and saying all of them are the same."""
+    """No `streams` and all streams are the same."""
     config = config_of(tmp_path, f"{DATABASE}{WORKER}kind = 'projection'\nsingleton = true\n{line}")
     assert config.workers["mail"].kind == Projection()
     assert config.workers["mail"].singleton
@@ -159,7 +160,7 @@ SUPERVISOR_FAULTS = [
     ("ready = []", 'ready: expected "connected" or "started", found a list'),
     ("state_dir = ''", "state_dir: expected a text, found an empty one"),
     ("state_dir = 5", "state_dir: expected a text in quotes, found the number 5"),
-    ("state_dir = '~/x'", 'state_dir: "~" stands for nothing in a configuration file; write the path in full'),
+    ("state_dir = '~/x'", 'state_dir: "~" has no meaning in a configuration file; write the path in full'),
     ('state_dir = "a\\u0000b"', "state_dir: expected a path, found one with a zero byte in it"),
     ("python_path = 'x'", 'python_path: expected a list of paths such as ["."], found "x"'),
     ("python_path = [5]", "python_path: expected a text in quotes, found the number 5"),
@@ -226,7 +227,7 @@ WORKER_FAULTS = [
         "stall_timeout = '3s'",
         (
             "stall_timeout: a service has no single call whose length could be limited;"
-            " this is for periodic workers and projections"
+            ' this is for workers of kind "periodic" and "projection"'
         ),
     ),
     ("singleton = 1", "singleton: expected true or false, without quotes, found the number 1"),
@@ -362,7 +363,7 @@ WHOLE_FILES = [
 
 @pytest.mark.parametrize(("text", "faults"), WHOLE_FILES)
 def test_a_fault_of_the_whole_is_a_sentence(tmp_path: Path, text: str, faults: list[str]) -> None:
-    """What is missing, of the wrong shape or of a later version is said in one sentence each."""
+    """A table that is missing, of the wrong type or of a later version is one fault each."""
     assert faults_of(tmp_path, text) == faults
 
 
@@ -371,7 +372,7 @@ def test_a_fault_of_the_whole_is_a_sentence(tmp_path: Path, text: str, faults: l
     [("Mail", "Mail"), ("-mail", "-mail"), ('"a b"', '"a b"'), ('"é"', '"é"'), ('""', '""'), ('"a\\nb"', r'"a\nb"')],
 )
 def test_a_worker_has_a_plain_name(tmp_path: Path, name: str, shown: str) -> None:
-    """A name that would not do in a variable, a file or a journal field is refused, and shown printably."""
+    """A name that is invalid in a variable, a file or a journal field is refused, and shown in printable letters."""
     text = f'{DATABASE}[workers.{name}]\nrun = "a:b"\n'
     expected = f"FILE: workers.{shown}: a worker's name has lower-case letters, digits, _ and - only"
     assert [fault.partition(", and begins")[0] for fault in faults_of(tmp_path, text)] == [expected]
@@ -386,7 +387,7 @@ def test_everything_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_a_wrong_value_is_not_judged_twice(tmp_path: Path) -> None:
-    """Where pool_max is wrong itself, nothing is said about pool_min being more than its default."""
+    """Where pool_max is wrong itself, pool_min is not compared with its default."""
     text = f"{DATABASE}pool_min = 20\npool_max = 'x'\n{WORKER}"
     assert faults_of(tmp_path, text) == ['FILE: database.pool_max: expected a whole number, found "x"']
 
@@ -417,7 +418,7 @@ def _problem(path: Path) -> str:
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """A missing file, a directory, a pipe and bytes that are no text each get a sentence of their own."""
+    """A missing file, a directory, a pipe and bytes that are not text have a sentence each."""
     assert _problem(tmp_path / "none.toml") == "does not exist"
     assert _problem(tmp_path) == "is a directory, not a file"
     os.mkfifo(tmp_path / "pipe")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.config_file import faults_of
 
+from supervisor.config.loader import read_config
 from supervisor.config.model import EmbeddedStore, Projection
-from supervisor.config.reading import read_config
 from supervisor.config.schema import TOP, WORKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from supervisor.config.table import Key
+    from supervisor.config.table_reader import Key
 
 FOLDER = Path(__file__).parents[2] / "config"
 COMMENTED = FOLDER / "pgsupervisor.toml"
@@ -49,7 +49,7 @@ def _uncommented(text: str) -> str:
 
 
 def test_the_file_has_every_key_and_no_other() -> None:
-    """Every key that the reader knows stands in the file, and none that it does not know."""
+    """The file has every key of the schema, and no other."""
     text = _uncommented(COMMENTED.read_text())
     shown = set(_shown(tomllib.loads(text)))
     shown |= set(_shown(tomllib.loads(_ALTERNATIVE.sub(r"\g<other>\n", text))))

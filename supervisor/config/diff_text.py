@@ -1,42 +1,44 @@
-"""The difference between two configurations for people: the lines of `reload --dry-run`."""
+"""The difference between two configurations as text: the lines of `reload --dry-run`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.config.difference import diff_configs, is_same_target, name_of_target
-from supervisor.config.model import Cron, EmbeddedStore, Periodic, Projection, Service
-from supervisor.config.schema import BACKOFF, COMMON, CONNECT, DATABASE, EVENTS, LOG, PROJECTION, SUPERVISOR
+from supervisor.config.diff import diff_configs, is_same_target, target_name
+from supervisor.config.kinds import kind_of
+from supervisor.config.model import EmbeddedStore
+from supervisor.config.schema import BACKOFF, COMMON, CONNECT, DATABASE, EVENTS, LOG, SUPERVISOR
 from supervisor.durations import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from supervisor.config.model import Config, Server, WorkerSpec
-    from supervisor.config.table import Key
+    from supervisor.config.table_reader import Key
 
-_NOT_COMPARED_SINGLY = ("dsn", "dsn_file", "startup", "runtime", "kind", "backoff", "singleton", "settings")
+_CONNECT_ONLY = {name: key for name, key in CONNECT.items() if name not in BACKOFF}
+_COMPARED_APART = ("dsn", "dsn_file", "startup", "runtime", "kind", "backoff", "singleton", "settings")
 
 
 def diff_text(old: Config, new: Config) -> list[str]:
     """Return a line for each thing that a reload from `old` to `new` changes; never with a secret in it."""
-    found = diff_configs(old, new)
-    lines = [f"! {fault.key}: {fault.problem}" for fault in found.needs_restart]
+    diff = diff_configs(old, new)
+    lines = [f"! {fault.key}: {fault.problem}" for fault in diff.needs_restart]
     lines += [f"~ {change}" for change in _changes_of_daemon(old, new)]
-    lines += [f"+ worker {name}: {_kind(new.workers[name])}, {new.workers[name].run}" for name in found.added]
-    lines += [f"- worker {name}" for name in found.removed]
-    for name in found.changed:
+    lines += [f"+ worker {name}: {_summary(new.workers[name])}, {new.workers[name].run}" for name in diff.added]
+    lines += [f"- worker {name}" for name in diff.removed]
+    for name in diff.changed:
         changes = "; ".join(_changes_of_worker(old.workers[name], new.workers[name]))
-        goes_on = " (runs on)" if name in found.policy_only else ""
-        lines.append(f"~ worker {name}{goes_on}: {changes}")
-    if found.untouched:
-        lines.append(f"= {len(found.untouched)} worker{'s' if len(found.untouched) > 1 else ''} untouched")
-    return lines if not found.is_empty() else ["nothing changes"]
+        continues = " (runs on)" if name in diff.policy_only else ""
+        lines.append(f"~ worker {name}{continues}: {changes}")
+    if diff.untouched:
+        lines.append(f"= {len(diff.untouched)} worker{'s' if len(diff.untouched) > 1 else ''} untouched")
+    return lines if not diff.is_empty() else ["nothing changes"]
 
 
 def _changes_of_daemon(old: Config, new: Config) -> Iterator[str]:
     for name, key in SUPERVISOR.items():
-        if name not in ("state_dir", "control"):
+        if key.on_reload != "restart":
             yield from _change(f"supervisor.{name}", key, old.daemon, new.daemon)
     for name, key in LOG.items():
         yield from _change(f"log.{name}", key, old.log, new.log)
@@ -45,16 +47,14 @@ def _changes_of_daemon(old: Config, new: Config) -> Iterator[str]:
     yield from _changes("database.", DATABASE, old.database, new.database)
     for policy in ("startup", "runtime"):
         before, after = getattr(old.database, policy), getattr(new.database, policy)
-        yield from _changes(
-            f"database.{policy}.", {k: v for k, v in CONNECT.items() if k not in BACKOFF}, before, after
-        )
+        yield from _changes(f"database.{policy}.", _CONNECT_ONLY, before, after)
         yield from _changes(f"database.{policy}.", BACKOFF, before.backoff, after.backoff)
 
 
 def _change_of_dsn(old: Server | EmbeddedStore, new: Server | EmbeddedStore) -> Iterator[str]:
     if is_same_target(old, new) or isinstance(old, EmbeddedStore) or isinstance(new, EmbeddedStore):
         return
-    before, after = name_of_target(old), name_of_target(new)
+    before, after = target_name(old), target_name(new)
     if before == after:
         yield f"database.dsn: only the password, or another part that is not shown, is new ({after})"
     else:
@@ -62,10 +62,11 @@ def _change_of_dsn(old: Server | EmbeddedStore, new: Server | EmbeddedStore) -> 
 
 
 def _changes_of_worker(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
-    if isinstance(old.kind, Projection) and isinstance(new.kind, Projection):
-        yield from _changes("", PROJECTION, old.kind, new.kind)
+    kind = kind_of(new)
+    if kind.is_compared_by_key and kind_of(old) is kind:
+        yield from _changes("", kind.keys, old.kind, new.kind)
     elif old.kind != new.kind:
-        yield f"{_kind(old)} -> {_kind(new)}"
+        yield f"{_summary(old)} -> {_summary(new)}"
     else:
         yield from _change("singleton", COMMON["singleton"], old, new)
     yield from _changes("", COMMON, old, new)
@@ -81,7 +82,7 @@ def _changes_of_worker(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
 
 def _changes(prefix: str, keys: Mapping[str, Key], old: object, new: object) -> Iterator[str]:
     for name, key in keys.items():
-        if name not in _NOT_COMPARED_SINGLY:
+        if name not in _COMPARED_APART:
             yield from _change(prefix + name, key, old, new)
 
 
@@ -99,24 +100,7 @@ def _shown(key: Key, value: Any) -> str:
     return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 
-def _kind(spec: WorkerSpec) -> str:
-    match spec.kind:
-        case Service(replicas):
-            kind = "service" if replicas == 1 else f"service with {replicas} replicas"
-        case Periodic():
-            kind = _periodic(spec.kind)
-        case Projection(streams, shards=shards):
-            split = f", {shards} shards" if shards > 1 else ""
-            return f"projection of {', '.join(streams) or 'all streams'}{split}"
-    return f"{kind}, singleton" if spec.singleton else kind
-
-
-def _periodic(kind: Periodic) -> str:
-    schedule = kind.schedule
-    when = (
-        f'cron "{schedule.expression}"'
-        if isinstance(schedule, Cron)
-        else f"every {format_duration(schedule.interval_s)}"
-    )
-    usual = kind.immediate != isinstance(schedule, Cron)
-    return f"periodic, {when}" if usual else f"periodic, {when}, {'at once too' if kind.immediate else 'not at once'}"
+def _summary(spec: WorkerSpec) -> str:
+    kind = kind_of(spec)
+    text = kind.summary(spec.kind)
+    return f"{text}, singleton" if spec.singleton and not kind.always_leased else text

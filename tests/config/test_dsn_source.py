@@ -49,7 +49,7 @@ def test_the_file_comes_before_the_credential(tmp_path: Path) -> None:
 
 
 def test_libpqs_variables_are_the_last_resort(tmp_path: Path) -> None:
-    """With PGHOST and its kin an empty connection string leaves everything to them; a service is named in it."""
+    """With libpq's variables the connection string is empty; only a service is named in it."""
     server = _server(tmp_path, WORKER, PGHOST="h", PGUSER="u")
     assert (server.dsn.secret_value(), server.source, str(server.dsn)) == ("", "PGHOST, PGUSER", "libpq's variables")
     (tmp_path / "services").write_text("[my app]\nhost = h\n")
@@ -68,7 +68,7 @@ def _service_faults(folder: Path, *, file: str | None, service: str = "shop", **
 
 
 def test_a_service_that_is_defined_nowhere_is_a_fault(tmp_path: Path) -> None:
-    """The driver would go elsewhere without a word; the fault names the service and the file and what to do."""
+    """The driver would silently connect elsewhere; the fault names the service, the file and the remedy."""
     missing = (
         'names the service "shop", but the service file DIR/services does not exist;'
         " write it, or set PGSERVICEFILE to the file that has a section [shop]"
@@ -87,7 +87,7 @@ def test_a_service_that_is_defined_nowhere_is_a_fault(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [f"{SECRET}\n[shop]\n", f"[shop]\n{SECRET}\n", f"[shop]\npassword = {SECRET}%\n"])
 def test_a_service_that_cannot_be_understood_is_a_fault_without_its_text(tmp_path: Path, text: str) -> None:
-    """What the driver would fail over is said before, and nothing of the file is repeated."""
+    """A service file that the driver would fail on is a fault, which repeats nothing of the file."""
     for faults in _service_faults(tmp_path, file=text):
         (fault,) = faults
         assert "DIR/services" in fault
@@ -143,8 +143,8 @@ FAULTS = [
     (
         'dsn = "ephemeral:x"',
         (
-            'database.dsn: expected "ephemeral:" with nothing behind it;'
-            ' a store with a place of its own is "embedded:/path"'
+            'database.dsn: expected "ephemeral:" with nothing after it;'
+            ' a store at a place of its own is "embedded:/path"'
         ),
     ),
     (
@@ -153,7 +153,7 @@ FAULTS = [
     ),
     (
         'dsn = "embedded:~/x"',
-        'database.dsn: "~" stands for nothing in a connection string; write the path in full',
+        'database.dsn: "~" has no meaning in a connection string; write the path in full',
     ),
     ('dsn_file = "none"', "database.dsn_file: DIR/none does not exist"),
     ('dsn_file = "."', "database.dsn_file: DIR is a directory, not a file"),
@@ -170,7 +170,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("lines", "fault"), FAULTS)
 def test_a_fault_of_the_dsn_is_a_sentence(tmp_path: Path, lines: str, fault: str) -> None:
-    """What is wrong with the dsn or its file is said with the key and the path."""
+    """A fault of the dsn or its file names the key and the path."""
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "latin").write_bytes(b"\xff")
     faults = faults_of(tmp_path, f"[database]\n{lines}\n{WORKER}")

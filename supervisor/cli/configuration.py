@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supervisor.config.reading import read_config
+from supervisor.config.loader import read_config
+from supervisor.config.paths import find_config
 from supervisor.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
 _CREDENTIALS = Path("/etc/credstore")
 
 
-def read_as_its_unit(path: Path) -> Config:
+def load_config(config_path: str | None) -> Config:
+    """Return the configuration that a command line means.
+
+    Raises:
+        ConfigError: There is none, or it is wrong.
+    """
+    return read_with_unit_credentials(find_config(config_path, os.environ))
+
+
+def read_with_unit_credentials(path: Path) -> Config:
     """Read the configuration as its unit does: a shell has no credential, but root can read its file.
 
     Raises:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.cli.nodes import holders, lag, node_lines
-from supervisor.cli.status import table
+from supervisor.cli.status import holders, lag, node_lines, table
 
 SINCE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SAID = SINCE.astimezone().strftime("%Y-%m-%d %H:%M")
@@ -55,7 +54,7 @@ def whole(**parts: Any) -> dict[str, Any]:
 
 
 def test_every_node_is_a_line() -> None:
-    """Each node says where it is, since when, what it holds and how far that lags; the one that answers is marked."""
+    """Each row has a node's host, start, leases and lag; the node that answers is marked."""
     ours = node("shop", "mail", "view/1of2", this=True, lag_events=12, lag_exact=True, lag_s=0.42)
     lines = node_lines(status(ours, node("till")))
     assert [line.split() for line in lines] == [
@@ -76,14 +75,14 @@ def test_a_thousand_leases_are_one_readable_line() -> None:
 @pytest.mark.parametrize(
     ("age_s", "said"),
     [
-        (None, "the database is away; nothing is known of the nodes"),
-        (72.0, "the database is away; this was so 1m 12s ago"),
+        (None, "the database is unreachable; the nodes are not known"),
+        (72.0, "the database is unreachable; shown as of 1m 12s ago"),
     ],
     ids=["never", "once"],
 )
 def test_rows_that_are_not_fresh_say_so(age_s: float | None, said: str) -> None:
     """While the database does not answer, the table says why and how old it is."""
-    assert node_lines(status(problem="the database is away", age_s=age_s))[-1].strip() == said
+    assert node_lines(status(problem="the database is unreachable", age_s=age_s))[-1].strip() == said
 
 
 def test_a_daemon_that_is_no_node_shows_none() -> None:
@@ -125,8 +124,8 @@ def test_who_holds_a_worker(nodes: list[dict[str, Any]], said: str) -> None:
 
 
 def test_what_was_held_is_in_doubt_during_an_outage() -> None:
-    """While nobody can know who holds a lease, the last answer stands with a question mark."""
-    seen = status(node("shop", "mail", this=True), problem="the database is away", age_s=3.0)
+    """While the database does not answer, the last known holder has a question mark."""
+    seen = status(node("shop", "mail", this=True), problem="the database is unreachable", age_s=3.0)
     assert holders(seen) == {"mail": f"here since {SAID}?"}
 
 
@@ -136,8 +135,8 @@ def test_a_worker_that_waits_for_a_lease_of_nobody_says_so() -> None:
 
 
 def test_during_an_outage_nobody_is_said_to_hold_nothing() -> None:
-    """Where the database cannot be asked, a worker in standby says nothing of who has its lease."""
-    assert "by nobody" not in table(whole(**status(problem="the database is away", age_s=None)))
+    """While the database does not answer, a worker in standby shows no holder."""
+    assert "by nobody" not in table(whole(**status(problem="the database is unreachable", age_s=None)))
 
 
 def worker(*leases: dict[str, Any]) -> dict[str, Any]:
@@ -163,24 +162,24 @@ def stand(standing: str, holder: str | None = None) -> dict[str, Any]:
     ],
     ids=["here", "elsewhere", "no-node", "shards", "unknown"],
 )
-def test_who_holds_a_worker_is_remembered(leases: list[dict[str, Any]], said: str) -> None:
-    """While the database cannot be asked, the node's own memory says who holds what it holds or waits for."""
+def test_the_last_known_holder_is_shown(leases: list[dict[str, Any]], said: str) -> None:
+    """While the database does not answer, the holders are shown as this node last knew them."""
     text = table(whole(workers=[worker(*leases)], **status(problem="the database did not answer", age_s=None)))
     titles, row = text.splitlines()[4:6]
     assert row[titles.index("HELD") : titles.index("LAST ERROR")].strip() == said
 
 
-def test_rows_from_memory_look_like_such() -> None:
-    """Of the others only those leases are known for which this node waits: the rest is not said to be none."""
+def test_rows_from_memory_are_marked() -> None:
+    """Of other nodes only those leases are known that this node waits for: the rest is unknown, not none."""
     nodes = [node("shop", "mail", this=True), node("till", "view"), node("bank")]
     lines = node_lines(status(*(row | {"since": None} for row in nodes), problem="it did not answer", age_s=None))
     assert [line.split()[-2:] for line in lines[2:4]] == [["1:", "mail"], ["view,", "…"]]
     assert lines[4].split()[-1] == "?"
-    assert lines[5] == "  it did not answer; this is what this node remembers"
+    assert lines[5] == "  it did not answer; shown as this node last knew"
 
 
-def test_what_keeps_this_node_from_its_leases_is_told() -> None:
-    """A node that cannot do what nodes do says why, below the table."""
+def test_the_lease_problem_of_this_node_is_shown() -> None:
+    """A node that cannot hold leases has the reason below the table."""
     assert node_lines(status(trouble="permission denied"))[-1] == "  this node: permission denied"
 
 
@@ -202,7 +201,7 @@ def test_lag_for_people(row: dict[str, Any] | None, said: str) -> None:
 
 
 def test_a_projection_shows_its_lag() -> None:
-    """The lag of a projection stands beside its worker, whoever runs it."""
+    """The lag of a projection is in the row of its worker, whichever node runs it."""
     row = {"name": "mail", "shards": [], "lag_events": 3, "lag_exact": True, "lag_s": 1.5}
     text = table(whole(**status() | {"projections": [row]}))
     assert "3 events, 1.5s" in text.splitlines()[5]

@@ -1,97 +1,60 @@
-"""A connection of a command's own to the configured database, and what its failures mean for the exit status."""
+"""A command's one connection to the configured database."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import random
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
-from supervisor.cli.output import complain
-from supervisor.cli.own_configuration import read_as_its_unit
 from supervisor.clock import SystemClock
-from supervisor.config.finding import find_config
 from supervisor.config.model import Dsn, EmbeddedStore, Server
-from supervisor.database.error_class import ErrorClass
+from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass
 from supervisor.database.monitor import ConnectionMonitor
 from supervisor.errors import (
     ConfigError,
     ConfigFault,
-    ConnectAttemptsExhausted,
     DatabaseAccessDenied,
     DatabaseUnavailable,
-    InvalidEvent,
-    SchemaIncompatible,
     SupervisorError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from supervisor.config.model import Config
     from supervisor.database.error_class import Failure
 
-USAGE = 64
-_SOFTWARE = 70
-# As `run` does it, where they can happen there.
-_STATUS: dict[type[SupervisorError], int] = {
-    InvalidEvent: USAGE,
-    DatabaseUnavailable: 69,
-    ConnectAttemptsExhausted: 69,
-    DatabaseAccessDenied: 77,
-    SchemaIncompatible: 78,
-    ConfigError: 78,
-}
-_FAREWELL_S = 1.0
-_ONLY_WHILE = "it runs only while its daemon does, and lets nobody in but their user"
-
-
-def carry_out(work: Coroutine[Any, Any, int]) -> int:
-    """Run a command's work and return its exit status; an error becomes a sentence on stderr."""
-    try:
-        return asyncio.run(work)
-    except SupervisorError as error:
-        complain(str(error))
-        return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), _SOFTWARE)
-
-
-def configuration(config_path: str | None) -> Config:
-    """Return the configuration that a command line means.
-
-    Raises:
-        ConfigError: There is none, or it is wrong.
-    """
-    return read_as_its_unit(find_config(config_path, os.environ))
+_CLOSE_TIMEOUT_S = 1.0
+_ONLY_WHILE = "it runs only while its daemon does, and accepts only that daemon's user"
 
 
 @contextlib.asynccontextmanager
-async def connected(config: Config) -> AsyncIterator[Any]:
+async def connect_once(config: Config) -> AsyncIterator[Any]:
     """Give a connection to the configured database, tried once at each of its hosts.
 
     Raises:
         ConfigError: The connection string cannot work.
-        DatabaseAccessDenied: The server refuses the login, the database or a privilege.
+        DatabaseRefused: The server refuses the login, the database or a privilege.
         DatabaseUnavailable: It cannot be reached, or the connection was lost.
     """
     with _server_of(config) as server:
-        # The gate of a command makes one attempt; nothing of it is random.
-        gate = ConnectionMonitor(server, config.database, name=config.name, clock=SystemClock(), rng=random.Random(0))  # noqa: S311
-        # What others have prepared behind a proxy that pools transactions would be in the way.
-        gate.connector = gate.connector._replace(cached_statements=0)
-        failure = await gate.connect_once()
+        # A command makes one attempt; nothing of it is random.
+        rng = random.Random(0)  # noqa: S311
+        monitor = ConnectionMonitor(server, config.database, name=config.name, clock=SystemClock(), rng=rng)
+        # Behind a proxy that pools transactions, prepared statements of other clients would be in the way.
+        monitor.connector = monitor.connector._replace(cached_statements=0)
+        failure = await monitor.connect_once()
         if failure is not None:
             raise _error_for(failure, config) from failure.error
-        assert gate.connected is not None  # noqa: S101 - it has connected
-        connection = gate.connected.connection
+        assert monitor.connected is not None  # noqa: S101 - it has connected
+        connection = monitor.connected.connection
         try:
             yield connection
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await connection.close(timeout=_FAREWELL_S)
         finally:
-            gate.close()
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                await connection.close(timeout=_CLOSE_TIMEOUT_S)
+            monitor.close()
 
 
 def _error_for(failure: Failure, config: Config) -> SupervisorError:
@@ -123,7 +86,7 @@ def _server_of(config: Config) -> Iterator[Server]:
 
 def _open_folder(store: EmbeddedStore, config: Config) -> int:
     if store.ephemeral:
-        raise DatabaseUnavailable(f"{config.path}: an ephemeral store is reached by its daemon's workers alone")
+        raise DatabaseUnavailable(f"{config.path}: only its daemon's workers can reach an ephemeral store")
     try:
         return os.open(store.path or config.daemon.state_dir / "postgres", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

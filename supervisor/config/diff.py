@@ -1,5 +1,8 @@
 """What a reload has to do: the difference between the running configuration and a new one, decided purely.
 
+What a change of one key means stands with the key, as `Key.on_reload`; a test holds that every field of the model
+belongs to a key.
+
 Every worker of either configuration is in exactly one of `added`, `removed`, `changed` and
 `untouched`. `retuned` are those of `changed` that go on running: only how they are judged and
 stopped is new (restart policy, backoff, stop timeout), so that a new `supervisor.stop_timeout`,
@@ -11,10 +14,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.config.model import EmbeddedStore
+from supervisor.config.schema import COMMON, DATABASE, EVENTS, LOG, SUPERVISOR
 from supervisor.errors import ConfigFault
 
 if TYPE_CHECKING:
-    from supervisor.config.model import Config, DaemonConfig, DatabaseConfig, Server, WorkerSpec
+    from collections.abc import Iterator, Mapping
+
+    from supervisor.config.model import Config, Server, WorkerSpec
+    from supervisor.config.table_reader import Key, OnReload
+
+# Together they are the field `target`, which is compared by what it means.
+_TARGET_KEYS = ("dsn", "dsn_file")
 
 
 class ConfigDiff(NamedTuple):
@@ -30,7 +40,7 @@ class ConfigDiff(NamedTuple):
         policy_changed: How the database is tried and probed is new; its connections stay.
         log_changed: Level or format.
         events_changed: How long events are kept.
-        daemon_changed: What the process heeds at once: stop_timeout, stall_warning, python_path.
+        daemon_changed: What the process applies at once: stop_timeout, stall_warning, python_path.
         needs_restart: What a reload cannot do; with any of these it is refused as a whole.
     """
 
@@ -58,18 +68,19 @@ def diff_configs(old: Config, new: Config) -> ConfigDiff:
     both = [name for name in new.workers if name in old.workers]
     changed = tuple(name for name in both if not is_same_worker(old.workers[name], new.workers[name]))
     differing = frozenset(changed)
+    reconnects = _differs(DATABASE, "reconnect", old.database, new.database)
     return ConfigDiff(
         added=tuple(name for name in new.workers if name not in old.workers),
         removed=tuple(name for name in old.workers if name not in new.workers),
         changed=changed,
         policy_only=tuple(name for name in changed if _is_retuned(old.workers[name], new.workers[name])),
         untouched=tuple(name for name in both if name not in differing),
-        database_changed=_connections(old.database) != _connections(new.database),
-        policy_changed=_policy(old.database) != _policy(new.database),
-        log_changed=old.log != new.log,
-        events_changed=old.events != new.events,
-        daemon_changed=_live(old.daemon) != _live(new.daemon),
-        needs_restart=_needs_restart(old, new),
+        database_changed=reconnects or not is_same_target(old.database.target, new.database.target),
+        policy_changed=_differs(DATABASE, "live", old.database, new.database),
+        log_changed=_differs(LOG, "live", old.log, new.log),
+        events_changed=_differs(EVENTS, "live", old.events, new.events),
+        daemon_changed=_differs(SUPERVISOR, "live", old.daemon, new.daemon),
+        needs_restart=tuple(_needs_restart(old, new)),
     )
 
 
@@ -89,52 +100,38 @@ def is_same_target(old: Server | EmbeddedStore, new: Server | EmbeddedStore) -> 
     return old.dsn == new.dsn
 
 
-def _is_retuned(old: WorkerSpec, new: WorkerSpec) -> bool:
-    tuned = old._replace(
-        restart=new.restart,
-        max_restarts=new.max_restarts,
-        window_s=new.window_s,
-        exhausted=new.exhausted,
-        backoff=new.backoff,
-        stop_timeout_s=new.stop_timeout_s,
-    )
-    return is_same_worker(tuned, new)
-
-
-def _connections(database: DatabaseConfig) -> tuple[object, ...]:
-    target = database.target
-    place = target if isinstance(target, EmbeddedStore) else target.dsn
-    sizes = (database.pool_min, database.pool_max)
-    return (place, *sizes, database.connect_timeout_s, database.command_timeout_s)
-
-
-def _policy(database: DatabaseConfig) -> tuple[object, ...]:
-    return (database.migrate, database.probe_interval_s, database.startup, database.runtime)
-
-
-def _live(daemon: DaemonConfig) -> tuple[object, ...]:
-    return (daemon.stop_timeout_s, daemon.stall_warning_s, daemon.python_path)
-
-
-def _needs_restart(old: Config, new: Config) -> tuple[ConfigFault, ...]:
-    found = []
-    for key, before, after in (
-        ("supervisor.state_dir", old.daemon.state_dir, new.daemon.state_dir),
-        ("supervisor.control", old.daemon.control, new.daemon.control),
-    ):
-        if before != after:
-            found.append((key, f"moving from {before} to {after} needs a restart"))
-    stores = isinstance(old.database.target, EmbeddedStore) or isinstance(new.database.target, EmbeddedStore)
-    if stores and not is_same_target(old.database.target, new.database.target):
-        before_text, after_text = name_of_target(old.database.target), name_of_target(new.database.target)
-        found.append(("database.dsn", f"moving from {before_text} to {after_text} needs a restart"))
-    return tuple(ConfigFault(str(new.path), key, problem) for key, problem in found)
-
-
-def name_of_target(target: Server | EmbeddedStore) -> str:
+def target_name(target: Server | EmbeddedStore) -> str:
     """Return a target for people, without secrets."""
     if not isinstance(target, EmbeddedStore):
         return str(target.dsn)
     if target.ephemeral:
         return "ephemeral:"
     return f"embedded:{target.path}" if target.path else "embedded:"
+
+
+def _differs(keys: Mapping[str, Key], on_reload: OnReload, old: object, new: object) -> bool:
+    """Whether a key with this effect has another value."""
+    return any(True for _ in _differing(keys, on_reload, old, new))
+
+
+def _differing(keys: Mapping[str, Key], on_reload: OnReload, old: object, new: object) -> Iterator[tuple[str, Key]]:
+    for name, key in keys.items():
+        if key.on_reload != on_reload or name in _TARGET_KEYS:
+            continue
+        if getattr(old, key.field) != getattr(new, key.field):
+            yield name, key
+
+
+def _is_retuned(old: WorkerSpec, new: WorkerSpec) -> bool:
+    live = {key.field: getattr(new, key.field) for key in COMMON.values() if key.on_reload == "live"}
+    return is_same_worker(old._replace(**live), new)
+
+
+def _needs_restart(old: Config, new: Config) -> Iterator[ConfigFault]:
+    for name, key in _differing(SUPERVISOR, "restart", old.daemon, new.daemon):
+        before, after = getattr(old.daemon, key.field), getattr(new.daemon, key.field)
+        yield ConfigFault(str(new.path), f"supervisor.{name}", f"moving from {before} to {after} needs a restart")
+    stores = isinstance(old.database.target, EmbeddedStore) or isinstance(new.database.target, EmbeddedStore)
+    if stores and not is_same_target(old.database.target, new.database.target):
+        before, after = target_name(old.database.target), target_name(new.database.target)
+        yield ConfigFault(str(new.path), "database.dsn", f"moving from {before} to {after} needs a restart")

@@ -1,6 +1,6 @@
-"""Where the daemon keeps its state and where its control socket is.
+"""Which file is the configuration, where the daemon keeps its state, and where its control socket is.
 
-The commands that talk to a running daemon need the second even while the file is broken, gone or
+The commands that talk to a running daemon need the last even while the file is broken, gone or
 unreadable, so they get a list of places to try instead of an error.
 """
 
@@ -11,20 +11,65 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supervisor.config.environment import value_of
+from supervisor.config.table_reader import read_error_text, toml_value
+from supervisor.errors import ConfigError, ConfigFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SOCKET = "control.sock"
 DEFAULT_NAME = "pgsupervisor"
-# What fits into sockaddr_un with its closing zero byte.
-
+CONFIG_VARIABLE = "PGSUPERVISOR_CONFIG"
+_HERE = "pgsupervisor.toml"
+_SYSTEM = "/etc/pgsupervisor/pgsupervisor.toml"
 _CONTROL = "PGSUPERVISOR__SUPERVISOR__CONTROL"
 _STATE_DIR = "PGSUPERVISOR__SUPERVISOR__STATE_DIR"
 _HEADER = re.compile(r"\s*\[")
 _SUPERVISOR = re.compile(r"\s*\[\s*supervisor\s*\]")
 _LINE = re.compile(r"\s*(?P<dotted>supervisor\s*\.\s*)?(?P<key>control|state_dir)\s*=(?P<value>.*)", re.DOTALL)
+
+
+def find_config(explicit: str | None, environ: Mapping[str, str]) -> Path:
+    """Return the absolute path of the configuration file.
+
+    Args:
+        explicit: `-c`, as the user wrote it.
+        environ: The environment.
+
+    Raises:
+        ConfigError: There is none; the fault says where it was looked for.
+    """
+    path = config_path(explicit, environ)
+    if path is None:
+        looked = f"{from_here(_HERE)} and {_SYSTEM}"
+        problem = (
+            f"there is no configuration: looked for {looked}; write one, or name it with -c FILE or ${CONFIG_VARIABLE}"
+        )
+        raise ConfigError(ConfigFault(_HERE, "", problem))
+    try:
+        path.stat()
+    except OSError as error:
+        asked = "-c" if explicit is not None else f"${CONFIG_VARIABLE}" if environ.get(CONFIG_VARIABLE) else None
+        why = f" (named by {asked})" if asked else ""
+        raise ConfigError(ConfigFault(str(path), "", f"{read_error_text(error)}{why}")) from None
+    return path
+
+
+def config_path(explicit: str | None, environ: Mapping[str, str]) -> Path | None:
+    """Return the path that is meant, whether or not it can be read; None: nothing names one and none is there."""
+    named = explicit if explicit is not None else environ.get(CONFIG_VARIABLE)
+    if named:
+        return from_here(named)
+    for candidate in (from_here(_HERE), Path(_SYSTEM)):
+        try:
+            candidate.stat()
+        except PermissionError:
+            # It may be there: better to say that it cannot be read than to go on to another one.
+            return candidate
+        except OSError:
+            continue
+        return candidate
+    return None
 
 
 def absolute(path_text: str, base: Path) -> Path:
@@ -44,12 +89,12 @@ def from_here(path: str | Path) -> Path:
 
 
 def default_state_dir(config_path: Path, environ: Mapping[str, str]) -> Path:
-    """Return where the state is kept when nothing says so: systemd's directory, else beside the file."""
+    """Return where the state is kept by default: systemd's directory, else beside the file."""
     return first_directory(environ, "STATE_DIRECTORY") or config_path.parent / ".pgsupervisor"
 
 
 def default_control(state_dir: Path, environ: Mapping[str, str]) -> Path:
-    """Return where the control socket is when nothing says so."""
+    """Return where the control socket is by default."""
     return (first_directory(environ, "RUNTIME_DIRECTORY") or state_dir) / SOCKET
 
 
@@ -70,11 +115,11 @@ def control_candidates(explicit: str | None, config_path: Path | None, environ: 
     if explicit is not None:
         return [from_here(explicit)]
     path = from_here(config_path or f"{DEFAULT_NAME}.toml")
-    told = _told(path)
-    control = _overridden(environ, _CONTROL) or told.get("control")
+    written = _read_leniently(path)
+    control = _overridden(environ, _CONTROL) or written.get("control")
     if control:
         return [absolute(control, path.parent)]
-    state_text = _overridden(environ, _STATE_DIR) or told.get("state_dir")
+    state_text = _overridden(environ, _STATE_DIR) or written.get("state_dir")
     state_dir = absolute(state_text, path.parent) if state_text else default_state_dir(path, environ)
     runtime = first_directory(environ, "RUNTIME_DIRECTORY")
     places = [runtime] if runtime else []
@@ -83,12 +128,12 @@ def control_candidates(explicit: str | None, config_path: Path | None, environ: 
 
 
 def _overridden(environ: Mapping[str, str], variable: str) -> str | None:
-    value = value_of(environ.get(variable, ""))
+    value = toml_value(environ.get(variable, ""))
     return value if isinstance(value, str) else None
 
 
-def _told(path: Path) -> dict[str, str]:
-    """Return `control` and `state_dir` as far as the file says them; nothing that is wrong matters here."""
+def _read_leniently(path: Path) -> dict[str, str]:
+    """Return `control` and `state_dir` as far as they can be read from the file, whatever else is wrong in it."""
     try:
         text = path.read_bytes().decode(errors="replace")
     except OSError:
@@ -96,13 +141,13 @@ def _told(path: Path) -> dict[str, str]:
     try:
         section = tomllib.loads(text).get("supervisor", {})
     except (ValueError, RecursionError):
-        section = _scan(text)
+        section = _scan_lines(text)
     if not isinstance(section, dict):
         return {}
     return {key: value for key, value in section.items() if key in ("control", "state_dir") and isinstance(value, str)}
 
 
-def _scan(text: str) -> dict[str, object]:
+def _scan_lines(text: str) -> dict[str, object]:
     """Find the two keys in a file that is no TOML any more, line by line."""
     section: dict[str, object] = {}
     inside = top = None
