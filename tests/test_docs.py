@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.config_file import faults_of
-from support.event_pages import page
 
 from supervisor import __all__ as public_names
 from supervisor.cli.main import command_parser
@@ -285,12 +284,6 @@ def _beginning(event: str) -> str:
     """Return a pattern for what the event's sentence says before its first optional part, however it is filled."""
     fixed = EVENTS[event].sentence.partition("[")[0].partition("\n")[0]
     return ".+".join(re.escape(part) for part in re.split(r"\{[^}]*\}", fixed))
-
-
-def test_the_page_of_events_is_made_from_the_table() -> None:
-    """docs/journal.md is what the table of events and the catalog give."""
-    remedy = "write it anew: PYTHONPATH=tests:. .venv/bin/python -m support.event_pages"
-    assert (CHECKOUT / "docs" / "journal.md").read_text("utf-8") == page(), remedy
 
 
 def test_the_readme_is_short() -> None:

@@ -1,32 +1,46 @@
-"""The journal: what the daemon says, how often, in which form, and never at the price of waiting.
+"""The journal: events of the daemon and its workers, in which form and how often; logging never waits.
 
 The way of an entry:
 
-    tell, a worker's logger, Python's logging
-      → plain values (value, failure) → level → folding (pure) → a bounded queue (buffer)
+    log_event, a worker's logger (worker_log), Python's logging (stdlib_logging)
+      → plain values (fields, exceptions) → level → folding (dedup, pure) → a bounded queue (writer)
     ‖ one thread (writer)
-      → sentence (events, sentence) → without secrets (redaction) → one form and place (outlet: native, terminal, lines)
+      → sentence (events, templates) → without secrets (redaction) → one form and target (sinks, journald)
 
-Above ‖ is the caller's thread, a few microseconds; below is all that may block: journald, a terminal, a disk.
+Above ‖ is the caller's thread, a few microseconds; below is everything that may block: journald, a terminal, a disk.
 
-Nothing is lost silently: what is left out as equal is told by `log.repeated`, what did not fit or could not be
-written by `log.dropped`.
+Nothing is lost silently: `log.repeated` counts the entries that were left out as equal and says what they have in
+common, `log.dropped` counts those that did not fit or could not be written.
+
+`events.py` is the one source of the events; `explanations.py` has what `journalctl -x` says of them. The systemd
+catalog and docs/reference/journal.md are made from both.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from supervisor.journal.journal import Journal, flush_journal, log_event, observe, open_journal
-from supervisor.journal.library import current_worker, journal_asyncio_exception
+from supervisor.journal.journal import Journal, flush_journal, install_journal, log_event, observe
 from supervisor.journal.redaction import register_secret
+from supervisor.journal.sinks import choose_sink, reserve_standard_fds
+from supervisor.journal.stdlib_logging import (
+    capture_logging,
+    current_worker,
+    journal_asyncio_exception,
+    restore_logging,
+    set_root_level,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from supervisor.clock import Clock
     from supervisor.journal.worker_log import WorkerLogger
 
 __all__ = [
     "Journal",
-    "adopt_structlog",
+    "configure_structlog",
     "current_worker",
     "flush_journal",
     "journal_asyncio_exception",
@@ -38,6 +52,23 @@ __all__ = [
 ]
 
 
+def open_journal(*, level: str, format: str, clock: Clock, environ: Mapping[str, str] | None = None) -> Journal:  # noqa: A002 - the configuration's word
+    """Open the journal of the process; Python's own logging, warnings and uncaught exceptions go the same way.
+
+    Args:
+        level: The lowest level that is written.
+        format: `auto`, `journal`, `terminal` or `json`.
+        clock: Time.
+        environ: Instead of the process's own.
+    """
+    reserve_standard_fds()
+    sink = choose_sink(format, os.environ if environ is None else environ)
+    journal = Journal(sink, level=level, clock=clock, on_level=set_root_level, on_close=restore_logging)
+    install_journal(journal)
+    capture_logging(journal.threshold)
+    return journal
+
+
 def worker_logger(worker: str) -> WorkerLogger:
     """Return a structlog logger bound to a worker; the first call imports structlog, the others cost a microsecond."""
     from supervisor.journal import worker_log  # noqa: PLC0415 - structlog takes longer to import than the whole journal
@@ -45,8 +76,8 @@ def worker_logger(worker: str) -> WorkerLogger:
     return worker_log.worker_logger(worker)
 
 
-def adopt_structlog() -> None:
-    """Send what users say through `structlog.get_logger()` the same way; only worth it once structlog is imported."""
+def configure_structlog() -> None:
+    """Send what users log through `structlog.get_logger()` the same way; only worth it once structlog is imported."""
     from supervisor.journal import worker_log  # noqa: PLC0415 - as above
 
-    worker_log.adopt_structlog()
+    worker_log.configure_structlog()

@@ -1,42 +1,58 @@
-"""The one journal of the process, and `log_event`, by which the daemon says what happened."""
+"""The one journal of the process, and `log_event`, by which the daemon logs its events."""
 
 from __future__ import annotations
 
 import os
+import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from supervisor.journal.entry import Entry
-from supervisor.journal.events import EVENTS, LEVELS, WARNING
-from supervisor.journal.failure import capture_traceback, describe_failure
-from supervisor.journal.folding import Key
-from supervisor.journal.outlet import choose_outlet, hold_standard_streams
-from supervisor.journal.value import safe_fields
+from supervisor.journal.entry import Entry, Summary, summarize
+from supervisor.journal.events import EVENTS, LEVELS
+from supervisor.journal.exceptions import capture_traceback, describe_exception
+from supervisor.journal.fields import safe_fields
+from supervisor.journal.sinks import choose_sink
 from supervisor.journal.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from supervisor.clock import Clock
-    from supervisor.journal.events import Kind
-    from supervisor.journal.outlet import Outlet
-    from supervisor.journal.value import Value
+    from supervisor.journal.events import EventType
+    from supervisor.journal.fields import Value
+    from supervisor.journal.sinks import Sink
     from supervisor.journal.writer import Counts
 
-    # Called in the teller's thread with event, level and fields, before levels and folding.
+    # Called in the caller's thread with event, level and fields, before levels and folding.
     Observer = Callable[[str, int, Mapping[str, Value]], None]
 
 _open: Journal | None = None
 _observers: tuple[Observer, ...] = ()
+# Longer texts are compared by their digest: thousands of keys are kept.
+_MAX_KEY_CHARS = 200
+_SERIAL_NUMBER = re.compile(r"\b0x[0-9a-f]+|(?<=\bThread-)\d+|(?<=\bTask-)\d+")
 
 
 class Journal:
     """Where entries go while it is open."""
 
-    def __init__(self, outlet: Outlet, *, level: str, clock: Clock) -> None:
+    def __init__(
+        self, sink: Sink, *, level: str, clock: Clock, on_level: Callable[[int], None], on_close: Callable[[], None]
+    ) -> None:
+        """Start the writer's thread.
+
+        Args:
+            sink: Where entries go.
+            level: The lowest level that is written.
+            clock: Time.
+            on_level: Called with the new threshold when the level changes.
+            on_close: Called when the journal closes.
+        """
         self.threshold = LEVELS[level]
         self._clock = clock
-        self._writer = Writer(outlet, clock=clock)
+        self._on_level = on_level
+        self._on_close = on_close
+        self._writer = Writer(sink, clock=clock)
         self._writer.start()
 
     @property
@@ -45,97 +61,91 @@ class Journal:
         return self._writer.counts
 
     def set_level(self, level: str) -> None:
-        """Say entries from this level on."""
+        """Write entries from this level on."""
         self.threshold = LEVELS[level]
-        from supervisor.journal.library import follow_level  # noqa: PLC0415 - it imports this module
+        self._on_level(self.threshold)
 
-        follow_level(self.threshold)
-
-    def set_format(self, log_format: str, environ: Mapping[str, str] | None = None) -> None:
+    def set_format(self, format: str, environ: Mapping[str, str] | None = None) -> None:  # noqa: A002 - as in the configuration
         """Write in this form from now on: `auto`, `journal`, `terminal` or `json`."""
-        self._writer.outlet = choose_outlet(log_format, os.environ if environ is None else environ)
+        self._writer.sink = choose_sink(format, os.environ if environ is None else environ)
 
     def flush(self, limit_s: float) -> bool:
-        """Wait at most `limit_s` seconds until what was told so far is written; return whether it is."""
+        """Wait at most `limit_s` seconds until what was logged so far is written; return whether it is."""
         return self._writer.flush(limit_s)
 
     def close(self, limit_s: float = 1.0) -> bool:
         """Write what is left, within `limit_s` seconds, and hand Python's own logging back."""
-        global _open  # noqa: PLW0603 - one journal for the process
-        from supervisor.journal.library import release_logging  # noqa: PLC0415 - it imports this module
-
-        release_logging()
-        if _open is self:
-            _open = None
+        self._on_close()
+        remove_journal(self)
         return self._writer.close(limit_s)
 
-    def take(
-        self, kind: Kind | None, event: str, level: int, fields: dict[str, Value], exc: BaseException | None
+    def submit(
+        self,
+        event_type: EventType | None,
+        event: str,
+        level: int,
+        fields: dict[str, Value],
+        exc: BaseException | None,
     ) -> None:
         """Fold or queue one entry."""
 
         def build() -> Entry:
             # A traceback is captured only for an entry that is shown: it is the most expensive part.
             trace = None if exc is None else capture_traceback(exc)
-            return Entry(event, level, self._clock.wall_time(), fields, kind, trace)
+            return Entry(event, level, self._clock.wall_time(), fields, event_type, trace)
 
-        if kind is not None and kind.is_answer:
+        def describe() -> Summary:
+            return summarize(event_type, event, level, fields)
+
+        if event_type is None:
+            self._writer.submit(_worker_key(event, level, fields, exc), build, describe)
+        elif event_type.never_folded:
             self._writer.put(build())
         else:
-            grows = kind is None or not kind.is_state_change
-            self._writer.offer(_key(event, level, fields), build, grows=grows)
-
-
-def open_journal(*, level: str, format: str, clock: Clock, environ: Mapping[str, str] | None = None) -> Journal:  # noqa: A002 - the configuration's word
-    """Open the journal of the process; Python's own logging, warnings and uncaught exceptions go the same way.
-
-    Args:
-        level: The lowest level that is said.
-        format: `auto`, `journal`, `terminal` or `json`.
-        clock: What time it is.
-        environ: Instead of the process's own.
-    """
-    global _open  # noqa: PLW0603 - one journal for the process
-    from supervisor.journal.library import take_over_logging  # noqa: PLC0415 - it imports this module
-
-    hold_standard_streams()
-    _open = Journal(choose_outlet(format, os.environ if environ is None else environ), level=level, clock=clock)
-    take_over_logging(_open.threshold)
-    return _open
+            key: tuple[object, ...] = (event, level, *map(fields.get, event_type.fold_by))
+            if event_type.folds_by_text:
+                key = tuple(map(_comparable, key))
+            self._writer.submit(key, build, describe, widens=not event_type.keeps_short_window)
 
 
 def log_event(event: str, /, *, exc: BaseException | None = None, level: str | None = None, **fields: object) -> None:
-    """Say one entry of the table; costs microseconds and never waits.
+    """Log one event of the table; costs microseconds and never waits.
 
     Args:
         event: A name of the table.
-        exc: What caused it: gives error_type, error, sqlstate, place and traceback.
+        exc: The cause: gives error_type, error, sqlstate, place and traceback.
         level: Instead of the table's.
         fields: What is known. Their names are lower case.
 
     Raises:
-        KeyError: The table has no such event: a fault of ours.
+        KeyError: The table has no such event: a bug of ours.
     """
-    kind = EVENTS[event]
-    say(kind, event, kind.level if level is None else LEVELS[level], fields, exc)
+    event_type = EVENTS[event]
+    emit(event_type, event, event_type.level if level is None else LEVELS[level], fields, exc)
 
 
-def say(kind: Kind | None, event: str, level: int, fields: dict[str, object], exc: BaseException | None = None) -> None:
-    """Say one entry of any kind, at any level."""
+def emit(
+    event_type: EventType | None,
+    event: str,
+    level: int,
+    fields: dict[str, object],
+    exc: BaseException | None = None,
+) -> None:
+    """Log one entry of any kind, at any level."""
     journal = _open
     if not _observers and (journal is None or level < journal.threshold):
         return
     safe = safe_fields(fields)
     if exc is not None:
-        safe.update(describe_failure(exc))
+        safe.update(describe_exception(exc))
     for observer in _observers:
         observer(event, level, safe)
     if journal is not None and level >= journal.threshold:
-        journal.take(kind, event, level, safe, exc)
+        journal.submit(event_type, event, level, safe, exc)
 
 
 def observe(observer: Observer) -> Callable[[], None]:
-    """Call `observer(event, level, fields)` for every entry told from now on, in the teller's thread.
+    """Call `observer(event, level, fields)` for every entry logged from now on, in the caller's thread.
 
     It sees all levels and what is folded too, whether a journal is open or not. Returns what ends it.
     """
@@ -149,17 +159,44 @@ def observe(observer: Observer) -> Callable[[], None]:
     return stop
 
 
+def install_journal(journal: Journal) -> None:
+    """Make this the journal of the process."""
+    global _open  # noqa: PLW0603 - one journal for the process
+    _open = journal
+
+
+def remove_journal(journal: Journal) -> None:
+    """Let entries go nowhere, if this is the journal of the process."""
+    global _open  # noqa: PLW0603 - one journal for the process
+    if _open is journal:
+        _open = None
+
+
 def flush_journal(limit_s: float) -> None:
     """Wait at most `limit_s` seconds until the open journal, if there is one, has written everything."""
     if _open is not None:
         _open.flush(limit_s)
 
 
-def _key(event: str, level: int, fields: dict[str, Value]) -> Key:
-    worker = fields.get("worker")
-    if level >= WARNING:
-        detail: object = (fields.get("error_type"), fields.get("place"))
-    else:
-        # Not hash(): that of -1 and -2 is the same. Not the fields themselves: thousands of keys are kept.
-        detail = blake2b(repr(fields).encode(), digest_size=16).digest()
-    return Key(event, worker if isinstance(worker, str) else None, level, detail)
+def _worker_key(event: str, level: int, fields: dict[str, Value], exc: BaseException | None) -> Hashable:
+    """Return what makes a worker's own entries equal: all of their fields, but not an exception's message."""
+    if exc is not None:
+        fields = {name: value for name, value in fields.items() if name != "error"}
+    # Not hash(): that of -1 and -2 is the same. Not the fields themselves: thousands of keys are kept.
+    return event, level, _digest(_without_serial_numbers(repr(fields)))
+
+
+def _comparable(value: object) -> object:
+    if type(value) is not str:
+        return value
+    text = _without_serial_numbers(value)
+    return text if len(text) <= _MAX_KEY_CHARS else _digest(text)
+
+
+def _without_serial_numbers(text: str) -> str:
+    """Leave out what is new with each object: addresses, and the numbers of threads and tasks without a name."""
+    return _SERIAL_NUMBER.sub("", text) if "0x" in text or "Thread-" in text or "Task-" in text else text
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).digest()

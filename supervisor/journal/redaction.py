@@ -1,7 +1,7 @@
-"""The last net for secrets: passwords in connection strings, and those that the process knows.
+"""Secrets are replaced: passwords in connection strings, and those that the process knows.
 
-The configuration shows a DSN without its password by itself. This replaces what got past it: in a driver's error, a
-user's log call, the repr of a local value in a traceback.
+The configuration shows a DSN without its password already. This catches the rest: in a driver's error, a user's log
+call, the repr of a local value in a traceback.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 from urllib.parse import quote
 
-_SHORTEST_SECRET = 4
+_MIN_SECRET_CHARS = 4
 _STARS = "***"
 
 # user:password@ of a URL. A password may hold an @ of its own: everything up to the last one before the host's end.
@@ -30,10 +30,10 @@ _known: tuple[str, ...] = ()
 def register_secret(text: str) -> None:
     """Replace this text, and its percent-encoded, quoted and JSON forms, in everything that is written from now on.
 
-    Texts of fewer than four letters are left alone: replacing them would tear every word apart and so tell them.
+    Texts of fewer than four letters are left alone: replacing them in every word would reveal them.
     """
     global _known  # noqa: PLW0603 - one set of secrets for the process
-    if len(text) < _SHORTEST_SECRET:
+    if len(text) < _MIN_SECRET_CHARS:
         return
     forms = {text, quote(text, safe=""), quote(text), repr(text)[1:-1], json.dumps(text)[1:-1]}
     # The longest first: one form may hold another.

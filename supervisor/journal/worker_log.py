@@ -1,15 +1,18 @@
-"""The logger that a worker sees: structlog's, bound to the worker's name, and unable to raise into it."""
+"""The logger of a worker: structlog's interface, bound to the worker's name; it never raises."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from supervisor.journal.events import CRITICAL, DEBUG, ERROR, INFO, LEVELS, WARNING
-from supervisor.journal.journal import say
-from supervisor.journal.value import LIMIT, journald_name, safe_text, safe_value
+from supervisor.journal.fields import LIMIT, journald_name, safe_text, safe_value
+from supervisor.journal.journal import emit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 # Names that an entry has of its own; a worker's field of that name gets a `_` behind it.
 _RESERVED = frozenset({
@@ -19,77 +22,48 @@ _OF_FAILURE = frozenset({"error_type", "error", "sqlstate"})
 _NUMBERS = {**LEVELS, "warn": WARNING, "err": ERROR, "fatal": CRITICAL, "exception": ERROR}
 
 
+def _logs(level: int, **defaults: object) -> Callable[..., None]:
+    def log(self: WorkerLogger, event: object = "", /, *args: object, **fields: Any) -> None:
+        self._emit(level, event, args, {**defaults, **fields})
+
+    return log
+
+
+def _logs_async(level: int, **defaults: object) -> Callable[..., Coroutine[Any, Any, None]]:
+    # Nothing here waits, so the forms for coroutines do the same.
+    async def log(self: WorkerLogger, event: object = "", /, *args: object, **fields: Any) -> None:
+        self._emit(level, event, args, {**defaults, **fields})
+
+    return log
+
+
 class WorkerLogger(structlog.BoundLoggerBase):
-    """structlog's interface: `bind`, `unbind`, `new`, `info("event", key=value)`, `exception(…)`, `ainfo(…)`."""
+    """structlog's interface: `bind`, `unbind`, `new`, `info("event", key=value)`, `exception(…)`, `ainfo(…)`.
 
-    def debug(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Say something that only matters while looking for a fault."""
-        self._say(DEBUG, event, args, fields)
+    Not made by `structlog.make_filtering_bound_logger`: a wrong template would raise into the worker there, and its
+    forms for coroutines start threads.
+    """
 
-    def info(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Say something."""
-        self._say(INFO, event, args, fields)
-
-    def warning(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Say something that somebody should look at some day."""
-        self._say(WARNING, event, args, fields)
-
-    def error(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Say something that somebody should look at."""
-        self._say(ERROR, event, args, fields)
-
-    def critical(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Say something that somebody should look at now."""
-        self._say(CRITICAL, event, args, fields)
-
-    def exception(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Say an error together with the exception that is being handled."""
-        fields.setdefault("exc_info", True)
-        self._say(ERROR, event, args, fields)
+    debug, adebug = _logs(DEBUG), _logs_async(DEBUG)
+    info, ainfo = _logs(INFO), _logs_async(INFO)
+    warning, awarning = _logs(WARNING), _logs_async(WARNING)
+    error, aerror = _logs(ERROR), _logs_async(ERROR)
+    critical, acritical = _logs(CRITICAL), _logs_async(CRITICAL)
+    exception, aexception = _logs(ERROR, exc_info=True), _logs_async(ERROR, exc_info=True)
+    msg, warn, err, fatal = info, warning, error, critical
 
     def log(self, level: int | str, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Say something at a level given by name or by logging's number."""
+        """Log at a level given by name or by logging's number."""
         number = level if isinstance(level, int) else _NUMBERS.get(str(level).lower(), INFO)
         known = next((known for known in (CRITICAL, ERROR, WARNING, INFO) if number >= known), DEBUG)
-        self._say(known, event, args, fields)
+        self._emit(known, event, args, fields)
 
-    # Nothing here waits, so the forms for coroutines are the same.
-    async def adebug(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Do what `debug` does."""
-        self._say(DEBUG, event, args, fields)
-
-    async def ainfo(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Do what `info` does."""
-        self._say(INFO, event, args, fields)
-
-    async def awarning(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Do what `warning` does."""
-        self._say(WARNING, event, args, fields)
-
-    async def aerror(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Do what `error` does."""
-        self._say(ERROR, event, args, fields)
-
-    async def acritical(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Do what `critical` does."""
-        self._say(CRITICAL, event, args, fields)
-
-    async def aexception(self, event: object = "", /, *args: object, **fields: Any) -> None:
-        """Do what `exception` does."""
-        fields.setdefault("exc_info", True)
-        self._say(ERROR, event, args, fields)
-
-    warn = warning
-    fatal = critical
-    err = error
-    msg = info
-
-    def _say(self, level: int, event: object, args: tuple[object, ...], fields: dict[str, Any]) -> None:
+    def _emit(self, level: int, event: object, args: tuple[object, ...], fields: dict[str, Any]) -> None:
         try:
             exc = _exception(fields.pop("exc_info", None))
             bound = structlog.contextvars.get_contextvars()
             known = {**bound, **self._context, **fields}
-            say(
+            emit(
                 None,
                 _text(event, args),
                 level,
@@ -97,7 +71,7 @@ class WorkerLogger(structlog.BoundLoggerBase):
                 exc,
             )
         except Exception:  # noqa: BLE001 - a log call never fails
-            say(None, "unreadable entry", level, {"worker": self._context.get("worker")})
+            emit(None, "unreadable entry", level, {"worker": self._context.get("worker")})
 
 
 def worker_logger(worker: str) -> WorkerLogger:
@@ -105,8 +79,8 @@ def worker_logger(worker: str) -> WorkerLogger:
     return WorkerLogger(None, (), {"worker": worker})
 
 
-def adopt_structlog() -> None:
-    """Send what users say through `structlog.get_logger()` the same way."""
+def configure_structlog() -> None:
+    """Send what users log through `structlog.get_logger()` the same way."""
     structlog.configure(
         processors=[],
         wrapper_class=WorkerLogger,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from support.event_pages import CATALOG, PAGE, REMEDY, page
 
-from supervisor.journal.events import EVENTS, Kind
-from supervisor.journal.sentence import names_in
+from supervisor.journal.events import EVENTS, EventType
+from supervisor.journal.explanations import EXPLANATIONS, catalog
 
-CATALOG = Path(__file__).parents[2] / "systemd" / "pgsupervisor.catalog"
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def paragraphs() -> dict[str, str]:
@@ -23,15 +25,21 @@ def paragraphs() -> dict[str, str]:
     return dict(zip(ids, texts, strict=True))
 
 
+def test_the_catalog_and_the_page_are_made_from_the_table() -> None:
+    """The systemd catalog and docs/reference/journal.md are what the table and the explanations give."""
+    assert CATALOG.read_text("utf-8") == catalog(), REMEDY
+    assert PAGE.read_text("utf-8") == page(), REMEDY
+
+
 def test_every_event_is_explained_once() -> None:
     """Each MESSAGE_ID of the table stands in the catalog once, and no other does."""
-    assert paragraphs().keys() == {kind.message_id for kind in EVENTS.values()}
+    assert paragraphs().keys() == {event_type.message_id for event_type in EVENTS.values()}
 
 
-@pytest.mark.parametrize("kind", EVENTS.values(), ids=lambda kind: kind.name)
-def test_an_explanation_is_whole(kind: Kind) -> None:
-    """It has a subject, says who defines it, and what happened and what to do."""
-    text = paragraphs()[kind.message_id]
+@pytest.mark.parametrize("event_type", EVENTS.values(), ids=lambda event_type: event_type.name)
+def test_an_explanation_is_whole(event_type: EventType) -> None:
+    """It has a subject, says that pgsupervisor defines it, what happened and what to do."""
+    text = paragraphs()[event_type.message_id]
     header, _, body = text.strip().partition("\n\n")
     assert re.search(r"^Subject: \S", header, re.MULTILINE)
     assert "Defined-By: pgsupervisor" in header
@@ -39,10 +47,10 @@ def test_an_explanation_is_whole(kind: Kind) -> None:
 
 
 def test_the_fields_it_shows_exist() -> None:
-    """A field in an explanation is one that some sentence knows, or one of those that stand beside it."""
-    known = {name.upper() for kind in EVENTS.values() for name in names_in(kind.sentence)}
-    used = set(re.findall(r"@(\w+)@", CATALOG.read_text(encoding="utf-8")))
-    assert used <= known | {"STACK", "TRACEBACK", "PLACE"}
+    """A field in an explanation is a field of its event."""
+    for event_type in EVENTS.values():
+        known = {name.upper() for name in (*event_type.fold_by, *event_type.varies)}
+        assert set(re.findall(r"@(\w+)@", EXPLANATIONS[event_type.name].body)) <= known
 
 
 @pytest.mark.skipif(shutil.which("journalctl") is None, reason="journalctl is not installed")

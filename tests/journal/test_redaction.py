@@ -14,10 +14,10 @@ from support.clock import FakeClock
 from supervisor.journal import redaction
 from supervisor.journal.entry import Entry, render
 from supervisor.journal.events import INFO
-from supervisor.journal.failure import capture_traceback, describe_failure
-from supervisor.journal.lines import encode_line
+from supervisor.journal.exceptions import capture_traceback, describe_exception
+from supervisor.journal.fields import LIMIT, safe_fields
 from supervisor.journal.redaction import redact, register_secret
-from supervisor.journal.value import LIMIT, safe_fields
+from supervisor.journal.sinks import encode_json_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ def test_known_secrets_in_any_spelling(secret: str) -> None:
 
 
 def test_short_texts_are_no_secrets() -> None:
-    """A secret of three letters is not replaced: the holes would tell it."""
+    """A secret of three letters is not replaced: the holes would log_event it."""
     register_secret("the")
     assert redact("the database") == "the database"
 
@@ -82,10 +82,10 @@ def test_no_part_of_an_entry_shows_a_secret() -> None:
             "long": "x" * (LIMIT - 5) + secret + "y" * LIMIT,
             "longer": (secret + " ") * 3000,
             "cut": "x" * (LIMIT + 1024 - 5) + secret,
-            **describe_failure(exc),
+            **describe_exception(exc),
         })  # fmt: skip
         entry = Entry(f"sending {secret}", INFO, FakeClock().wall_time(), fields, None, capture_traceback(exc))
-    written = encode_line(render(entry)).decode()
+    written = encode_json_line(render(entry)).decode()
     assert "horse" not in written
     assert "corre" not in written
     assert "hunter22" not in written

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from support.clock import FakeClock
 from support.entries import Entries
 
-from supervisor.journal import adopt_structlog, log_event, worker_logger
-from supervisor.journal.entry import Entry, own_message_id, render
+from supervisor.journal import configure_structlog, log_event, worker_logger
+from supervisor.journal.entry import Entry, render, worker_message_id
 from supervisor.journal.events import INFO
-from supervisor.journal.lines import encode_line
-from supervisor.journal.native import encode_native
-from supervisor.journal.terminal import encode_coloured
-from supervisor.journal.value import LIMIT, OVERLAP, safe_fields
+from supervisor.journal.fields import LIMIT, OVERLAP, safe_fields
+from supervisor.journal.journald import encode_native
+from supervisor.journal.sinks import encode_coloured, encode_json_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +52,7 @@ class OddText(str):
 
 
 class OddError(Exception):
-    """An exception that cannot be told."""
+    """An exception whose message cannot be formatted."""
 
     def __str__(self) -> str:
         raise ValueError("no")
@@ -97,7 +96,7 @@ def test_no_value_hurts_and_none_is_large(number: int) -> None:
     assert len(entries.all) == 5
     for told in entries.all:
         entry = render(Entry(told.event, INFO, FakeClock().wall_time(), told.fields, None))
-        assert json.loads(encode_line(entry))["worker"] == "mail"
+        assert json.loads(encode_json_line(entry))["worker"] == "mail"
         for encode in (encode_native, encode_coloured):
             assert len(encode(entry)) < 5 * 102 * (LIMIT + OVERLAP)
 
@@ -123,7 +122,7 @@ def test_no_spelling_of_a_name_takes_the_place_of_the_daemons_own(change: Callab
     entry = render(Entry("sent", INFO, FakeClock().wall_time(), fields, None))
     names = [line.partition(b"=")[0] for line in encode_native(entry).splitlines()]
     assert len(names) == len(set(names))
-    line = json.loads(encode_line(entry))
+    line = json.loads(encode_json_line(entry))
     assert (line["event"], line["level"], line["worker"]) == ("sent", "info", "mail")
     assert "forged" not in line["message"].partition(" ")[0]
 
@@ -147,7 +146,7 @@ def test_names_of_any_type() -> None:
 
 
 def test_the_exception_being_handled() -> None:
-    """`exception` tells the one being handled; a broken one is told as such."""
+    """`exception` logs the one being handled; a broken one is named as such."""
     with Entries() as entries:
         try:
             fail(OddError("x"))
@@ -167,7 +166,7 @@ def test_the_only_error_of_a_group_is_named() -> None:
 
 
 async def test_the_forms_for_coroutines() -> None:
-    """`ainfo` and its kin say the same as those without an a."""
+    """`ainfo` and the other coroutines log the same as the functions without an a."""
     log = worker_logger("mail").bind(n=1)
     with Entries() as entries:
         await log.ainfo("a")
@@ -186,8 +185,8 @@ def test_what_is_bound_to_the_context_is_said_too() -> None:
 
 
 def test_a_logger_of_the_users_own_goes_the_same_way() -> None:
-    """`structlog.get_logger()` tells into the journal."""
-    adopt_structlog()
+    """`structlog.get_logger()` logs into the journal."""
+    configure_structlog()
     try:
         with Entries() as entries:
             structlog.get_logger("x").bind(a=1).info("own", b=2)
@@ -199,5 +198,5 @@ def test_a_logger_of_the_users_own_goes_the_same_way() -> None:
 @given(st.text())
 def test_the_message_id_of_an_own_event_is_stable(event: str) -> None:
     """The same text has the same id in every process, 128 bits of it."""
-    assert len(own_message_id(event)) == 32
-    assert own_message_id("mail sent") == "1210e8adc63d4c0bf7c7212556a0e20b"
+    assert len(worker_message_id(event)) == 32
+    assert worker_message_id("mail sent") == "1210e8adc63d4c0bf7c7212556a0e20b"

@@ -1,4 +1,4 @@
-"""The writer's thread against pipes, disks and descriptors that misbehave: the teller never waits, losses are told."""
+"""The writer against pipes, disks and descriptors that misbehave: callers never wait, losses are reported."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from supervisor.clock import SystemClock
-from supervisor.journal.buffer import Buffer
-from supervisor.journal.entry import Entry, Rendered
+from supervisor.journal.entry import Entry, Rendered, Summary
 from supervisor.journal.events import ERROR, EVENTS, INFO
-from supervisor.journal.folding import Key
-from supervisor.journal.lines import encode_line
-from supervisor.journal.outlet import Outlet, Stream
-from supervisor.journal.writer import Writer
+from supervisor.journal.sinks import Sink, Stream, encode_json_line
+from supervisor.journal.writer import EntryQueue, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from supervisor.journal.value import Value
+    from supervisor.journal.fields import Value
 
 _numbers = count()
 
 
 def say(writer: Writer, event: str, level: int = INFO, **fields: Value) -> None:
-    """Offer an entry that is equal to no other."""
-    offer(writer, Key(event, None, level, next(_numbers)), **fields)
+    """Submit an entry that is equal to no other."""
+    submit(writer, next(_numbers), event, level, **fields)
 
 
-def offer(writer: Writer, key: Key, **fields: Value) -> None:
-    """Offer an entry under a key."""
-    writer.offer(
-        key, lambda: Entry(key.event, key.level, SystemClock().wall_time(), fields, EVENTS.get(key.event)), grows=True
+def submit(writer: Writer, key: object, event: str, level: int = ERROR, **fields: Value) -> None:
+    """Submit an entry under a key."""
+    event_type = EVENTS.get(event)
+    writer.submit(
+        key,
+        lambda: Entry(event, level, SystemClock().wall_time(), fields, event_type),
+        lambda: Summary(event, level, event_type, fields),
     )
 
 
-def started(descriptor: int, *, most_entries: int = 100) -> Writer:
+def started(descriptor: int, *, max_entries: int = 100) -> Writer:
     """Return a running writer of JSON lines."""
-    outlet = Outlet(encode_line, Stream(descriptor))
-    writer = Writer(outlet, clock=SystemClock(), buffer=Buffer(most_entries=most_entries))
+    sink = Sink(encode_json_line, Stream(descriptor))
+    writer = Writer(sink, clock=SystemClock(), queue=EntryQueue(max_entries=max_entries))
     writer.start()
     return writer
 
 
 class Reader:
-    """Reads lines from a descriptor until told to stop."""
+    """Reads lines from a descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -79,8 +79,8 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("is_blocking", [True, False])
-def test_a_pipe_that_nobody_reads(pipe: tuple[int, int], is_blocking: bool) -> None:
-    """Telling returns at once while the pipe is full; when it is read again, the rest comes and the losses are told."""
+def test_a_pipe_that_is_not_read(pipe: tuple[int, int], is_blocking: bool) -> None:
+    """Logging returns at once while the pipe is full; once it is read, the rest comes and the losses are reported."""
     os.set_blocking(pipe[1], is_blocking)
     writer = started(pipe[1])
     for number in range(500):
@@ -109,7 +109,7 @@ def test_warnings_have_room_when_chatter_fills_the_buffer(pipe: tuple[int, int])
 
 
 def test_close_never_hangs_on_a_stuck_write(pipe: tuple[int, int]) -> None:
-    """With a pipe that nobody reads, closing gives up at its deadline and says that not all was written."""
+    """With a pipe that is not read, closing gives up at its deadline and returns that not all was written."""
     writer = started(pipe[1])
     for _ in range(50):
         say(writer, "filler", text="x" * 4000)
@@ -120,7 +120,7 @@ def test_close_never_hangs_on_a_stuck_write(pipe: tuple[int, int]) -> None:
 
 
 def test_a_closed_descriptor() -> None:
-    """Writing to a descriptor that was closed costs the entries, counted, and neither the thread nor the teller."""
+    """Writing to a closed descriptor loses the entries, counted, and harms neither the thread nor the caller."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     os.close(write_end)
@@ -134,7 +134,7 @@ def test_a_closed_descriptor() -> None:
 
 
 def test_a_reader_that_went_away_and_came_back(tmp_path: Any) -> None:
-    """While nobody holds the other end (EPIPE) entries wait; they are written to who comes next."""
+    """While the other end is closed (EPIPE) entries wait; they are written to the next reader."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
     first = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -151,7 +151,7 @@ def test_a_reader_that_went_away_and_came_back(tmp_path: Any) -> None:
 
 
 def test_a_full_disk_that_gets_room_again(pipe: tuple[int, int]) -> None:
-    """On ENOSPC entries wait, the overflow is told with its reason once there is room."""
+    """On ENOSPC entries wait, the overflow is reported with its reason once there is room."""
     full = os.open("/dev/full", os.O_WRONLY)
     writer = started(full)
     for number in range(300):
@@ -171,11 +171,11 @@ def test_a_full_disk_that_gets_room_again(pipe: tuple[int, int]) -> None:
 def test_another_format_frees_what_is_stuck(pipe: tuple[int, int]) -> None:
     """An entry that cannot be written goes to the new place when the format is changed, in the new form."""
     full = os.open("/dev/full", os.O_WRONLY)
-    writer = Writer(Outlet(lambda entry: b"old " + encode_line(entry), Stream(full)), clock=SystemClock())
+    writer = Writer(Sink(lambda entry: b"old " + encode_json_line(entry), Stream(full)), clock=SystemClock())
     writer.start()
     say(writer, "stuck")
     assert not writer.flush(0.05)
-    writer.outlet = Outlet(encode_line, Stream(pipe[1]))
+    writer.sink = Sink(encode_json_line, Stream(pipe[1]))
     Reader(pipe[0]).read_until("stuck")
     assert writer.close(5)
     os.close(full)
@@ -229,11 +229,11 @@ def test_a_line_longer_than_a_pipe(pipe: tuple[int, int]) -> None:
     assert writer.close(5)
 
 
-def test_repeats_are_told_at_the_end(pipe: tuple[int, int]) -> None:
-    """Closing tells the counts of folded entries: shown and counted add up to what was said."""
+def test_repeats_are_reported_at_the_end(pipe: tuple[int, int]) -> None:
+    """Closing reports the counts of folded entries: shown and counted add up to what was logged."""
     writer = started(pipe[1])
     for number in range(10):
-        offer(writer, Key("worker.failed", "mail", ERROR, None), worker="mail", number=number)
+        submit(writer, "failed", "worker.failed", worker="mail", number=number)
     assert writer.close(5)
     reader = Reader(pipe[0])
     told = reader.read_until("log.repeated")
@@ -242,24 +242,24 @@ def test_repeats_are_told_at_the_end(pipe: tuple[int, int]) -> None:
     assert writer.counts == (2, 9, 0)
 
 
-def test_repeats_are_told_while_nothing_else_is_said(pipe: tuple[int, int]) -> None:
+def test_repeats_are_reported_while_nothing_else_is_logged(pipe: tuple[int, int]) -> None:
     """The thread wakes by itself when a window with repeats ends."""
     writer = started(pipe[1])
     for _ in range(3):
-        offer(writer, Key("worker.failed", "mail", ERROR, None))
+        submit(writer, "failed", "worker.failed")
     assert Reader(pipe[0]).read_until("log.repeated")["count"] == 2
     assert writer.close(5)
 
 
 def test_an_entry_that_cannot_be_rendered_costs_only_itself(pipe: tuple[int, int]) -> None:
-    """A fault in rendering is counted and told, and what follows is written."""
+    """A failed rendering is counted and reported, and what follows is written."""
 
     def encode(entry: Rendered) -> bytes:
         if entry.event == "odd":
             raise ZeroDivisionError
-        return encode_line(entry)
+        return encode_json_line(entry)
 
-    writer = Writer(Outlet(encode, Stream(pipe[1])), clock=SystemClock())
+    writer = Writer(Sink(encode, Stream(pipe[1])), clock=SystemClock())
     writer.start()
     say(writer, "odd")
     reader = Reader(pipe[0])
@@ -269,30 +269,67 @@ def test_an_entry_that_cannot_be_rendered_costs_only_itself(pipe: tuple[int, int
     assert writer.close(5)
 
 
-def test_telling_while_telling(pipe: tuple[int, int]) -> None:
-    """An entry told from within another's making, as a collector may do at any moment, neither hangs nor gets lost."""
+def test_logging_while_logging(pipe: tuple[int, int]) -> None:
+    """An entry logged while another is made, as a destructor may do at any moment, neither hangs nor gets lost."""
     writer = started(pipe[1])
 
     def build() -> Entry:
         say(writer, "inner")
         return Entry("outer", INFO, SystemClock().wall_time(), {}, None)
 
-    writer.offer(Key("outer", None, INFO, None), build, grows=True)
+    writer.submit("outer", build, lambda: Summary("outer", INFO, None, {}))
     reader = Reader(pipe[0])
-    reader.read_until("inner")
+    reader.read_until("outer")
     assert writer.close(5)
-    assert [line["event"] for line in reader.lines] == ["outer", "inner"]
+    assert [line["event"] for line in reader.lines] == ["inner", "outer"]
 
 
-def test_many_threads_tell_at_once(pipe: tuple[int, int]) -> None:
+class OddKey:
+    """A key whose comparison logs, as a destructor or a signal handler may do in the middle of the folding."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def __hash__(self) -> int:
+        say(self._writer, "interruption", number=next(_numbers))
+        return 1
+
+
+def test_logging_from_within_the_folding(pipe: tuple[int, int]) -> None:
+    """An entry logged while the same thread folds another, in a caller or in the writer, is neither lost nor hangs."""
+    writer = started(pipe[1])
+    submit(writer, OddKey(writer), "outer")
+    with writer._fold_lock:
+        submit(writer, OddKey(writer), "late")  # as if another thread were in there: the writer's thread folds it
+    reader = Reader(pipe[0])
+    reader.read_until("late")
+    assert writer.close(5)
+    while "interruption" not in [line["event"] for line in reader.lines[-1:]]:
+        reader.read_until("interruption")
+    assert {line["event"] for line in reader.lines} == {"outer", "late", "interruption"}
+
+
+def test_the_writer_folds_what_callers_could_not(pipe: tuple[int, int]) -> None:
+    """Equal entries that came while another thread was folding are folded all the same, and counted."""
+    writer = started(pipe[1])
+    with writer._fold_lock:
+        for number in range(10):
+            submit(writer, "failed", "worker.failed", worker="mail", number=number)
+    reader = Reader(pipe[0])
+    assert writer.close(5)
+    assert reader.read_until("log.repeated")["count"] == 9
+    assert writer.counts == (2, 9, 0)
+
+
+def test_many_threads_log_at_once(pipe: tuple[int, int]) -> None:
     """Each entry of each thread is written once and whole."""
-    writer = started(pipe[1], most_entries=10_000)
+    writer = started(pipe[1], max_entries=10_000)
 
-    def tell_many() -> None:
+    def log_many() -> None:
         for _ in range(200):
             say(writer, "one")
 
-    threads = [threading.Thread(target=tell_many) for _ in range(8)]
+    threads = [threading.Thread(target=log_many) for _ in range(8)]
     for thread in threads:
         thread.start()
     reader = Reader(pipe[0])

@@ -1,4 +1,7 @@
-"""docs/journal.md, made from the table of events and the catalog: `python -m support.event_pages` writes it anew."""
+"""The systemd catalog and docs/reference/journal.md, made from the table of events and its explanations.
+
+`make docs` writes both again.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,27 @@ import re
 from pathlib import Path
 
 from supervisor.journal.events import EVENTS, LEVEL_NAMES
+from supervisor.journal.explanations import EXPLANATIONS, catalog
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PAGE = CHECKOUT / "docs" / "journal.md"
+PAGE = CHECKOUT / "docs" / "reference" / "journal.md"
 CATALOG = CHECKOUT / "systemd" / "pgsupervisor.catalog"
+REMEDY = "it is stale: run `make docs`"
 
 # What is code already, or a field of the entry.
 _FIELD = re.compile(r"`[^`]*`|@([A-Z_]+)@")
 
 _HEAD = """# The events of the journal
 
-Everything that the daemon says, with the explanation that `journalctl -x` gives. How to filter by them:
-[README](../README.md#reading-the-journal). What your workers say through `ctx.log` has its own text as `EVENT`.
+All events of the daemon, with the explanations that `journalctl -x` shows. How to filter by them:
+[troubleshooting](../how-to/troubleshooting.md#read-the-journal). What your workers log through `ctx.log` has its own
+text as `EVENT`.
 
-A name in capitals, such as `REASON`, is a field of the entry. An event and its MESSAGE_ID never change.
+A name in capitals, such as `REASON`, is a field of the entry. A MESSAGE_ID never changes.
+
+Equal entries are folded: the first is shown at once, the others are counted and reported by `log.repeated`. Two entries
+are equal when they have the same event, the same level and the same values of the fields listed under *equal by*. Two
+entries of `ctx.log` are equal when all of their fields are, except the message of an exception.
 
 | event | level | |
 | --- | --- | --- |
@@ -28,15 +38,18 @@ A name in capitals, such as `REASON`, is a field of the entry. An event and its 
 
 def page() -> str:
     """Return the page as it has to be."""
-    explained = _explanations()
     rows = [
-        f"| [`{kind.name}`](#{_anchor(kind.name)}) | {LEVEL_NAMES[kind.level]} | {explained[kind.message_id][0]} |"
-        for kind in EVENTS.values()
+        f"| [`{name}`](#{_anchor(name)}) | {LEVEL_NAMES[event_type.level]} | {_marked(EXPLANATIONS[name].subject)} |"
+        for name, event_type in EVENTS.items()
     ]
     sections = []
-    for kind in EVENTS.values():
-        _, body = explained[kind.message_id]
-        sections.append(f"## {kind.name}\n\n{body}\n\n`MESSAGE_ID={kind.message_id}`\n")
+    for name, event_type in EVENTS.items():
+        facts = f"`MESSAGE_ID={event_type.message_id}`"
+        if event_type.never_folded:
+            facts += " · never folded"
+        elif event_type.fold_by:
+            facts += f" · equal by {', '.join(f'`{field.upper()}`' for field in event_type.fold_by)}"
+        sections.append(f"## {name}\n\n{_marked(EXPLANATIONS[name].body)}\n\n{facts}\n")
     return _HEAD + "\n".join(rows) + "\n\n" + "\n".join(sections)
 
 
@@ -44,22 +57,10 @@ def _anchor(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
-def _explanations() -> dict[str, tuple[str, str]]:
-    """Return subject and body of each paragraph of the catalog by its MESSAGE_ID."""
-    text = re.sub(r"^#.*\n", "", CATALOG.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    parts = re.split(r"^-- ([0-9a-f]{32})$", text, flags=re.MULTILINE)
-    found = {}
-    for message_id, entry in zip(parts[1::2], parts[2::2], strict=True):
-        header, _, body = _FIELD.sub(_name, entry.strip()).partition("\n\n")
-        subject = re.search(r"^Subject: (.*)$", header, re.MULTILINE)
-        assert subject is not None, f"no subject for {message_id}"
-        found[message_id] = (subject[1], body)
-    return found
-
-
-def _name(match: re.Match[str]) -> str:
-    return match[0].replace("@", "") if match[1] is None else f"`{match[1]}`"
+def _marked(text: str) -> str:
+    return _FIELD.sub(lambda match: match[0].replace("@", "") if match[1] is None else f"`{match[1]}`", text)
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    CATALOG.write_text(catalog(), encoding="utf-8")

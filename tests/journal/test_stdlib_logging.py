@@ -1,4 +1,4 @@
-"""What others say goes the same way: Python's logging, warnings, uncaught exceptions."""
+"""Python's logging, warnings and uncaught exceptions become entries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.entries import Entries
 
 from supervisor.clock import SystemClock
 from supervisor.journal import current_worker, journal_asyncio_exception, open_journal
-from supervisor.journal.library import JournalHandler
+from supervisor.journal.stdlib_logging import JournalHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ def test_warnings_are_entries(entries: Entries) -> None:
 
 
 def test_two_warnings_are_two_entries(entries: Entries) -> None:
-    """Warnings are told apart by their own place, so that folding one does not swallow the other."""
+    """Warnings are told apart by their own place, so that folding one does not hide the other."""
     for text in ("old", "older"):
         record = logging.LogRecord("py.warnings", logging.WARNING, "warnings.py", 1, f"{text}.py:3: {text}\n", (), None)
         JournalHandler().emit(record)
@@ -101,7 +101,7 @@ def test_a_thread_that_dies(entries: Entries) -> None:
 
 
 def test_an_exception_in_a_finalizer(entries: Entries) -> None:
-    """What Python cannot raise to anybody is an entry."""
+    """An exception that Python cannot raise is an entry."""
 
     class Odd:
         def __del__(self) -> None:
@@ -112,8 +112,8 @@ def test_an_exception_in_a_finalizer(entries: Entries) -> None:
     assert entries.of("library.logged", logger="python", error="in del")
 
 
-async def test_what_the_loop_cannot_give_to_anybody(entries: Entries) -> None:
-    """An exception that nobody took from a task is an entry with the loop's words."""
+async def test_an_exception_that_the_loop_reports(entries: Entries) -> None:
+    """An exception that was never retrieved from a task is an entry with the loop's text."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(journal_asyncio_exception)
     loop.call_exception_handler({"message": "never retrieved", "exception": OSError("x"), "handle": 3})
@@ -122,7 +122,7 @@ async def test_what_the_loop_cannot_give_to_anybody(entries: Entries) -> None:
 
 
 def test_the_end_of_the_process_by_an_exception(entries: Entries) -> None:
-    """An exception that nobody catches is the daemon's own fault, told before the end."""
+    """An exception that nobody catches is a bug of the daemon, logged before the end."""
     exc = RuntimeError("bug")
     sys.excepthook(RuntimeError, exc, None)
     assert entries.of("daemon.failed", error="bug")

@@ -7,17 +7,17 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from supervisor.escaping import printable
 from supervisor.journal.events import CRITICAL, DEBUG, ERROR, INFO, WARNING
-from supervisor.journal.printable import printable
-from supervisor.journal.sentence import as_text
-from supervisor.journal.value import journald_name
+from supervisor.journal.fields import journald_name
+from supervisor.journal.templates import as_text
 
 if TYPE_CHECKING:
     from supervisor.journal.entry import Rendered
 
 SOCKET_PATH = "/run/systemd/journal/socket"
 _PRIORITIES = {DEBUG: b"7", INFO: b"6", WARNING: b"4", ERROR: b"3", CRITICAL: b"2"}
-_LONGEST_NAME = 64
+_MAX_NAME = 64
 
 
 def encode_native(entry: Rendered) -> bytes:
@@ -42,15 +42,15 @@ def _field(name: str, text: str) -> bytes:
 
 
 def _field_name(name: str) -> str:
-    """Return the name as journald takes it; it drops fields with any other letter without a word."""
+    """Return the name as journald takes it; it silently drops fields with any other letter."""
     plain = journald_name(name)
     if not plain or plain[0].isdigit():
         plain = f"FIELD_{plain}"
-    return plain[:_LONGEST_NAME]
+    return plain[:_MAX_NAME]
 
 
 class JournalSocket:
-    """The way to journald; connected anew whenever journald was."""
+    """A connection to journald; made again after journald restarted."""
 
     def __init__(self, path: str = SOCKET_PATH) -> None:
         self._path = path
@@ -72,7 +72,7 @@ class JournalSocket:
         return self._send(self._socket, data)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -104,7 +104,7 @@ def _send_file(connection: socket.socket, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
-        # journald reads it where it lies and only trusts what nobody can change any more.
+        # journald maps the file and only trusts one that cannot change any more.
         fcntl(descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
         socket.send_fds(connection, [b""], [descriptor])
     finally:

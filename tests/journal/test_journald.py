@@ -13,13 +13,13 @@ from support.clock import FakeClock
 
 from supervisor.journal.entry import Entry, render
 from supervisor.journal.events import CRITICAL, EVENTS, INFO
-from supervisor.journal.native import JournalSocket, encode_native
+from supervisor.journal.journald import JournalSocket, encode_native
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from supervisor.journal.value import Value
+    from supervisor.journal.fields import Value
 
 _SEALS_OF_JOURNALD = 0b1111
 

@@ -1,4 +1,4 @@
-"""Which form and place are chosen, tried with processes whose stderr is what it is said to be."""
+"""Which form and target are chosen, tried with processes that have such a stderr."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ ROOT = Path(__file__).parents[2]
 SAY = """
 import sys
 from supervisor.clock import SystemClock
-from supervisor.journal import journal, open_journal, outlet, tell
-choose = journal.choose_outlet
-journal.choose_outlet = lambda form, environ: choose(form, environ, socket_path=sys.argv[2])
+from supervisor import journal
+from supervisor.journal import open_journal, log_event
+choose = journal.choose_sink
+journal.choose_sink = lambda form, environ: choose(form, environ, socket_path=sys.argv[2])
 journal = open_journal(level="info", format=sys.argv[1], clock=SystemClock())
 try:
     raise ValueError("no\\x1b[2J")
 except ValueError as exc:
-    tell("worker.failed", worker="mail", replica=1, odd="x", exc=exc)
+    log_event("worker.failed", worker="mail", replica=1, odd="x", exc=exc)
 journal.close(5)
 """
 

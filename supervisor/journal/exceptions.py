@@ -1,0 +1,198 @@
+"""An exception as fields of an entry: error_type, error, sqlstate, place, traceback; and as one line.
+
+`place` is the innermost frame of the user's code: below it are drivers and the standard library, where all errors look
+the same. User code is everything but the standard library, installed packages, generated code and this package; an
+installed package that the daemon called itself (a worker from site-packages) is the user's, too.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from traceback import TracebackException
+from typing import TYPE_CHECKING
+
+from supervisor.escaping import encodable, exception_chain, message_of, sqlstate_of
+from supervisor.journal.fields import LIMIT, OVERLAP
+from supervisor.journal.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import CodeType, TracebackType
+
+    from supervisor.journal.fields import Value
+
+_MAX_FRAMES = 100
+_MAX_CHAIN = 20
+_MAX_PLACES = 3
+_MAX_LINE = 300
+_OWN_CODE = __file__.rpartition("journal")[0]
+_STANDARD_LIBRARY = os.__file__.rpartition("/")[0] + "/"
+_INSTALLED = ("/site-packages/", "/dist-packages/")
+_DRIVERS = frozenset({"asyncpg", "uvloop", "structlog"})  # the daemon calls these for itself
+
+_OWN, _LIBRARY, _PACKAGE, _USER = 1, 2, 3, 4
+_MAX_FILES = 4096
+_origins: dict[str, int] = {}
+
+
+def describe_exception(exc: BaseException) -> dict[str, Value]:
+    """Return what can be known of an exception at little cost.
+
+    A group of one is described by what it holds: `unhandled errors in a TaskGroup` helps nobody.
+    """
+    exc = _only_member(exc)
+    fields: dict[str, Value] = {"error_type": _type_name(exc), "error": _message(exc)}
+    if sqlstate := sqlstate_of(exc):
+        fields["sqlstate"] = sqlstate
+    if place := _place(exc):
+        fields["place"] = place
+    return fields
+
+
+def one_line(exc: BaseException) -> str:
+    """Return an exception as one short line without secrets, in letters that PostgreSQL takes."""
+    exc = _only_member(exc)
+    kind, text = type(exc).__qualname__, redact(message_of(exc))
+    return encodable(f"{kind}: {text}" if text else kind)[:_MAX_LINE]
+
+
+def capture_traceback(exc: BaseException) -> TracebackException | str:
+    """Return the traceback without holding on to frames; the writer formats it, for that reads source files."""
+    try:
+        if _has_long_chain(exc):
+            # A loop that raises in its own handlers drags a chain of thousands behind itself.
+            return "".join(_format_alone(exc))
+        return TracebackException(type(exc), exc, _below_the_daemon(exc), limit=-_MAX_FRAMES, compact=True)
+    except BaseException as fault:  # noqa: BLE001 - the exception is a worker's own and may do anything
+        return f"<traceback that cannot be shown: {type(fault).__name__}>"
+
+
+def format_traceback(captured: TracebackException | str) -> str:
+    """Return the text of a captured traceback."""
+    if isinstance(captured, str):
+        return captured
+    try:
+        text = "".join(captured.format()).rstrip("\n")
+    except Exception as fault:  # noqa: BLE001 - as above
+        return f"<traceback that cannot be shown: {type(fault).__name__}>"
+    # The end says most: the innermost frames and the error itself.
+    return text if len(text) <= LIMIT else "…" + text[-LIMIT:]
+
+
+def _only_member(exc: BaseException) -> BaseException:
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc
+
+
+def _below_the_daemon(exc: BaseException) -> TracebackType | None:
+    """Return the traceback without the daemon's own frames around a worker; a fault of the daemon keeps them all."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
+        trace = trace.tb_next
+    return trace or exc.__traceback__
+
+
+def _has_long_chain(exc: BaseException) -> bool:
+    following: BaseException | None = exc
+    for _ in range(_MAX_CHAIN):
+        if following is None:
+            return False
+        following = following.__cause__ or following.__context__
+    return True
+
+
+def _format_alone(exc: BaseException) -> Iterator[str]:
+    from traceback import format_tb  # noqa: PLC0415 - a rare path
+
+    yield f"(after at least {_MAX_CHAIN} others)\nTraceback (most recent call last):\n"
+    yield from format_tb(exc.__traceback__, limit=-_MAX_FRAMES)
+    yield f"{_type_name(exc)}: {_message(exc)}"
+
+
+def _type_name(exc: BaseException) -> str:
+    kind = type(exc)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _message(exc: BaseException) -> str:
+    try:
+        text = str.__str__(str(exc))[: LIMIT + OVERLAP]
+    except BaseException as fault:  # noqa: BLE001 - as above
+        return f"<message that cannot be shown: {type(fault).__name__}>"
+    return text or type(exc).__qualname__
+
+
+def _place(exc: BaseException) -> str | None:
+    """Return where an exception came from: the user's code if there is any of it, else the innermost frame.
+
+    The members of a group count before the group itself: it is raised where the tasks were waited for, always the same.
+    """
+    if isinstance(exc, BaseExceptionGroup):
+        members = islice(_leaves(exc), _MAX_PLACES)
+        if places := dict.fromkeys(place for member in members if (place := _place_in_user_code(member))):
+            return ", ".join(places)
+    if place := _place_in_user_code(exc):
+        return place
+    # The daemon may have wrapped the user's exception after it left the user's code.
+    for link in exception_chain(exc, limit=_MAX_CHAIN):
+        if link is not exc and (place := _place_in_user_code(link)):
+            return place
+    trace = exc.__traceback__
+    if trace is None:
+        return None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return _format_place(trace.tb_frame.f_code, trace.tb_lineno)
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    waiting = [exc]
+    for _ in range(_MAX_CHAIN):
+        if not waiting:
+            return
+        member = waiting.pop(0)
+        if isinstance(member, BaseExceptionGroup):
+            waiting.extend(member.exceptions)
+        else:
+            yield member
+
+
+def _place_in_user_code(exc: BaseException) -> str | None:
+    trace, found, entry = exc.__traceback__, None, None
+    follows_daemon = False
+    while trace is not None:
+        filename = trace.tb_frame.f_code.co_filename
+        origin = _origins.get(filename) or _origin(filename)
+        if origin == _USER:
+            found, follows_daemon = trace, False
+        elif origin == _OWN:
+            follows_daemon = True
+        elif origin == _PACKAGE:
+            package = str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
+            if follows_daemon and package not in _DRIVERS:
+                entry = package
+            if package == entry:
+                found = trace
+            follows_daemon = False
+        trace = trace.tb_next
+    return _format_place(found.tb_frame.f_code, found.tb_lineno) if found is not None else None
+
+
+def _origin(filename: str) -> int:
+    if filename.startswith(_OWN_CODE):
+        origin = _OWN
+    elif not filename.endswith(".py"):
+        origin = _LIBRARY  # <frozen importlib>, <string>, compiled code
+    elif any(folder in filename for folder in _INSTALLED):
+        origin = _PACKAGE
+    else:
+        origin = _LIBRARY if filename.startswith(_STANDARD_LIBRARY) else _USER
+    if len(_origins) < _MAX_FILES:
+        _origins[filename] = origin
+    return origin
+
+
+def _format_place(code: CodeType, line: int) -> str:
+    return f"{code.co_filename}:{line} {code.co_name}"
