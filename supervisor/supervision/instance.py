@@ -123,7 +123,7 @@ class WorkerInstance:
         self.current_run: Run | None = None
         self.abandoned_runs: list[Run] = []
         self.has_pending_tick = False
-        self.lease = None if work.tenure is None else InstanceLease(work.tenure)
+        self.lease = None if work.lease_handle is None else InstanceLease(work.lease_handle)
         self.last_outcome: RunOutcome | None = None
         self._history = policy.RestartHistory()
         self._not_before_s = float("-inf")

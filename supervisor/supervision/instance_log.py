@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.escaping import encodable, message_of
 from supervisor.journal import log_event
-from supervisor.journal.redaction import redact
+from supervisor.journal.exceptions import one_line
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from supervisor.config.model import Level
-
-_MAX_CHARS = 300
 
 
 class InstanceStats:
@@ -43,21 +40,17 @@ class InstanceStats:
     def note_failure(self, error: BaseException, *, now_s: float) -> None:
         """Count a failure and keep its text; the exception itself would keep its frames alive."""
         self.failures += 1
-        self.last_error = sentence_of(error)
+        self.last_error = one_line(error)
         self.failed_s = now_s
-
-
-def sentence_of(error: BaseException) -> str:
-    """Return an error as one short line without secrets, in characters that PostgreSQL takes."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    kind = type(error).__qualname__
-    text = redact(message_of(error))
-    return encodable(f"{kind}: {text}" if text else kind)[:_MAX_CHARS]
 
 
 class InstanceLog:
     """The journal entries of one instance.
+
+    Args:
+        worker: The worker.
+        instance: The instance's name where the worker has several.
+        shard: Which shard it is, if it is one: entries about two shards are different, about two replicas they are not.
 
     Attributes:
         name: The instance's name: `mail`, or `mail/3` (a shard: `view/1of4`) where there are several.
@@ -68,14 +61,13 @@ class InstanceLog:
 
     __slots__ = ("_has_started", "_shard", "_worker", "log_at_debug", "name", "stop_reason")
 
-    def __init__(self, worker: str, *, instance: str | None = None) -> None:
+    def __init__(self, worker: str, *, instance: str | None = None, shard: str | None = None) -> None:
         self.name = instance or worker
         self.stop_reason: str | None = None
         self.log_at_debug = False
         self._worker = worker
+        self._shard = shard
         self._has_started = False
-        label = self.name.removeprefix(f"{worker}/")
-        self._shard = label if "of" in label and self.name != worker else None
 
     def started(self) -> None:
         """Log that a run begins; only the first one is news, restarts have an entry of their own."""
@@ -141,6 +133,5 @@ class InstanceLog:
         if self.name != self._worker:
             fields["instance"] = self.name
         if self._shard is not None:
-            # Two shards are different entries, two replicas are not.
             fields["shard"] = self._shard
         log_event(event, exc=exc, level=level, worker=self._worker, **fields)

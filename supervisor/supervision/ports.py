@@ -42,7 +42,7 @@ class Work(Protocol):
         """When runs are due; None: one run follows the other."""
 
     @property
-    def tenure(self) -> LeaseHandle | None:
+    def lease_handle(self) -> LeaseHandle | None:
         """The lease under which it runs; None: it needs no lease."""
 
     async def run(self, stop: StopSignal) -> None:

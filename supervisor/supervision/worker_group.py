@@ -156,11 +156,16 @@ class WorkerGroup:
             instance.set_desired_state(desired_state, reason=reason, log_at_debug=log_at_debug or not self.is_single)
 
     def _new_instance(self, index: int, count: int) -> WorkerInstance:
+        worker = self.spec.name
         work = self._services.work_factory(self.spec, self.handler, index)
-        name = None
-        if count > 1:
-            name = work.tenure.name if work.tenure is not None else f"{self.spec.name}/{index}"
-        return WorkerInstance(self.spec, work, self._services.instances, log=InstanceLog(self.spec.name, instance=name))
+        name, shard = None, None
+        if count > 1 and work.lease_handle is not None:
+            name = work.lease_handle.name
+            shard = name.removeprefix(f"{worker}/")
+        elif count > 1:
+            name = f"{worker}/{index}"
+        log = InstanceLog(worker, instance=name, shard=shard)
+        return WorkerInstance(self.spec, work, self._services.instances, log=log)
 
     def _start(self, instance: WorkerInstance) -> asyncio.Task[None]:
         tasks = self._services.instances.tasks

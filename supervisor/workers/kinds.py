@@ -80,7 +80,7 @@ def _function_work(services: Services, spec: WorkerSpec, handler: Any, schedule:
         clock=services.runtime.clock,
         database=services.database,
         schedule=schedule,
-        tenure=services.cluster().lease(spec.name) if needs_lease(spec) else None,
+        lease_handle=services.cluster().lease(spec.name) if needs_lease(spec) else None,
     )
 
 
@@ -98,7 +98,7 @@ def _projection(services: Services, spec: WorkerSpec, handler: Any, index: int) 
         spec.kind,
         shard,
         handler,
-        tenure=cluster.lease(lease_name(*shard)),
+        lease_handle=cluster.lease(lease_name(*shard)),
         append_signal=cluster.append_signal,
         database=services.database,
         clock=runtime.clock,

