@@ -87,7 +87,8 @@ _NOWHERE = {
     errno.ENETDOWN,
     errno.EADDRNOTAVAIL,
 }
-# asyncpg raises plain ConnectionErrors while it negotiates TLS; only the text distinguishes another protocol from a dropped connection.
+# asyncpg raises plain ConnectionErrors while it negotiates TLS; only the text distinguishes another protocol from a
+# dropped connection.
 _NO_POSTGRES = "rejected SSL upgrade"
 
 
