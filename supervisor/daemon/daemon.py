@@ -225,7 +225,7 @@ class Daemon:
         task = self.tasks.start(work, name=f"stop: {part}")
         if not await done_within(task, timeout_s, clock=self._clock):
             task.cancel()
-            log_event("stop.overdue", part=part, limit_s=timeout_s)
+            log_event("stop.timed_out", part=part, limit_s=timeout_s)
 
     async def _wait_for_end(self, tasks: set[asyncio.Task[Any]]) -> None:
         if not tasks:
@@ -233,7 +233,7 @@ class Daemon:
         done = asyncio.gather(*tasks, return_exceptions=True)
         if not await done_within(done, _TASKS_TIMEOUT_S, clock=self._clock):
             names = ", ".join(sorted(task.get_name() for task in tasks if not task.done()))
-            log_event("stop.overdue", part=names, limit_s=_TASKS_TIMEOUT_S)
+            log_event("stop.timed_out", part=names, limit_s=_TASKS_TIMEOUT_S)
 
     def _announce_ready(self) -> None:
         self.signals.restore()
@@ -295,7 +295,7 @@ class Daemon:
 
     def _on_lease_overrun(self, worker: str) -> NoReturn:
         """End the process at once: a worker runs on without the right to, and another node may run it any moment."""
-        log_event("lease.outlived", worker=worker)
+        log_event("lease.overrun", worker=worker)
         self._notifier.failed(ExitStatus.SOFTWARE, status=f"Worker {worker} outlived its lease")
         self._exit_immediately(ExitStatus.SOFTWARE, f"worker {worker} outlived its lease")
 

@@ -98,7 +98,7 @@ class LoopWatchdog(Component):
             self._log_blocked(loop, self._clock.now_s() - asked_s)
             # Logged again at doubling distances while it lasts.
             if self._answered.wait(next_s):
-                log_event("loop.unblocked", blocked_s=round(self._clock.now_s() - asked_s, 2))
+                log_event("loop.responsive", blocked_s=round(self._clock.now_s() - asked_s, 2))
                 return
             next_s *= 2
 

@@ -145,7 +145,7 @@ def force_exit_after_timeout(status: ExitStatus, journal: Journal) -> None:
         # It is never set: this thread ends with the process.
         threading.Event().wait(_EXIT_TIMEOUT_S)
         part, stack = _blocking_threads()
-        log_event("stop.overdue", part=part, limit_s=_EXIT_TIMEOUT_S, stack=stack)
+        log_event("stop.timed_out", part=part, limit_s=_EXIT_TIMEOUT_S, stack=stack)
         exit_now(status, journal)
 
     threading.Thread(target=watch, name="exit watchdog", daemon=True).start()

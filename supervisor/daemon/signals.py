@@ -47,18 +47,18 @@ class SignalOwningLoop(uvloop.Loop):
         """
         if blocked := signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(HANDLED):
             for number in sorted(blocked):
-                log_event("signal.displaced", signal=signal.Signals(number).name)
+                log_event("signal.handler_replaced", signal=signal.Signals(number).name)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
         caught = _caught_mask()
         for number in HANDLED:
             if not caught >> (number - 1) & 1 or signal.getsignal(number) != self._our_handler:
-                log_event("signal.displaced", signal=number.name)
+                log_event("signal.handler_replaced", signal=number.name)
                 self._install_one(number)
 
     def add_signal_handler(self, sig: int, callback: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:
         """Handle a signal, but leave the daemon's own alone."""
         if self._is_our_handler(sig):
-            log_event("signal.displaced", signal=signal.Signals(sig).name)
+            log_event("signal.handler_replaced", signal=signal.Signals(sig).name)
         else:
             super().add_signal_handler(sig, callback, *args)
 

@@ -77,7 +77,7 @@ class SystemdHeartbeat(Component):
         if not unhealthy and self._notifier.watchdog_interval_s is not None:
             self._notifier.watchdog()
         elif self._was_healthy and unhealthy:
-            log_event("daemon.unsound", part=", ".join(unhealthy))
+            log_event("daemon.unhealthy", part=", ".join(unhealthy))
         self._was_healthy = not unhealthy
 
     async def _run(self) -> NoReturn:

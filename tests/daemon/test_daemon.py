@@ -108,7 +108,7 @@ async def test_a_stop_that_hangs_is_named_and_left(tmp_path: Path) -> None:
         daemon.state.request_exit(ExitStatus.OK, "the test ends")
         assert await run is ExitStatus.OK
     assert calls[3:] == ["stop c", "stop b", "stop a"]
-    assert [entry.fields["part"] for entry in entries.of("stop.overdue")] == ["b"]
+    assert [entry.fields["part"] for entry in entries.of("stop.timed_out")] == ["b"]
 
 
 async def test_stuck_components_are_named(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ async def test_stuck_components_are_named(tmp_path: Path) -> None:
     first, second = Noting("first", []), Noting("second", [])
     with daemon_of(tmp_path, first, second, Noting("third", [])) as (daemon, entries):
         daemon.heartbeat.send()
-        assert "daemon.unsound" not in entries.events
+        assert "daemon.unhealthy" not in entries.events
         first.is_stuck = second.is_stuck = True
         for _ in range(2):
             daemon.heartbeat.send()
-        assert [entry.fields["part"] for entry in entries.of("daemon.unsound")] == ["first, second"]
+        assert [entry.fields["part"] for entry in entries.of("daemon.unhealthy")] == ["first, second"]

@@ -63,7 +63,7 @@ def test_a_worker_that_blocks_the_loop_ends_with_its_lease(launch: Launcher, dat
     began_s = time.monotonic()
     assert first.wait() == 70
     assert time.monotonic() - began_s < TRUST_S + GRACE_S + 2.0
-    assert first.wait_for("lease.outlived")["worker"] == "main"
+    assert first.wait_for("lease.overrun")["worker"] == "main"
     fuse.unlink()
     second.wait_for("run 1")
     until_s = time.monotonic() + 10.0

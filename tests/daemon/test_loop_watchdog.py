@@ -31,7 +31,7 @@ def test_names_the_line_that_blocks(launch: Launcher, database: str, block: str)
     assert block in told["stack"]
     assert "workers.py:5 work" in told["place"]
     assert told["blocked_s"] >= 0.1
-    assert daemon.wait_for("loop.unblocked")["blocked_s"] >= 0.3
+    assert daemon.wait_for("loop.responsive")["blocked_s"] >= 0.3
     assert status(daemon)["state"] == "running"
 
 

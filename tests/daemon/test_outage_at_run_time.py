@@ -174,7 +174,7 @@ def test_a_starving_pool_is_not_called_healthy(launch: Launcher, postgres: Postg
                 await ctx.db.fetchval("select pg_sleep(0.2)")
     """
     daemon = launch.ready(config(dsn, database="pool_max = 5", workers=FIFTY), sleeping)
-    daemon.wait_for("pool.starved", error_class="crowded")
+    daemon.wait_for("pool.exhausted", error_class="crowded")
     starving = status(daemon)
     assert starving["state"] == "degraded"
     assert "has no connection left to give" in starving["status"]
@@ -185,5 +185,5 @@ def test_a_starving_pool_is_not_called_healthy(launch: Launcher, postgres: Postg
     while status(daemon)["state"] != "running":
         assert time.monotonic() < deadline, status(daemon)
         time.sleep(0.05)
-    assert len(daemon.said("pool.starved")) == 1
+    assert len(daemon.said("pool.exhausted")) == 1
     assert daemon.stop() == 0

@@ -179,7 +179,7 @@ def test_what_holds_up_the_exit_is_named(launch: Launcher, database: str) -> Non
     daemon = launch(config(database), _LEFTOVERS["a thread that never ends"])
     daemon.wait_for("begun")
     assert daemon.stop() == 0
-    told = daemon.said("stop.overdue")[0]
+    told = daemon.said("stop.timed_out")[0]
     assert "left behind" in told["part"]
     assert "time.sleep(3600)" in told["stack"]
 
@@ -201,7 +201,7 @@ def test_exit_handlers_run_although_workers_used_threads(launch: Launcher, datab
     daemon.wait_for("begun")
     assert daemon.stop() == 0
     assert (daemon.folder / "exited").exists()
-    assert not daemon.said("stop.overdue")
+    assert not daemon.said("stop.timed_out")
 
 
 def test_exit_handlers_run_and_keep_the_exit_status(launch: Launcher, database: str) -> None:
@@ -221,7 +221,7 @@ def test_exit_handlers_run_and_keep_the_exit_status(launch: Launcher, database: 
     daemon = launch(config(database, workers=workers), work)
     assert daemon.wait() == 70
     assert (daemon.folder / "order").read_text() == "last registered, first registered, "
-    assert not daemon.said("stop.overdue")
+    assert not daemon.said("stop.timed_out")
 
 
 def test_garbage_is_collected_again_after_the_start(launch: Launcher, database: str) -> None:
@@ -288,7 +288,7 @@ def test_a_signal_that_a_worker_takes_is_taken_back(
             await ctx.sleep(3600)
     """
     daemon = launch(config(database), work, environ=environ)
-    assert daemon.wait_for("signal.displaced")["signal"] == "SIGTERM"
+    assert daemon.wait_for("signal.handler_replaced")["signal"] == "SIGTERM"
     assert daemon.stop() == 0
     assert daemon.said("daemon.stopped")
 
@@ -303,7 +303,7 @@ def test_a_signal_taken_by_an_import_is_back_before_ready(launch: Launcher, data
     """
     daemon = launch.ready(config(database), work)
     events = [entry["event"] for entry in daemon.entries]
-    assert events.index("signal.displaced") < events.index("daemon.ready")
+    assert events.index("signal.handler_replaced") < events.index("daemon.ready")
     daemon.signal(signal.SIGHUP)
     daemon.wait_for("reload.applied")
     assert daemon.stop() == 0

@@ -77,6 +77,6 @@ async def test_a_stuck_component_stops_the_watchdog(tmp_path: Path) -> None:
                 task.cancel()
             assert 2 <= await _feedings(reader, clock) < 12  # late is not broken at once
             assert await _feedings(reader, clock) == 0
-            assert [entry.fields["part"] for entry in entries.of("daemon.unsound")] == ["workers"]
+            assert [entry.fields["part"] for entry in entries.of("daemon.unhealthy")] == ["workers"]
             daemon.tasks.cancel_all()
             await settle()

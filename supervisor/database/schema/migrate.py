@@ -356,7 +356,7 @@ async def ensure_schema(
                 return
             pause_s = _pause_after_refusal(database.monitor.config.startup, refusals, error, sample=rng.random())
             if refusals == 0:
-                log_event("schema.awaited", reason=str(error))
+                log_event("schema.waiting", reason=str(error))
             refusals += 1
         except DatabaseUnavailable as error:
             losses += 1

@@ -176,7 +176,7 @@ class ProjectionRun:
         if self._has_recreated:
             raise SupervisorError(f"the checkpoint of {context.spec.name} is gone as soon as it has been made")
         self._has_recreated, self._poison = True, None
-        log_event("projection.begun_anew", **context.log_fields)
+        log_event("projection.restarted_from_zero", **context.log_fields)
         await self._claims.ensure(context, self._db, sleep=self._sleep_until_stop, is_missing=True)
 
     async def _refresh_horizon(self, pooled: Any) -> None:
@@ -279,7 +279,7 @@ class ProjectionRun:
         fields: dict[str, Any] = {"events": len(events), "position": events[0].position} if events else {}
         if isinstance(decision, RetryAfter):
             fields["delay_s"] = round(decision.delay_s, 3)
-        log_event("projection.set_back", exc=error, **self._context.log_fields, **fields)
+        log_event("projection.batch_failed", exc=error, **self._context.log_fields, **fields)
 
     async def _handle_poison(self, pooled: Any, event: Event, error: Exception) -> None:
         """Do with an event that cannot be applied what the configuration says."""

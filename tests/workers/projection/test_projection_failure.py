@@ -143,7 +143,7 @@ async def test_a_cancellation_during_the_handler_ends_the_run(database: str) -> 
         actor.task.cancel()
         with pytest.raises(_OwnBaseException):
             await actor.ended()
-        assert st.entries.of("projection.set_back") == []
+        assert st.entries.of("projection.batch_failed") == []
 
 
 async def test_continues_when_the_cause_is_gone(database: str) -> None:
@@ -156,7 +156,7 @@ async def test_continues_when_the_cause_is_gone(database: str) -> None:
         await st.applied_upto((await appended(st))[-1])
         assert await seen(st) == await appended(st)
         assert st.entries.of("projection.poison") == []
-        assert st.entries.of("projection.set_back") != []
+        assert st.entries.of("projection.batch_failed") != []
 
 
 async def test_a_poisoned_event_goes_to_the_dead_letters(database: str) -> None:
