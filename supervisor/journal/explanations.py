@@ -298,7 +298,7 @@ certainly ends it.
     "worker.paused": """
 Worker @WORKER@ is paused
 
-`pgsupervisor pause` asked for it. It stays paused over a reload, but not over a restart of the
+An operator ran the command `pause`. It stays paused over a reload, but not over a restart of the
 daemon.
 
 To resume it: pgsupervisor resume @WORKER@
