@@ -306,7 +306,7 @@ To resume it: pgsupervisor resume @WORKER@
     "worker.unpaused": """
 Worker @WORKER@ is resumed
 
-`pgsupervisor resume` asked for it.
+An operator ran the command `resume`.
 
 No action is needed.
 """,
