@@ -545,7 +545,8 @@ No action is needed.
     "projection.moved": """
 A checkpoint was moved from outside
 
-`pgsupervisor projections reset` or `skip`, or a new number of shards, moved it to @POSITION@.
+An operator reset the projection or skipped an event, or its number of shards changed. The position is
+now @POSITION@.
 
 No action is needed.
 """,
