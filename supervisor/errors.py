@@ -60,11 +60,11 @@ class LeaseLost(SupervisorError):
 
 
 class ProjectionHalted(SupervisorError):
-    """An event cannot be applied: the projection stands still at it until a person has acted."""
+    """An event cannot be applied: the projection is halted until an operator has acted."""
 
 
 class ShardingConflict(SupervisorError):
-    """A projection is laid out as a later configuration says: here it stands aside, and leaves its leases to others."""
+    """A node with a newer configuration uses another number of shards: the projection does not run here."""
 
 
 class TransactionMisused(SupervisorError):

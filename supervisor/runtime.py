@@ -1,9 +1,8 @@
-"""What every part of the daemon is given: time, chance, background tasks, and the two ways to be heard."""
+"""The services that every part of the daemon is given."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from random import Random
@@ -15,33 +14,65 @@ if TYPE_CHECKING:
 class NotifierPort(Protocol):
     """What parts of the daemon may send to systemd."""
 
-    def status(self, text: str) -> None:
+    @property
+    def has_pending(self) -> bool:
+        """Whether a message could not be sent yet and is kept."""
+
+    def status(self, text: str, /) -> None:
         """Show `text` in `systemctl status`."""
 
-    def extend(self, extend_s: float) -> None:
+    def extend(self, extend_s: float, /) -> None:
         """Ask systemd to wait `extend_s` seconds more."""
+
+    def ready(self, status: str | None = None, /) -> None:
+        """Say that the start, or a reload, is over."""
+
+    def reloading(self) -> None:
+        """Say that a reload has begun; `ready` has to follow, whatever its outcome."""
+
+    def stopping(self, status: str | None = None, /) -> None:
+        """Say that the stop has begun."""
+
+    def failed(self, exit_status: int, /, *, status: str | None = None) -> None:
+        """Say why the daemon is about to end."""
+
+
+class JournalCounts(Protocol):
+    """How many entries there were since the start."""
+
+    @property
+    def written(self) -> int:
+        """Entries that were written."""
+
+    @property
+    def folded(self) -> int:
+        """Entries left out because they were equal to others."""
+
+    @property
+    def dropped(self) -> int:
+        """Entries that were lost."""
 
 
 class JournalPort(Protocol):
-    """What a reload may change of the journal."""
+    """What a reload may change of the journal, and what `status` shows of it."""
 
-    def set_level(self, level: str) -> None:
+    @property
+    def counts(self) -> JournalCounts:
+        """How many entries were written, folded and dropped so far."""
+
+    def set_level(self, level: str, /) -> None:
         """Leave out entries below `level`."""
 
-    def set_format(self, format: str) -> None:  # noqa: A002 - the name of the configuration key
+    def set_format(self, log_format: str, /) -> None:
         """Write entries in another format."""
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(NamedTuple):
     """Services that are the same for every part of one daemon process.
 
     Attributes:
-        clock: Time.
-        rng: Chance, for jitter.
-        tasks: Where background tasks start.
+        rng: For jitter.
         notifier: systemd's notify socket.
-        journal: The process's journal.
     """
 
     clock: Clock

@@ -1,4 +1,4 @@
-"""The one place that starts background tasks: each has an owner that hears of its end."""
+"""The one place that starts background tasks; the owner of a task is told when it crashes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class BackgroundTasks:
     """Background tasks with an owner.
 
     A task that ends with an exception is reported to `on_crash` at once, not when the garbage
-    collector happens to find it. A cancelled task is not reported, unless it is critical and somebody
-    else cancelled it.
+    collector happens to find it. A cancelled task is not reported, unless it is critical and was not
+    cancelled through this class.
     """
 
     def __init__(self, on_crash: Callable[[str, BaseException], None]) -> None:
@@ -27,7 +27,7 @@ class BackgroundTasks:
     def start(self, work: Coroutine[Any, Any, T], *, name: str, critical: bool = False) -> asyncio.Task[T]:
         """Run `work` in the background; `name` stands in journals and stacks.
 
-        A critical task may only be cancelled through here: code of a user's that cancels every task of the
+        A critical task may only be cancelled through this class: a worker that cancels every task of the
         loop must not leave a daemon behind that looks alive.
         """
         task = asyncio.create_task(work, name=name)  # noqa: TID251 - the one place
@@ -37,12 +37,13 @@ class BackgroundTasks:
         task.add_done_callback(self._on_task_done)
         return task
 
-    def cancel(self, name: str) -> None:
-        """Cancel the tasks of this name."""
-        for task in self._running:
-            if task.get_name() == name:
-                self._critical.discard(task)
-                task.cancel()
+    def cancel(self, name: str) -> set[asyncio.Task[Any]]:
+        """Cancel the tasks of this name and return them; the caller may wait, with a deadline of its own."""
+        named = {task for task in self._running if task.get_name() == name}
+        self._critical -= named
+        for task in named:
+            task.cancel()
+        return named
 
     def cancel_all(self) -> set[asyncio.Task[Any]]:
         """Cancel what still runs and return it; the caller waits, with a deadline of its own."""

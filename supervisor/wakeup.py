@@ -147,16 +147,17 @@ class Wakeup:
             self._waiting = waiting = asyncio.get_running_loop().create_future()
             self.deadline_s = deadline_s
             try:
-                await self._wait_for(waiting, deadline_s)
+                if deadline_s is None:  # here, and not in a coroutine more: thousands wait like this
+                    await waiting
+                else:
+                    await self._wait_until(waiting, deadline_s)
             finally:
                 self.deadline_s = self._waiting = None
         is_woken, self._is_awake = self._is_awake, False
         return is_woken
 
-    async def _wait_for(self, waiting: asyncio.Future[None], deadline_s: float | None) -> None:
-        if deadline_s is None:
-            await waiting
-        elif self._timers is None:
+    async def _wait_until(self, waiting: asyncio.Future[None], deadline_s: float) -> None:
+        if self._timers is None:
             if (delay_s := deadline_s - self._clock.now_s()) > 0:
                 await done_within(waiting, delay_s, clock=self._clock)
         else:

@@ -20,14 +20,15 @@ from support.config_file import faults_of
 from supervisor import __all__ as public_names
 from supervisor.cli.main import command_parser
 from supervisor.config.schema import TOP, WORKER
-from supervisor.daemon import cluster
+from supervisor.daemon import cluster_status
 from supervisor.daemon import status as daemon_status
-from supervisor.daemon.cluster_rows import node_rows, projection_rows, with_lag
+from supervisor.daemon.cluster_status import add_lag, node_rows, projection_rows
+from supervisor.daemon.components import database as daemon_database
 from supervisor.database.database import Database
 from supervisor.exit_status import ExitStatus
 from supervisor.journal.events import EVENTS, LEVELS
 from supervisor.leases import local_lease
-from supervisor.supervision import status as worker_status
+from supervisor.supervision import worker_status
 from supervisor.workers.context import Context
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _keys(keys: Mapping[str, Key]) -> Iterator[str]:
 def _status_keys() -> dict[str, set[str]]:
     """Return the keys of each dictionary that the functions of `status --json` write out, by function."""
     found = {}
-    for part in (daemon_status, worker_status, Database, cluster, local_lease):
+    for part in (daemon_status, daemon_database, worker_status, Database, cluster_status, local_lease):
         for function in ast.walk(ast.parse(inspect.getsource(part))):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 dicts = [node for node in ast.walk(function) if isinstance(node, ast.Dict)]
@@ -184,7 +185,7 @@ def _rows_of_nodes() -> tuple[dict[str, Any], dict[str, Any]]:
     shard: Any = {"projection": "view", "lease": "view", "shard": 0, "shards": 1, "position": 1, "applied": 1}
     shard |= {"poison": None, "error": None, "head": 1, "start": 0, "most": 9, "events": 1, "age_s": 1.0}
     projections = projection_rows([shard])
-    (with_leases,) = with_lag(node_rows([node], 1), projections)
+    (with_leases,) = add_lag(node_rows([node], 1), projections)
     return with_leases, projections[0]
 
 
@@ -196,12 +197,12 @@ def test_the_status_has_the_keys_that_the_reference_lists() -> None:
     assert _status_row("each of a node's `leases`") == node["leases"][0].keys()
     assert _status_row("each of `projections`") == projection.keys()
     assert _status_row("each of its `shards`") == projection["shards"][0].keys()
-    assert _status_row("`cluster`") | {"nodes", "projections", "cluster"} == written["look"]
+    assert _status_row("`cluster`") | {"nodes", "projections", "cluster"} == written["fetch"]
     assert _status_row("each of a worker's `leases`") == written["describe"]
-    assert _status_row("top") | _status_row("`reload`") == written["status_of"]
-    assert _status_row("`database`") == written["_database"]
+    assert _status_row("top") | _status_row("`reload`") == written["_status_row"]
+    assert _status_row("`database`") == written["_database_row"]
     assert _status_row("its `pool`") == written["pool_counts"]
-    assert _status_row("each of `workers`") == written["row_of"]
+    assert _status_row("each of `workers`") == written["worker_row"]
 
 
 def test_every_key_that_is_named_exists() -> None:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 # An import may take a minute, a changed worker its whole stop_timeout.
 _LONG_S = 600.0
+_NOT_APPLIED = {
+    ("rejected", False): "Refused, the old configuration runs on",
+    ("rejected", True): "Would be refused",
+    ("incomplete", False): "Applied in part, the daemon is degraded until a reload applies",
+}
 _DONE = {"pause": "paused", "resume": "resumed", "restart": "restarted"}
 
 
@@ -74,12 +79,12 @@ def _send_to(path: Path, request: dict[str, Any], limit_s: float) -> dict[str, A
 
 
 def reload(control: str | None, config: str | None, *, dry_run: bool) -> int:
-    """Ask for a reload, wait for its outcome and return 0 when it was applied, 1 when it was refused."""
+    """Ask for a reload, wait for its outcome and return 0 when it was applied, else 1."""
     answer = send_request(control, config, {"command": "dry-run" if dry_run else "reload"}, limit_s=_LONG_S)
     if answer["ok"]:
         print_out("\n".join(answer.get("lines", ())))
         return ExitStatus.OK
-    outcome = "Would be refused" if dry_run else "Refused, the old configuration runs on"
+    outcome = _NOT_APPLIED[answer.get("outcome", "rejected"), dry_run]
     print_error(f"{outcome}:\n{answer['error']}")
     return ExitStatus.REFUSED
 

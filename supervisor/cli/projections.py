@@ -13,7 +13,7 @@ from supervisor.cli.database_command import connect_once
 from supervisor.cli.output import align, print_out
 from supervisor.cli.status import lag
 from supervisor.config.model import Projection
-from supervisor.daemon.cluster_rows import SHARD_LAG_SQL, projection_rows
+from supervisor.daemon.cluster_status import SHARD_LAG_SQL, projection_rows
 from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, may_be_connection_loss
 from supervisor.database.schema.grants import DAEMON_GRANTS, listed
 from supervisor.errors import DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible, SupervisorError

@@ -1,277 +1,304 @@
-"""The life of the process, from the first breath of the loop to its end.
+"""Process lifecycle: start the components in order, run, stop them in reverse.
 
 ```text
-   begin ─▶ start (import, store, control, connect, schema, join, workers) ─▶ ready ─▶ … ─▶ stop
-     └────────────────────────── a signal, a fault ───────────────────────────▲
+   journal ─▶ signals ─▶ watchdogs ─▶ handlers ─▶ embedded PostgreSQL ─▶ control socket ─▶ database ─▶ SQL schema
+      ─▶ node ─▶ workers ─▶ pruning ─▶ ready
 ```
 
-Whatever ends the life does so by `end`, once; the first reason wins. Everything that runs in the
-background is a task of `tasks`, and a task that crashes ends the life.
+Start, stop, health, reload and status are loops over that list. The process ends by `DaemonState.request_exit`, once;
+the first reason wins. Everything that runs in the background is a task of `BackgroundTasks`, and a task that crashes
+ends the process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+import gc
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import supervisor
-from supervisor.daemon import exit_guard, signals
-from supervisor.daemon.blocked_loop import BlockedLoop
-from supervisor.daemon.pulse import Pulse
+from supervisor.clock import done_within
+from supervisor.config.model import EmbeddedStore, Server
+from supervisor.daemon.components.database import DatabaseComponent, SchemaComponent
+from supervisor.daemon.components.handlers import HandlersComponent
+from supervisor.daemon.components.journal import JournalComponent
+from supervisor.daemon.components.node import NodeComponent
+from supervisor.daemon.components.pruning import PruningComponent
+from supervisor.daemon.components.workers import WorkersComponent
+from supervisor.daemon.control_api import ControlApi
+from supervisor.daemon.control_server import ControlServer
+from supervisor.daemon.loop_watchdog import LoopWatchdog
+from supervisor.daemon.reload import TASK as RELOAD_TASK
 from supervisor.daemon.reload import Reloader
-from supervisor.daemon.starting import Start
-from supervisor.daemon.status import status_line
-from supervisor.daemon.stopping import stop
-from supervisor.errors import (
-    ConfigError,
-    ConnectAttemptsExhausted,
-    ControlSocketInUse,
-    DatabaseAccessDenied,
-    EmbeddedDatabaseFailed,
-    EmbeddedDatabaseLocked,
-    EmbeddedDatabaseMisconfigured,
-    SchemaIncompatible,
-    WorkerExhausted,
-)
+from supervisor.daemon.signals import SignalHandling
+from supervisor.daemon.state import DaemonState
+from supervisor.daemon.status import StatusReport
+from supervisor.daemon.systemd_heartbeat import SystemdHeartbeat
+from supervisor.errors import ConfigError, SupervisorError
 from supervisor.exit_status import ExitStatus
-from supervisor.journal import journal_asyncio_exception, log_event
+from supervisor.journal import log_event
+from supervisor.runtime import Runtime
 from supervisor.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine
     from random import Random
 
     from supervisor.clock import Clock
     from supervisor.config.model import Config
-    from supervisor.daemon.control import ControlServer
-    from supervisor.daemon.leasing import Leasing
-    from supervisor.daemon.signals import GuardedLoop
-    from supervisor.database.database import Database
-    from supervisor.database.embedded.locks import StateLock
-    from supervisor.database.embedded.server import EmbeddedServer
-    from supervisor.database.error_class import Failure
-    from supervisor.database.monitor import ConnectionMonitor
-    from supervisor.journal import Journal
-    from supervisor.supervision.supervisor import Supervisor
+    from supervisor.daemon.component import Component
+    from supervisor.daemon.state import ExitReason
+    from supervisor.errors import WorkerExhausted
+    from supervisor.runtime import JournalPort
     from supervisor.systemd.notify import Notifier
 
-
-class Ending(NamedTuple):
-    """Why the process ends.
-
-    Attributes:
-        status: What it exits with.
-        reason: A clause for people.
-        at_s: When that was decided.
-    """
-
-    status: ExitStatus
-    reason: str
-    at_s: float
-
-
-# One row for each reaction of the error tree; anything else is a fault of the daemon itself.
-_STATUS_OF = {
-    ConfigError: ExitStatus.CONFIG,
-    ConnectAttemptsExhausted: ExitStatus.UNAVAILABLE,
-    DatabaseAccessDenied: ExitStatus.NOPERM,
-    SchemaIncompatible: ExitStatus.CONFIG,
-    EmbeddedDatabaseLocked: ExitStatus.TEMPFAIL,
-    EmbeddedDatabaseMisconfigured: ExitStatus.CONFIG,
-    EmbeddedDatabaseFailed: ExitStatus.UNAVAILABLE,
-    ControlSocketInUse: ExitStatus.TEMPFAIL,
-    WorkerExhausted: ExitStatus.SOFTWARE,
-}
+_START_TASK = "start"
+_TASKS_TIMEOUT_S = 1.0
+# Above every deadline of the components themselves.
+_SAFETY_MARGIN_S = 1.0
 
 
 class Daemon:
-    """The composition root: owns every part and the order in which they come and go.
+    """Makes the components, and owns the order in which they start and stop.
+
+    Args:
+        config: The configuration.
+        read_config: Reads it anew.
+        exit_now: Ends the process at once, with a status.
+        notifier: systemd's notify socket.
+        journal: The process's journal.
+        clock: Time.
+        rng: For jitter.
 
     Attributes:
-        config: The configuration in force.
-        phase: What the start is doing, for people.
-        is_ready: Whether READY=1 has been sent and the workers run.
-        ending: Why the process ends, once it does.
-        refused_reload: Why the last reload was refused, while it was.
-        last_reload: What the last reload came to, for people.
+        state: What the daemon as a whole does.
+        components: In the order in which they start.
     """
 
     def __init__(
-        self, config: Config, *, read_config: Callable[[], Config], notifier: Notifier, journal: Journal,
-        clock: Clock, rng: Random,
+        self, config: Config, *, read_config: Callable[[], Config], exit_now: Callable[[ExitStatus], NoReturn],
+        notifier: Notifier, journal: JournalPort, clock: Clock, rng: Random,
     ) -> None:  # fmt: skip
-        self.config = config
-        self.read_config = read_config
-        self.notifier = notifier
-        self.journal = journal
-        self.clock = clock
-        self.rng = rng
+        self.state = state = DaemonState(config, clock=clock)
         self.tasks = BackgroundTasks(self._on_crash)
-        self.phase = "Starting"
-        self.is_ready = False
-        self.started_s = clock.now_s()
-        self.refused_reload: str | None = None
-        self.last_reload: str | None = None
-        self.ending: Ending | None = None
-        self.functions: Mapping[str, Any] = {}
-        self.database: Database | None = None
-        self.supervisor: Supervisor | None = None
-        # Only where a worker needs a lease.
-        self.leasing: Leasing | None = None
-        self.prunes = False
-        self.store: EmbeddedServer | None = None
-        self.state_lock: StateLock | None = None
-        self.control: ControlServer | None = None
-        self.reloader = Reloader(self)
-        self.pulse = Pulse(self)
-        self.blocked_loop: BlockedLoop | None = None
-        self._loop: GuardedLoop | None = None
-        self._ends = asyncio.Event()
-        self._stop_signals = 0
+        runtime = Runtime(clock=clock, rng=rng, tasks=self.tasks, notifier=notifier, journal=journal)
+        self._clock = clock
+        self._notifier = notifier
+        self._exit_now = exit_now
+        self._exit_requested = asyncio.Event()
         self._shown_status = ""
 
-    @property
-    def is_stopping(self) -> bool:
-        """Whether the end has begun."""
-        return self.ending is not None
-
-    @property
-    def ending_reason(self) -> str:
-        """Why, for people."""
-        return self.ending.reason if self.ending else ""
-
-    async def run(self, loop: GuardedLoop) -> ExitStatus:
-        """Live on `loop`, and return the exit status."""
-        self._begin(loop)
-        self.tasks.start(Start(self).run(), name="start", critical=True)
-        ending = await self._end()
-        await stop(self)
-        return ending.status
-
-    async def _end(self) -> Ending:
-        """Wait for the end to begin."""
-        while self.ending is None:
-            try:
-                await self._ends.wait()
-            except asyncio.CancelledError as error:
-                # Nobody of ours cancels the life itself: a worker has cancelled every task of the loop.
-                self._on_crash("daemon", error)
-        return self.ending
-
-    def _begin(self, loop: GuardedLoop) -> None:
-        loop.set_exception_handler(journal_asyncio_exception)
-        loop.install(self.on_signal)
-        self._loop = loop
-        log_event("daemon.starting", version=supervisor.__version__, config=str(self.config.path))
-        self.blocked_loop = BlockedLoop(
-            loop,
-            limit_s=self.config.daemon.stall_warning_s,
-            workers=lambda: self.config.workers,
-            clock=self.clock,
+        self.components: list[Component] = []
+        self.handlers = HandlersComponent(config, clock=clock, on_step=state.begin_step)
+        embedded, server = self._server(config, runtime)
+        self.workers = WorkersComponent(
+            config, runtime=runtime, database=lambda: self.database.database, node=lambda: self.node,
+            handlers=lambda: self.handlers.handlers, on_exhausted=self._on_exhausted,
+            on_overrun=self._on_lease_overrun, on_status=self.refresh_status, on_step=state.begin_step,
+        )  # fmt: skip
+        self.database = DatabaseComponent(
+            config, runtime=runtime, server=server, observer=self.workers, before_switch=self._release_leases,
+            on_step=state.begin_step,
+        )  # fmt: skip
+        self.node = NodeComponent(
+            config, runtime=runtime, database=self.database,
+            on_projection_changed=self.workers.on_projection_changed, on_overrun=self._on_lease_overrun,
+            on_step=state.begin_step,
+        )  # fmt: skip
+        self.status = StatusReport(
+            state, self.components, database=self.database, node=self.node, workers=self.workers, clock=clock
         )
-        self.blocked_loop.start()
-        self.tasks.start(self.pulse.run(), name="pulse", critical=True)
-        self.tasks.start(self.reloader.run(), name="reload", critical=True)
+        self.reloader = Reloader(
+            self.components, state, runtime=runtime, read_config=read_config, handlers=self.handlers,
+            on_begin=self._on_reload_begin, on_end=self._on_reload_end,
+        )  # fmt: skip
+        control_api = ControlApi(state, reloader=self.reloader, workers=self.workers, status=self.status)
+        self.control = ControlServer(config.daemon.control, control_api.handle_request)
+        self.signals = SignalHandling(
+            on_reload=self.reloader.request_from_signal,
+            on_stop=lambda reason: state.request_exit(ExitStatus.OK, reason),
+            on_force_stop=self.workers.force_stop,
+            on_exit=self._on_third_stop_signal,
+        )
+        self.heartbeat = SystemdHeartbeat(
+            notifier, clock=clock, tasks=self.tasks,
+            needs_time=lambda: not state.is_ready or state.is_stopping or state.is_reloading,
+            unhealthy=self.unhealthy, on_beat=self._on_beat,
+        )  # fmt: skip
+        # The order of the start, and of a reload; the stop is in reverse. The handlers are imported before the first
+        # connection, and the control socket answers while it is made. It is opened after the lock of the embedded
+        # PostgreSQL has been acquired, because a predecessor holds both until it has ended.
+        self.components += [
+            JournalComponent(config, journal),
+            self.signals,
+            LoopWatchdog(limit_s=config.daemon.stall_warning_s, workers=lambda: state.config.workers, clock=clock),
+            self.heartbeat,
+            self.handlers,
+            *embedded,
+            self.control,
+            self.database,
+            SchemaComponent(config, runtime=runtime, database=self.database, on_step=state.begin_step),
+            self.node,
+            self.workers,
+            PruningComponent(config, database=lambda: self.database.database, clock=clock, tasks=self.tasks),
+        ]
+        state.observe(self._on_state)
 
-    # What happens
+    def _server(self, config: Config, runtime: Runtime) -> tuple[list[Component], Callable[[], Server]]:
+        match config.database.target:
+            case Server() as server:
+                return [], lambda: server
+            case EmbeddedStore() as target:
+                # Only daemons with an embedded PostgreSQL pay for this import.
+                from supervisor.daemon.components.embedded_database import EmbeddedDatabaseComponent  # noqa: PLC0415
 
-    def run_gate(self, gate: ConnectionMonitor) -> None:
-        """Put a gate in force; the one before it ends."""
-        self.tasks.cancel("gate")
-        self.tasks.start(gate.run(), name="gate", critical=True)
+                embedded = EmbeddedDatabaseComponent(
+                    config, target, clock=runtime.clock, tasks=runtime.tasks, on_step=self.state.begin_step
+                )
+                return [embedded], lambda: embedded.server
 
-    def end(self, status: ExitStatus, reason: str) -> None:
-        """Begin the end of the process; only the first call counts."""
-        if self.ending is None:
-            self.ending = Ending(status, reason, self.clock.now_s())
-            self._ends.set()
+    async def run(self) -> ExitStatus:
+        """Start, run until the exit is requested, stop, and return the exit status."""
+        self.tasks.start(self.start(), name=_START_TASK, critical=True)
+        reason = await self._wait_for_exit()
+        await self._stop(reason)
+        return reason.status
 
-    def on_signal(self, number: signal.Signals) -> None:
-        """Hear of a signal, on the loop."""
-        if number is signal.SIGHUP and not signals.terminal_is_gone():
-            self.reloader.signalled()
+    async def start(self) -> None:
+        """Start the components in order; an error ends the daemon."""
+        self.tasks.start(self.reloader.run(), name=RELOAD_TASK, critical=True)
+        for component in self.components:
+            await component.start()
+            if component is self.database and self.state.config.daemon.ready == "started":
+                # It connects from here on; a wrong dsn can be corrected by a reload.
+                self._announce_ready()
+                self.reloader.enable()
+        await self._clock.sleep(0)  # the workers begin
+        # What was made so far stays for good: the collector need not look at it again, ten thousand workers of it.
+        gc.freeze()
+        self.state.is_ready = True
+        if self.state.config.daemon.ready == "connected":
+            self._announce_ready()
+        else:
+            self.refresh_status()
+        self.reloader.enable()
+
+    def unhealthy(self) -> list[str]:
+        """Return the names of the components that are stuck; the stop has deadlines of its own."""
+        if self.state.is_stopping:
+            return []
+        now_s = self._clock.now_s()
+        return [component.name for component in self.components if not component.is_healthy(now_s)]
+
+    def refresh_status(self) -> None:
+        """Show the status to systemd when it has changed."""
+        line = self.status.line()
+        if line != self._shown_status:
+            self._shown_status = line
+            self._notifier.status(line)
+
+    async def _wait_for_exit(self) -> ExitReason:
+        while self.state.exit_reason is None:
+            try:
+                await self._exit_requested.wait()
+            except asyncio.CancelledError as error:
+                # The daemon never cancels this task: a worker has cancelled every task of the loop.
+                self._on_crash("daemon", error)
+        return self.state.exit_reason
+
+    async def _stop(self, reason: ExitReason) -> None:
+        """Stop everything that was started, in reverse order, each step with a deadline."""
+        log_event("daemon.stopping", reason=reason.text, level="info" if reason.status is ExitStatus.OK else "error")
+        self._notifier.stopping(self.status.line())
+        if reason.status is not ExitStatus.OK:
+            self._notifier.failed(reason.status, status=reason.text)
+        self.heartbeat.send()
+        await self._wait_for_end(self.tasks.cancel(_START_TASK) | self.tasks.cancel(RELOAD_TASK))
+        for component in reversed(self.components):
+            timeout_s = component.stop_timeout_s
+            stop = component.stop(self._clock.now_s() + timeout_s)
+            await self._run_with_timeout(stop, timeout_s + _SAFETY_MARGIN_S, component.name)
+        await self._wait_for_end(self.tasks.cancel_all())
+        took_s = round(self._clock.now_s() - reason.at_s, 3)
+        log_event("daemon.stopped", status=int(reason.status), took_s=took_s)
+
+    async def _run_with_timeout(self, work: Coroutine[Any, Any, None], timeout_s: float, part: str) -> None:
+        task = self.tasks.start(work, name=f"stop: {part}")
+        if not await done_within(task, timeout_s, clock=self._clock):
+            task.cancel()
+            log_event("stop.timed_out", part=part, limit_s=timeout_s)
+
+    async def _wait_for_end(self, tasks: set[asyncio.Task[Any]]) -> None:
+        if not tasks:
             return
-        self._stop_signals += 1
-        if self._stop_signals == 1:
-            why = "the terminal was closed" if number is signal.SIGHUP else f"asked by {number.name}"
-            self.end(ExitStatus.OK, why)
-        elif self._stop_signals > 2:
-            self._leave()
-        elif self.supervisor is not None:
-            self.supervisor.hurry()
+        done = asyncio.gather(*tasks, return_exceptions=True)
+        if not await done_within(done, _TASKS_TIMEOUT_S, clock=self._clock):
+            names = ", ".join(sorted(task.get_name() for task in tasks if not task.done()))
+            log_event("stop.timed_out", part=names, limit_s=_TASKS_TIMEOUT_S)
 
-    def retake_signals(self) -> None:
-        """Take back the signals that an import or a worker took: a SIGHUP could kill the daemon."""
-        if self._loop is not None:
-            self._loop.retake()
+    def _announce_ready(self) -> None:
+        self.signals.restore()
+        self._shown_status = self.status.line()
+        self._notifier.ready(self._shown_status)
+        if self._notifier.has_pending:
+            self.heartbeat.wake()
+        took_s = round(self._clock.now_s() - self.state.started_s, 3)
+        log_event("daemon.ready", took_s=took_s, **self.workers.counts())
 
-    def _leave(self) -> NoReturn:
-        """End the process at once: the operator asked three times."""
-        status = self.ending.status if self.ending else ExitStatus.OK
-        self._fall(status, "ended at once, as asked")
+    async def _release_leases(self, new: Config) -> None:
+        """Give the leases back before a reload replaces the connection that holds them."""
+        await self.workers.stop_leased("the database connection changes")
+        await self.node.release_before_switch(new)
 
-    def on_outlived(self, worker: str) -> NoReturn:
-        """End the process at once: a worker runs on without the right to, and another node may run it any moment."""
-        log_event("lease.outlived", worker=worker)
-        self.notifier.failed(ExitStatus.SOFTWARE, status=f"Worker {worker} outlived its lease")
-        self._fall(ExitStatus.SOFTWARE, f"worker {worker} outlived its lease")
+    async def _on_beat(self) -> None:
+        self.signals.restore()
+        await self.control.recreate_if_removed()
 
-    def _fall(self, status: ExitStatus, reason: str) -> NoReturn:
-        log_event("daemon.stopped", status=int(status), level="warning", reason=reason)
-        exit_guard.exit_now(status, self.journal)
+    def _on_state(self) -> None:
+        if self.state.is_stopping:
+            self._exit_requested.set()  # the stop shows its status itself
+        else:
+            self.refresh_status()
+
+    def _on_reload_begin(self) -> None:
+        self._notifier.reloading()
+        self.heartbeat.send()
+
+    def _on_reload_end(self) -> None:
+        # Without this READY systemd would wait for ever (systemd #37515), but STOPPING is final.
+        if not self.state.is_stopping:
+            self._shown_status = self.status.line()
+            self._notifier.ready(self._shown_status)
+        if self._notifier.has_pending:
+            self.heartbeat.wake()
+
+    def _on_exhausted(self, error: WorkerExhausted) -> None:
+        self.state.request_exit(error.exit_status, str(error))
 
     def _on_crash(self, name: str, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError):
             log_event("daemon.failed", error=f"something cancelled its task {name!r}, most likely a worker", task=name)
-            self.end(ExitStatus.SOFTWARE, f"something cancelled the daemon's own task {name!r}, most likely a worker")
+            reason = f"something cancelled the daemon's own task {name!r}, most likely a worker"
+            self.state.request_exit(ExitStatus.SOFTWARE, reason)
             return
-        status = next((known for kind, known in _STATUS_OF.items() if isinstance(error, kind)), None)
-        if status is None:
+        if not isinstance(error, SupervisorError) or error.exit_status is ExitStatus.SOFTWARE:
             log_event("daemon.failed", exc=error, task=name)
-            self.end(ExitStatus.SOFTWARE, f"a fault of the daemon itself: {type(error).__name__}: {error}")
+            reason = f"a fault of the daemon itself: {type(error).__name__}: {error}"
+            self.state.request_exit(ExitStatus.SOFTWARE, reason)
             return
         if isinstance(error, ConfigError):
             log_event("config.invalid", faults=str(error), count=len(error.faults))
-        self.end(status, str(error))
+        self.state.request_exit(error.exit_status, str(error))
 
-    def on_exhausted(self, error: WorkerExhausted) -> None:
-        """Hear of a worker whose end is the daemon's end."""
-        self.end(ExitStatus.SOFTWARE, str(error))
+    def _on_third_stop_signal(self) -> NoReturn:
+        status = self.state.exit_reason.status if self.state.exit_reason else ExitStatus.OK
+        self._exit_immediately(status, "ended at once, as asked")
 
-    # What the gate says (GateListener)
+    def _on_lease_overrun(self, worker: str) -> NoReturn:
+        """End the process at once: a worker runs on without the right to, and another node may run it any moment."""
+        log_event("lease.overrun", worker=worker)
+        self._notifier.failed(ExitStatus.SOFTWARE, status=f"Worker {worker} outlived its lease")
+        self._exit_immediately(ExitStatus.SOFTWARE, f"worker {worker} outlived its lease")
 
-    def on_down(self, failure: Failure, *, announced: bool) -> None:  # noqa: ARG002 - the gate has told why
-        """Say that the workers are parked."""
-        if self.supervisor is not None and announced:
-            self.supervisor.database_went_down()
-        self.on_status()
-
-    def on_up(self, *, announced: bool) -> None:
-        """Say that the workers go on; those that are parked notice by themselves."""
-        if self.supervisor is not None:
-            self.supervisor.database_came_back(told=announced)
-        self.on_status()
-
-    def on_stable(self) -> None:
-        """Say that the workers go on after an outage that came and went."""
-        if self.supervisor is not None:
-            self.supervisor.database_came_back()
-        self.on_status()
-
-    def on_status(self) -> None:
-        """Show the status to systemd when it has changed."""
-        line = status_line(self)
-        if line != self._shown_status:
-            self._shown_status = line
-            self.notifier.status(line)
-
-    def counts(self) -> dict[str, Any]:
-        """Return how many workers there are, and instances where these are more."""
-        workers, instances = self.supervisor.counts() if self.supervisor else (len(self.config.workers), 0)
-        return {"workers": workers} | ({"instances": instances} if instances > workers else {})
-
-    def journal_counts(self) -> dict[str, int]:
-        """Return how much was written, folded and dropped."""
-        counts = self.journal.counts
-        return {"written": counts.written, "folded": counts.folded, "dropped": counts.dropped}
+    def _exit_immediately(self, status: ExitStatus, reason: str) -> NoReturn:
+        log_event("daemon.stopped", status=int(status), level="warning", reason=reason)
+        self._exit_now(status)

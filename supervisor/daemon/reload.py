@@ -1,319 +1,276 @@
-"""Reloading: the whole new configuration is proven before anything changes, then only the difference is applied."""
+"""Reload: every component validates the new configuration before anything changes, then all apply it in order.
+
+```text
+   read ─▶ validate each ─▶ apply each ─▶ finish each, in reverse ─▶ applied
+             │                  └─ an error ─▶ discard the rest ─▶ incomplete
+             └─ an error ─▶ discard those before ─▶ rejected
+```
+
+A rejected reload has changed nothing. An incomplete one has: the components before the failed one run by the new
+configuration, those after it by the old one. Each component says itself by which sections it runs (`in_force`),
+so that the next reload compares with what is really in force.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from supervisor.config.diff import diff_configs
-from supervisor.config.kinds import needs_node, needs_schema
-from supervisor.config.model import Server
-from supervisor.daemon.aside import aside
-from supervisor.daemon.pruning import prune_if_asked
-from supervisor.daemon.status import status_line
-from supervisor.errors import ConfigError, ConfigFault, SupervisorError
+from supervisor.errors import ConfigError, SupervisorError
 from supervisor.journal import log_event
-from supervisor.workers.handlers import import_handlers
+from supervisor.threads import run_in_thread
+from supervisor.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Sequence
 
-    from supervisor.config.diff import ConfigDiff
     from supervisor.config.model import Config
-    from supervisor.daemon.daemon import Daemon
-    from supervisor.daemon.leasing import Leasing
-    from supervisor.database.monitor import ConnectionMonitor
+    from supervisor.daemon.component import Component, Prepared
+    from supervisor.daemon.components.handlers import HandlersComponent
+    from supervisor.daemon.state import DaemonState
+    from supervisor.runtime import Runtime
 
+TASK = "reload"
 # systemd 253 sends the SIGHUP first and starts the client then; a Python needs a moment to start.
-_CLIENT_COMES_WITHIN_S = 3.0
-_READ_LIMIT_S = 10.0
+_CLIENT_JOIN_WINDOW_S = 3.0
+_READ_TIMEOUT_S = 10.0
 
 
-class Outcome(NamedTuple):
-    """What a reload came to.
+class ReloadResult(NamedTuple):
+    """The outcome of a reload.
 
     Attributes:
-        is_applied: Whether the new configuration runs; else the old one does, untouched.
+        outcome: `rejected`: nothing has changed; `incomplete`: a part of the new configuration is in force.
         lines: What changed, or everything that is wrong.
     """
 
-    is_applied: bool
+    outcome: Literal["applied", "rejected", "incomplete"]
     lines: tuple[str, ...]
 
 
-class Proven(NamedTuple):
-    """A new configuration of which everything that can fail has been tried.
-
-    Attributes:
-        config: The configuration.
-        change: What it changes.
-        functions: The function of each worker.
-        gate: A gate connected to the new database, when that changes.
-        leasing: The node that this daemon becomes, when it is none yet.
-    """
-
-    config: Config
-    change: ConfigDiff
-    functions: Mapping[str, Any]
-    gate: ConnectionMonitor | None
-    leasing: Leasing | None
-
-
 class Reloader:
-    """Runs one reload at a time; whatever is asked for meanwhile becomes one more.
+    """Runs one reload at a time; all requests that come meanwhile become one more.
 
-    Attributes:
-        is_running: Whether a reload is under way.
+    Args:
+        components: In the order in which they started.
+        state: The daemon's.
+        runtime: Services.
+        read_config: Reads the configuration anew; called in a thread.
+        handlers: Imports the workers of a dry run.
+        on_begin: Called when a reload begins.
+        on_end: Called when it has ended, whatever its outcome.
     """
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-        self._may_begin = asyncio.Event()
-        self._wanted: asyncio.Event = asyncio.Event()
-        self._next: asyncio.Future[Outcome] | None = None
-        self._latest: asyncio.Future[Outcome] | None = None
-        self._latest_began_s = float("-inf")
-        self._latest_file: object = None
-        self._by_signal = False
-        self._latest_by_signal = False
-        self.is_running = False
+    def __init__(
+        self, components: Sequence[Component], state: DaemonState, *, runtime: Runtime,
+        read_config: Callable[[], Config], handlers: HandlersComponent,
+        on_begin: Callable[[], object], on_end: Callable[[], object],
+    ) -> None:  # fmt: skip
+        self._components = components
+        self._state = state
+        self._clock = runtime.clock
+        self._read_config = read_config
+        self._handlers = handlers
+        self._on_begin = on_begin
+        self._on_end = on_end
+        self._is_enabled = asyncio.Event()
+        self._wakeup = Wakeup(clock=runtime.clock)
+        self._pending: asyncio.Future[ReloadResult] | None = None
+        self._is_pending_by_signal = False
+        self._last: asyncio.Future[ReloadResult] | None = None
+        self._last_began_s = float("-inf")
+        self._last_file: object = None
+        self._was_last_by_signal = False
 
-    def begin(self) -> None:
-        """Allow reloads: the start is over. One asked for during the start is done now."""
-        self._may_begin.set()
+    def enable(self) -> None:
+        """Allow reloads; a request that came during the start is served now."""
+        self._is_enabled.set()
 
-    def request(self) -> asyncio.Future[Outcome]:
-        """Ask for a reload that begins after this call, and return its outcome to come."""
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
-        self._wanted.set()
-        return self._next
+    def request(self) -> asyncio.Future[ReloadResult]:
+        """Request a reload that begins after this call, and return a future of its result."""
+        if self._pending is None:
+            self._pending = asyncio.get_running_loop().create_future()
+        self._wakeup.wake()
+        return self._pending
 
-    def signalled(self) -> None:
-        """Ask for a reload because of a SIGHUP."""
-        self._by_signal = True
+    def request_from_signal(self) -> None:
+        """Request a reload because of a SIGHUP."""
+        self._is_pending_by_signal = True
         self.request()
 
-    def join(self) -> asyncio.Future[Outcome]:
-        """Ask for a reload on behalf of a client.
+    def request_or_join(self) -> asyncio.Future[ReloadResult]:
+        """Request a reload for a client.
 
         Under Type=notify-reload, systemd sends a SIGHUP and runs the client too. A reload that a SIGHUP
         began just before, from the same file, is the client's own.
         """
-        latest = self._latest
-        age_s = self._daemon.clock.now_s() - self._latest_began_s
+        last = self._last
+        age_s = self._clock.now_s() - self._last_began_s
         if (
-            latest is not None
-            and self._latest_by_signal
-            and age_s < _CLIENT_COMES_WITHIN_S
-            and self._latest_file == self._file()
+            last is not None
+            and self._was_last_by_signal
+            and age_s < _CLIENT_JOIN_WINDOW_S
+            and self._last_file == self._file_fingerprint()
         ):
-            self._latest_by_signal = False  # a second client wants one of its own
-            return latest
+            self._was_last_by_signal = False  # a second client gets one of its own
+            return last
         return self.request()
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Serve the requests, for ever."""
-        await self._may_begin.wait()
+        await self._is_enabled.wait()
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            outcome, self._next = self._next, None
-            if outcome is None or self._daemon.is_stopping:
+            await self._wakeup.wait()
+            result, self._pending = self._pending, None
+            if result is None or self._state.is_stopping:
                 continue
-            self._latest, self._latest_began_s = outcome, self._daemon.clock.now_s()
-            self._latest_file = self._file()
-            self._latest_by_signal, self._by_signal = self._by_signal, False
-            self.is_running = True
-            try:
-                result = await self._reload()
-            finally:
-                self.is_running = False
-            if not outcome.done():
-                outcome.set_result(result)
+            self._last, self._last_began_s = result, self._clock.now_s()
+            self._last_file = self._file_fingerprint()
+            self._was_last_by_signal, self._is_pending_by_signal = self._is_pending_by_signal, False
+            outcome = await self._reload()
+            if not result.done():
+                result.set_result(outcome)
 
-    async def preview(self) -> Outcome:
+    async def preview(self) -> ReloadResult:
         """Return what a reload would change, without changing anything."""
         from supervisor.config.diff_text import diff_text  # noqa: PLC0415 - only for --dry-run
 
         try:
-            config = await self._read()
-            change = diff_configs(self._daemon.config, config)
-            _refuse(change)
-            await self._load(config)
-        except SupervisorError as error:
-            return Outcome(False, tuple(str(error).splitlines()))
-        return Outcome(True, tuple(diff_text(self._daemon.config, config)))
+            old, new = self._in_force(), await self._read()
+            _refuse_restart(old, new)
+            prepared = await self._handlers.validate(old, new)
+            await prepared.discard()
+        except (SupervisorError, TimeoutError) as error:
+            return ReloadResult("rejected", tuple(str(error).splitlines()))
+        return ReloadResult("applied", tuple(diff_text(old, new)))
 
-    async def _reload(self) -> Outcome:
-        daemon = self._daemon
-        began_s = daemon.clock.now_s()
-        daemon.notifier.reloading()
-        daemon.pulse.beat()
+    async def _reload(self) -> ReloadResult:
+        began_s = self._clock.now_s()
+        self._state.is_reloading = True
+        self._on_begin()
         log_event("reload.started")
         try:
-            proven = await self._prove()
-            await self._apply(proven)
-        except (SupervisorError, TimeoutError) as error:
-            outcome = self._reject(str(error), None)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the old configuration runs on
-            outcome = self._reject(f"a fault of the daemon itself: {type(error).__name__}: {error}", error)
-        else:
-            outcome = self._accept(proven.change, daemon.clock.now_s() - began_s)
+            try:
+                old, new = self._in_force(), await self._read()
+                _refuse_restart(old, new)
+                prepared = await self._validate(old, new)
+            except (SupervisorError, TimeoutError) as error:
+                return self._rejected(str(error), None)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the old configuration runs on
+                return self._rejected(f"a fault of the daemon itself: {type(error).__name__}: {error}", error)
+            return await self._apply(prepared, new, began_s)
         finally:
-            # Without this READY systemd would wait for ever (systemd #37515), but STOPPING is final.
-            if not daemon.is_stopping:
-                daemon.on_status()
-                daemon.notifier.ready(status_line(daemon))
-            if daemon.notifier.has_pending:
-                daemon.pulse.rouse()
-        return outcome
-
-    async def _prove(self) -> Proven:
-        daemon = self._daemon
-        config = await self._read()
-        change = diff_configs(daemon.config, config)
-        _refuse(change)
-        functions = await self._load(config)
-        gate = await self._prove_database(config) if change.database_changed else None
-        try:
-            leasing = await self._prove_leases(config, gate)
-        except BaseException:
-            if gate is not None:
-                gate.close()
-            raise
-        return Proven(config, change, functions, gate, leasing)
+            self._state.is_reloading = False
+            self._on_end()
 
     async def _read(self) -> Config:
-        daemon = self._daemon
-        return await aside(
-            daemon.read_config, what="reading the configuration", limit_s=_READ_LIMIT_S, clock=daemon.clock
+        return await run_in_thread(
+            self._read_config, what="reading the configuration", timeout_s=_READ_TIMEOUT_S, clock=self._clock
         )
 
-    async def _load(self, config: Config) -> Mapping[str, Any]:
-        return await import_handlers(
-            config.workers.values(),
-            python_path=config.daemon.python_path,
-            source=str(config.path),
-            clock=self._daemon.clock,
-        )
+    def _in_force(self) -> Config:
+        """Return the configuration by which the components really run."""
+        config = self._state.config
+        for component in self._components:
+            config = component.in_force(config)
+        return config
 
-    async def _prove_database(self, config: Config) -> ConnectionMonitor:
-        database = self._daemon.database
-        assert database is not None  # noqa: S101 - reloads begin after the start
-        target = config.database.target
-        gate = database.new_monitor(target if isinstance(target, Server) else database.monitor.server, config.database)
-        failure = await gate.connect_once()
-        if failure is not None:
-            raise ConfigError(ConfigFault(str(config.path), "database.dsn", failure.reason))
-        return gate
+    async def _validate(self, old: Config, new: Config) -> list[tuple[Component, Prepared]]:
+        """Have every component validate the new configuration; a refusal discards what the others have prepared."""
+        prepared: list[tuple[Component, Prepared]] = []
+        try:
+            for component in self._components:
+                each = await component.validate(old, new)
+                prepared.append((component, each))
+        except BaseException:
+            await _discard(prepared)
+            raise
+        return prepared
 
-    async def _prove_leases(self, config: Config, gate: ConnectionMonitor | None) -> Leasing | None:
-        """Have the schema, and the means to hold leases, before anything changes; return a node if one is missing."""
-        daemon = self._daemon
-        database, is_node = daemon.database, needs_node(config)
-        assert database is not None  # noqa: S101 - reloads begin after the start
-        # While the start still connects, it sees to all this itself.
-        is_first = is_node and daemon.leasing is None and daemon.supervisor is not None
-        if gate is None and not is_first:
-            return None
-        from supervisor.daemon.proof import prove_leases, prove_schema  # noqa: PLC0415 - few reloads need it
+    async def _apply(self, prepared: list[tuple[Component, Prepared]], new: Config, began_s: float) -> ReloadResult:
+        count = 0
+        current = ""
+        try:
+            for component, each in prepared:
+                current = component.name
+                await each.apply()
+                count += 1
+            for component, each in reversed(prepared):
+                current = component.name
+                await each.finish()
+        except Exception as error:  # noqa: BLE001 - the outcome is reported, and the next reload can repair it
+            await _discard(prepared[count + 1 :])
+            self._state.config = self._in_force()
+            return self._incomplete(current, error, prepared, count)
+        except BaseException:
+            await _discard(prepared[count + 1 :])
+            raise
+        self._state.config = new
+        return self._succeeded(prepared, took_s=self._clock.now_s() - began_s)
 
-        await prove_schema(
-            gate or database.monitor,
-            config.database,
-            is_needed=needs_schema(config),
-            clock=daemon.clock,
-            rng=daemon.rng,
-        )
-        if gate is not None and is_node:
-            await prove_leases(gate, clock=daemon.clock)
-        if not is_first:
-            return None
-        from supervisor.daemon.leasing import Leasing  # noqa: PLC0415 - most daemons have no leases
-
-        leasing = Leasing(daemon, database)
-        if gate is None:
-            await leasing.try_to_begin()
-        return leasing
-
-    async def _apply(self, proven: Proven) -> None:
-        """Put a proven configuration in force; nothing here can fail any more."""
-        daemon, config, change = self._daemon, proven.config, proven.change
-        database, supervisor = daemon.database, daemon.supervisor
-        assert database is not None  # noqa: S101 - reloads begin after the start
-        database.monitor.config = config.database
-        if proven.gate is not None:
-            await self._move(proven.gate, config)
-        if proven.leasing is not None:
-            daemon.leasing = proven.leasing
-            if proven.gate is not None:
-                from supervisor.daemon.leasing import JOINING  # noqa: PLC0415 - as above
-
-                daemon.tasks.start(proven.leasing.begin(), name=JOINING, critical=True)
-        if change.log_changed:
-            daemon.journal.set_level(config.log.level)
-            daemon.journal.set_format(config.log.format)
-        if daemon.blocked_loop is not None:
-            daemon.blocked_loop.set_limit(config.daemon.stall_warning_s)
-        daemon.config, daemon.functions = config, proven.functions
-        if daemon.leasing is not None:
-            daemon.leasing.renew((*change.added, *change.changed))
-        if supervisor is not None:  # None while a daemon with ready = "started" still connects
-            await supervisor.apply(change, workers=config.workers, functions=proven.functions)
-            if not needs_node(config):
-                await self._leave()
-            prune_if_asked(daemon)
-
-    async def _move(self, gate: ConnectionMonitor, config: Config) -> None:
-        """Move over to another connection; leases are given back on the old one, and stood for anew on the new one."""
-        daemon = self._daemon
-        database, leasing = daemon.database, daemon.leasing
-        assert database is not None  # noqa: S101 - reloads begin after the start
-        if leasing is not None and daemon.supervisor is not None:
-            await daemon.supervisor.let_go_of_leases("the database connection changes")
-            await leasing.let_go()
-            leasing.move()
-            if not needs_node(config):
-                await self._leave()  # the new database may have no schema
-        await database.switch_to(gate, limit_s=config.daemon.stop_timeout_s)
-        daemon.run_gate(gate)
-
-    async def _leave(self) -> None:
-        """Be no node any more: no worker needs a lease."""
-        daemon = self._daemon
-        leasing, daemon.leasing = daemon.leasing, None
-        if leasing is not None:
-            await leasing.let_go()
-            await leasing.leave()
-
-    def _accept(self, change: ConfigDiff, took_s: float) -> Outcome:
-        said = {"added": change.added, "changed": change.changed, "removed": change.removed}
-        fields: dict[str, Any] = {key: ", ".join(names) for key, names in said.items() if names}
-        if change.database_changed:
-            fields["changed"] = ", ".join(filter(None, (fields.get("changed"), "the database connection")))
+    def _succeeded(self, prepared: Iterable[tuple[Component, Prepared]], *, took_s: float) -> ReloadResult:
+        changes: dict[str, str] = {}
+        for _, each in prepared:
+            # The workers come last in the list, and first for people.
+            for key, names in each.changes.items():
+                changes[key] = f"{names}, {changes[key]}" if key in changes else names
+        fields: dict[str, Any] = {key: changes[key] for key in ("added", "changed", "removed") if key in changes}
         log_event("reload.applied", took_s=round(took_s, 3), **fields)
-        self._daemon.refused_reload = None
         lines = tuple(f"{key}: {names}" for key, names in fields.items()) or ("Nothing has changed.",)
-        self._daemon.last_reload = f"applied: {'; '.join(lines)}"
-        return Outcome(True, lines)
+        self._state.reload_error = self._state.reload_incomplete = None
+        self._state.last_reload = f"applied: {'; '.join(lines)}"
+        return ReloadResult("applied", lines)
 
-    def _reject(self, faults: str, error: Exception | None) -> Outcome:
+    def _rejected(self, faults: str, error: Exception | None) -> ReloadResult:
         log_event("reload.rejected", faults=faults, exc=error)
         lines = tuple(faults.splitlines())
-        self._daemon.refused_reload = lines[0] if len(lines) == 1 else f"{lines[0]} (and {len(lines) - 1} more)"
-        self._daemon.last_reload = f"rejected: {self._daemon.refused_reload}"
-        return Outcome(False, lines)
+        first = lines[0] if len(lines) == 1 else f"{lines[0]} (and {len(lines) - 1} more)"
+        self._state.reload_error = first
+        self._state.last_reload = f"rejected: {first}"
+        return ReloadResult("rejected", lines)
 
-    def _file(self) -> object:
-        """Return what changes when the file does."""
+    def _incomplete(
+        self, failed: str, error: Exception, prepared: list[tuple[Component, Prepared]], count: int
+    ) -> ReloadResult:
+        """Report what is in force after `count` components have applied and `failed` has not."""
+        applied = ", ".join(component.name for component, each in prepared[:count] if not each.is_empty)
+        kept = ", ".join(component.name for component, each in prepared[count + 1 :] if not each.is_empty)
+        reason = f"{error}" if isinstance(error, SupervisorError) else f"{type(error).__name__}: {error}"
+        log_event("reload.incomplete", part=failed, reason=reason, applied=applied, kept=kept, exc=error)
+        lines = (
+            f"{failed} could not be changed: {reason}",
+            f"the new configuration is in force for: {applied or 'nothing'}",
+            f"the old configuration is in force for: {kept or 'nothing'}",
+        )
+        text = f"{failed} could not be changed: {reason}"
+        self._state.reload_error, self._state.reload_incomplete = None, text
+        self._state.last_reload = f"incomplete: {'; '.join(lines)}"
+        return ReloadResult("incomplete", lines)
+
+    def _file_fingerprint(self) -> object:
+        """Return a value that changes when the file does."""
         try:
-            stat = self._daemon.config.path.stat()
+            stat = self._state.config.path.stat()
         except OSError:
             return None
         return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
-def _refuse(change: ConfigDiff) -> None:
-    if change.needs_restart:
-        raise ConfigError(*change.needs_restart)
+async def _discard(prepared: list[tuple[Component, Prepared]]) -> None:
+    """Discard all of them, the last first; one that fails keeps nothing of the others."""
+    for component, each in reversed(prepared):
+        try:
+            await each.discard()
+        except Exception as error:  # noqa: BLE001 - the others must be discarded, too
+            log_event("daemon.failed", exc=error, task=f"discard {component.name}")
+
+
+def _refuse_restart(old: Config, new: Config) -> None:
+    """Refuse what only a restart can change.
+
+    Raises:
+        ConfigError: With a fault for each such key.
+    """
+    if needs_restart := diff_configs(old._replace(workers={}), new._replace(workers={})).needs_restart:
+        raise ConfigError(*needs_restart)

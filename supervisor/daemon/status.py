@@ -1,4 +1,4 @@
-"""What the daemon says of itself: the line for systemd and the whole for `status`."""
+"""The daemon's condition, the line for `systemctl status`, and the whole for `status --json`."""
 
 from __future__ import annotations
 
@@ -6,119 +6,133 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import supervisor
+from supervisor.daemon.state import Condition
 from supervisor.database.monitor_policy import MonitorState
 from supervisor.durations import format_duration
 
 if TYPE_CHECKING:
-    from supervisor.daemon.daemon import Daemon
-    from supervisor.database.database import Database
+    from collections.abc import Sequence
+
+    from supervisor.clock import Clock
+    from supervisor.daemon.component import Component
+    from supervisor.daemon.components.database import DatabaseComponent
+    from supervisor.daemon.components.node import NodeComponent
+    from supervisor.daemon.components.workers import WorkersComponent
+    from supervisor.daemon.state import DaemonState
+    from supervisor.database.monitor import ConnectionMonitor
 
 
-def status_line(daemon: Daemon) -> str:
-    """Return one sentence for `systemctl status`."""
-    if daemon.is_stopping:
-        return f"Stopping ({daemon.ending_reason})"
-    line = daemon.phase if daemon.database is None else _database_line(daemon, daemon.database)
-    if daemon.refused_reload is not None:
-        line += f". The last reload was refused: {daemon.refused_reload}"
-    return line
+class StatusReport:
+    """Says what the daemon does, from the state and from what each component says of itself.
+
+    Args:
+        state: The daemon's.
+        components: All of them.
+        database: Where the line begins.
+        node: What all nodes do.
+        workers: How many there are.
+        clock: Time.
+    """
+
+    def __init__(
+        self, state: DaemonState, components: Sequence[Component], *, database: DatabaseComponent, node: NodeComponent,
+        workers: WorkersComponent, clock: Clock,
+    ) -> None:  # fmt: skip
+        self._state = state
+        self._components = components
+        self._database = database
+        self._node = node
+        self._workers = workers
+        self._clock = clock
+
+    def condition(self) -> Condition:
+        """Return the daemon's condition."""
+        if self._state.is_stopping:
+            return Condition.STOPPING
+        if not self._state.is_ready:
+            return Condition.STARTING
+        if (database := self._database.current) is not None and not database.is_up:
+            return Condition.DATABASE_DOWN
+        return Condition.DEGRADED if self.degraded() else Condition.RUNNING
+
+    def degraded(self) -> list[str]:
+        """Return every reason for which the daemon is degraded."""
+        reasons = [reason for component in self._components if (reason := component.degraded()) is not None]
+        if (incomplete := self._state.reload_incomplete) is not None:
+            reasons.append(_incomplete_text(incomplete))
+        return reasons
+
+    def line(self) -> str:
+        """Return one sentence for `systemctl status`."""
+        state = self._state
+        if state.exit_reason is not None:
+            return f"Stopping ({state.exit_reason.text})"
+        line = self._database_line()
+        if state.reload_incomplete is not None:
+            line += f". {_incomplete_text(state.reload_incomplete)}"
+        if state.reload_error is not None:
+            line += f". The last reload was refused: {state.reload_error}"
+        return line
+
+    def _database_line(self) -> str:
+        database = self._database.current
+        if database is None:
+            return self._state.startup_step
+        monitor = database.monitor
+        match monitor.state:
+            case MonitorState.UP if not self._state.is_ready:
+                return f"{self._state.startup_step}; the database is there ({monitor.address})"
+            case MonitorState.UP:
+                down = self._workers.degraded()
+                workers = self._workers.summary() if down is None else f"Degraded: {down}"
+                others = [reason for each in (self._database, self._node) if (reason := each.degraded()) is not None]
+                return "; ".join([f"{workers} on {monitor.address}", *others])
+            case MonitorState.CONNECTING:
+                return f"Connecting to {monitor.address}{self._failure_text(monitor)}"
+            case MonitorState.DOWN:
+                return f"The database is unreachable{self._failure_text(monitor)}; workers wait for it"
+            case MonitorState.CLOSED:
+                return "The database connection is closed"
+
+    def _failure_text(self, monitor: ConnectionMonitor) -> str:
+        if monitor.failure is None:
+            return ""
+        attempts = sum(monitor.outage.failures.values()) if monitor.outage else 0
+        line = f": attempt {attempts}: {monitor.failure.reason}"
+        if monitor.next_try_at_s is not None:
+            # "Within": between two tries a probe looks every probe_interval whether anything listens again.
+            line += f"; next try within {format_duration(max(0.0, monitor.next_try_at_s - self._clock.now_s()))}"
+        return line
+
+    async def whole(self) -> dict[str, Any]:
+        """Return everything that `status --json` shows; no secrets, durations in seconds."""
+        row = self._status_row()
+        for component in self._components:
+            row.update(component.status())
+        row.update(await self._node.cluster_status(self._state.config))
+        return row
+
+    def _status_row(self) -> dict[str, Any]:
+        state = self._state
+        return {
+            "name": state.config.name,
+            "version": supervisor.__version__,
+            "pid": os.getpid(),
+            "config": str(state.config.path),
+            "state": self.condition().value,
+            "status": self.line(),
+            "uptime_s": round(self._clock.now_s() - state.started_s, 1),
+            "ready": state.is_ready,
+            "database": {},
+            "workers": [],
+            "reload": {
+                "last": state.last_reload,
+                "refused": state.reload_error,
+                "incomplete": state.reload_incomplete,
+            },
+            "journal": {},
+        }
 
 
-def _database_line(daemon: Daemon, database: Database) -> str:
-    gate = database.monitor
-    match gate.state:
-        case MonitorState.UP if not daemon.is_ready:
-            return f"{daemon.phase}; the database is there ({gate.address})"
-        case MonitorState.UP:
-            return f"{_workers_line(daemon)} on {gate.address}{_hunger(database)}{_trouble(daemon)}"
-        case MonitorState.CONNECTING:
-            return f"Connecting to {gate.address}{_why(daemon, database)}"
-        case MonitorState.DOWN:
-            return f"The database is away{_why(daemon, database)}; workers wait for it"
-        case MonitorState.CLOSED:
-            return "The database connection is closed"
-
-
-def _why(daemon: Daemon, database: Database) -> str:
-    gate = database.monitor
-    if gate.failure is None:
-        return ""
-    attempts = sum(gate.outage.failures.values()) if gate.outage else 0
-    line = f": attempt {attempts}: {gate.failure.reason}"
-    if gate.next_try_at_s is not None:
-        # "Within": between two tries it is looked every probe_interval whether anything listens again.
-        line += f"; next try within {format_duration(max(0.0, gate.next_try_at_s - daemon.clock.now_s()))}"
-    return line
-
-
-def _hunger(database: Database) -> str:
-    starved = database.exhausted
-    return f"; the pool has no connection left to give: {starved.reason}" if starved is not None else ""
-
-
-def _trouble(daemon: Daemon) -> str:
-    trouble = daemon.leasing.node.problem if daemon.leasing is not None else None
-    return f"; leases: {trouble}" if trouble is not None else ""
-
-
-def _workers_line(daemon: Daemon) -> str:
-    counts = daemon.counts()
-    noun = "worker" if counts["workers"] == 1 else "workers"
-    many = f" ({counts['instances']} instances)" if "instances" in counts else ""
-    ill = daemon.supervisor.ill() if daemon.supervisor else {}
-    if not ill:
-        paused = daemon.supervisor.paused() if daemon.supervisor else 0
-        rest = f", {paused} of them paused" if paused else ""
-        return f"Running {counts['workers']} {noun}{many}{rest}"
-    first = [f"{name}: {state}" for name, state in list(ill.items())[:3]]
-    more = ["…"] if len(ill) > len(first) else []
-    is_are = "is" if len(ill) == 1 else "are"
-    return f"Degraded: {len(ill)} of {counts['workers']} {noun} {is_are} down ({', '.join(first + more)})"
-
-
-def status_of(daemon: Daemon) -> dict[str, Any]:
-    """Return everything that `status --json` shows; no secrets, durations in seconds."""
-    now_s = daemon.clock.now_s()
-    return {
-        "name": daemon.config.name,
-        "version": supervisor.__version__,
-        "pid": os.getpid(),
-        "config": str(daemon.config.path),
-        "state": _state(daemon),
-        "status": status_line(daemon),
-        "uptime_s": round(now_s - daemon.started_s, 1),
-        "ready": daemon.is_ready,
-        "database": _database(daemon, now_s),
-        "workers": daemon.supervisor.status() if daemon.supervisor else [],
-        "reload": {"last": daemon.last_reload, "refused": daemon.refused_reload},
-        "journal": daemon.journal_counts(),
-    }
-
-
-def _state(daemon: Daemon) -> str:
-    if daemon.is_stopping:
-        return "stopping"
-    if not daemon.is_ready:
-        return "starting"
-    if daemon.database is not None and not daemon.database.is_up:
-        return "database-down"
-    is_starved = daemon.database is not None and daemon.database.exhausted is not None
-    is_ill = "Degraded" in _workers_line(daemon)
-    return "degraded" if is_starved or is_ill or _trouble(daemon) else "running"
-
-
-def _database(daemon: Daemon, now_s: float) -> dict[str, Any]:
-    database = daemon.database
-    if database is None:
-        return {"state": "absent"}
-    gate = database.monitor
-    return {
-        "state": gate.state.value,
-        "dsn": str(gate.server.dsn),
-        "address": gate.address,
-        "since_s": round(now_s - gate.state_since_s, 1),
-        "reason": gate.failure.reason if gate.failure and not database.is_up else None,
-        "attempts": sum(gate.outage.failures.values()) if gate.outage else 0,
-        "next_try_s": round(max(0.0, gate.next_try_at_s - now_s), 1) if gate.next_try_at_s is not None else None,
-        "pool": database.pool_counts(),
-    }
+def _incomplete_text(text: str) -> str:
+    return f"The last reload was applied in part: {text}"

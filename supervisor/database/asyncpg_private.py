@@ -76,7 +76,7 @@ def raw_connection(proxy: Any) -> asyncpg.Connection:
 
 
 def mark_begun(connection: asyncpg.Connection) -> None:
-    """Note that a transaction has begun: whoever calls `connection.transaction()` now gets a savepoint."""
+    """Note that a transaction has begun: a call of `connection.transaction()` now makes a savepoint."""
     connection._top_xact = Transaction(connection, "read_committed", False, False)  # type: ignore[attr-defined]  # noqa: SLF001
 
 

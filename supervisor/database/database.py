@@ -125,7 +125,7 @@ class Database:
         )
 
     def _log_exhausted(self, failure: Failure) -> None:
-        log_event("pool.starved", reason=failure.reason, error_class=failure.error_class.value, exc=failure.error)
+        log_event("pool.exhausted", reason=failure.reason, error_class=failure.error_class.value, exc=failure.error)
         self._observer.on_status()
 
     async def _wait_for_change(self, stop: StopSignal | None) -> None:

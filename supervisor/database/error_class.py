@@ -87,7 +87,8 @@ _NOWHERE = {
     errno.ENETDOWN,
     errno.EADDRNOTAVAIL,
 }
-# asyncpg raises plain ConnectionErrors while it negotiates TLS; only the text tells a stranger from a drop.
+# asyncpg raises plain ConnectionErrors while it negotiates TLS; only the text distinguishes another protocol from a
+# dropped connection.
 _NO_POSTGRES = "rejected SSL upgrade"
 
 
@@ -145,7 +146,7 @@ class Failure(NamedTuple):
 
     Attributes:
         error_class: How to react.
-        reason: A clause for an operator: who said what.
+        reason: A clause for an operator: which host, and what happened.
         address: Which host; empty when the connection string names none.
         sqlstate: PostgreSQL's code, when PostgreSQL said it.
         error: What was raised.

@@ -53,7 +53,7 @@ class Pool:
     It is not asyncpg's, because there each waiting task connects: ten thousand workers before a server that takes no
     further connections would try ten thousand times. Here only the pool connects, and after a failure one connection
     at a time with growing delays, however many wait; and the tasks that wait for a closed pool go on at once instead
-    of waiting for its borrowers.
+    of waiting for the connections in use.
 
     Attributes:
         endpoint: The host of its connections.
@@ -99,7 +99,7 @@ class Pool:
 
         Raises:
             PoolRetired: The pool has ended.
-            DatabaseUnavailable: The borrower is to stop, and the pool has no connection and gets none.
+            DatabaseUnavailable: The worker is to stop, and the pool has no connection and gets none.
         """
         while not self.is_closed:
             connection = self._idle.pop()[0] if self._idle else await self._wait(stop)
@@ -108,9 +108,9 @@ class Pool:
                 return wrap(connection, self._proxy_owner)
         raise PoolClosed
 
-    async def release(self, lent: Any, *, limit_s: float) -> None:
+    async def release(self, proxy: Any, *, limit_s: float) -> None:
         """Take a connection back; a failure of its reset costs this connection only."""
-        connection = unwrap(lent)
+        connection = unwrap(proxy)
         if connection is not None:
             self._checkouts.remove(connection)
         if connection is None or connection.is_closed():
@@ -186,9 +186,9 @@ class Pool:
         # After a failure one connects for all.
         allowed = min(wanted, 1 if self._failed_connects else room, room)
         for _ in range(allowed - len(self._connecting)):
-            dial = self._tasks.start(self._connect_one(), name="pool: connect")
-            self._connecting.add(dial)
-            dial.add_done_callback(self._on_connect_done)
+            attempt = self._tasks.start(self._connect_one(), name="pool: connect")
+            self._connecting.add(attempt)
+            attempt.add_done_callback(self._on_connect_done)
 
     async def _connect_one(self) -> None:
         if self._failed_connects:
@@ -210,9 +210,9 @@ class Pool:
         connection.add_termination_listener(lambda _: self._on_closed(connection))
         self._give_to_waiter(connection)
 
-    def _on_connect_done(self, dial: asyncio.Task[None]) -> None:
-        self._connecting.discard(dial)
-        if not dial.cancelled():
+    def _on_connect_done(self, attempt: asyncio.Task[None]) -> None:
+        self._connecting.discard(attempt)
+        if not attempt.cancelled():
             self._grow()
 
     def _on_connect_failed(self, error: Exception) -> None:
@@ -324,7 +324,7 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """How many borrowers wait for one."""
+        """How many tasks wait for one."""
         return len(self._waiting)
 
 

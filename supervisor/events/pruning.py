@@ -73,7 +73,7 @@ class EventPruner:
                     break
         except Exception as error:  # noqa: BLE001 - the next minute tries again; leases must not suffer
             if not may_be_connection_loss(error):  # an outage is logged elsewhere
-                log_event("events.unpruned", reason=f"{type(error).__name__}: {error}")
+                log_event("events.prune_failed", reason=f"{type(error).__name__}: {error}")
         if pruned:
             log_event("events.pruned", events=pruned)
 

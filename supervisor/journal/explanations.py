@@ -114,6 +114,17 @@ The old configuration still runs, unchanged.
 Correct what is named above and reload again. `pgsupervisor reload --dry-run` shows what would
 change.
 """,
+    "reload.incomplete": """
+The new configuration is in force only in part
+
+@PART@ could not be changed: @REASON@
+
+The new configuration is in force for: @APPLIED@. The old one is in force for: @KEPT@. The daemon is
+degraded until a reload applies.
+
+Correct the cause and reload again: the next reload compares with what is really in force. A restart
+of the daemon puts the whole file in force, too.
+""",
     "database.connecting": """
 Connecting to the database
 
@@ -287,7 +298,7 @@ certainly ends it.
     "worker.paused": """
 Worker @WORKER@ is paused
 
-`pgsupervisor pause` asked for it. It stays paused over a reload, but not over a restart of the
+An operator ran the command `pause`. It stays paused over a reload, but not over a restart of the
 daemon.
 
 To resume it: pgsupervisor resume @WORKER@
@@ -295,7 +306,7 @@ To resume it: pgsupervisor resume @WORKER@
     "worker.unpaused": """
 Worker @WORKER@ is resumed
 
-`pgsupervisor resume` asked for it.
+An operator ran the command `resume`.
 
 No action is needed.
 """,
@@ -322,6 +333,15 @@ this daemon can run meanwhile; if it lasts, systemd's watchdog ends the process.
 The field STACK shows the code: journalctl -o verbose EVENT=loop.blocked. Move that work to a thread
 (asyncio.to_thread) or make it asynchronous. If REASON names the interpreter's lock, a C extension
 holds it: then a thread does not help, another process does.
+""",
+    "process.suspended": """
+The process did not run
+
+No thread of the process ran for @SUSPENDED_S@ seconds: it was stopped (SIGSTOP, a debugger, a frozen
+cgroup), its machine was suspended, or the host was overloaded.
+
+No code of a worker is to blame. Leases may have passed to another node meanwhile. If it happens
+again, check the load of the host, and the hypervisor.
 """,
     "control.failed": """
 The control socket failed
@@ -368,7 +388,7 @@ does not fit into memory.
 Check that journald runs, that the disk is not full and that something reads the daemon's stderr. If
 a worker logs too much, raise [log] level.
 """,
-    "daemon.unsound": """
+    "daemon.unhealthy": """
 A background task of the daemon is stuck
 
 @PART@ has not made progress for too long. The daemon no longer answers the watchdog, so that
@@ -376,7 +396,7 @@ systemd ends and restarts it.
 
 This is a bug of pgsupervisor. Please report it with the entries before this one.
 """,
-    "loop.unblocked": """
+    "loop.responsive": """
 The event loop is responsive again
 
 It was blocked for @BLOCKED_S@ seconds. Everything that waited continues.
@@ -391,7 +411,7 @@ A task that a worker had started by itself raised @ERROR_TYPE@. The daemon caugh
 
 The field TRACEBACK shows the place. A worker ends by returning or raising, not by sys.exit().
 """,
-    "pool.starved": """
+    "pool.exhausted": """
 The connection pool is exhausted
 
 @REASON@
@@ -402,7 +422,7 @@ connection wait until one is free.
 Too many connections: lower database.pool_max or raise the server's max_connections. A refused login:
 change the dsn, then reload. A worker that keeps its connections: make it release each one.
 """,
-    "signal.displaced": """
+    "signal.handler_replaced": """
 A signal handler was replaced
 
 Code in this process, for example a library, installed its own handler for @SIGNAL@. The daemon
@@ -410,7 +430,7 @@ restored its own.
 
 Configure that library so that it leaves the signals alone: its handler is not called.
 """,
-    "stop.overdue": """
+    "stop.timed_out": """
 A part of the daemon did not stop in time
 
 @PART@ had not stopped after @LIMIT_S@ seconds; the shutdown continues without it.
@@ -454,7 +474,7 @@ over when that one stops, dies or cannot reach the database.
 
 No action is needed.
 """,
-    "lease.trouble": """
+    "lease.blocked": """
 This node cannot hold leases
 
 @REASON@
@@ -467,14 +487,14 @@ connections, or raise database.pool_max. If a privilege or a function is missing
 `pgsupervisor migrate`, or grant the role the documented privileges. If a transaction keeps a row
 locked, find it in pg_stat_activity.
 """,
-    "lease.untroubled": """
+    "lease.unblocked": """
 This node can hold leases again
 
-The problem of the last lease.trouble is over, or no lease is affected any more.
+The problem of the last lease.blocked is over, or no lease is affected any more.
 
 No action is needed.
 """,
-    "lease.outlived": """
+    "lease.overrun": """
 A worker did not stop after losing its lease
 
 It ignores its cancellation, or blocks the event loop. While it runs its lease cannot be released,
@@ -490,7 +510,7 @@ Daemons on the same database share the singletons and projections among them. Th
 
 No action is needed.
 """,
-    "node.roster": """
+    "node.members_changed": """
 The nodes on the database changed
 
 Joined: @CAME@. Left: @WENT@. The leases are distributed again. A node that was not stopped cleanly
@@ -525,11 +545,12 @@ No action is needed.
     "projection.moved": """
 A checkpoint was moved from outside
 
-`pgsupervisor projections reset` or `skip`, or a new number of shards, moved it to @POSITION@.
+An operator reset the projection or skipped an event, or its number of shards changed. The position is
+now @POSITION@.
 
 No action is needed.
 """,
-    "projection.laid_out": """
+    "projection.resharded": """
 A projection has a new number of shards
 
 Every event is still applied exactly once: each new shard leaves out what an earlier one applied.
@@ -543,7 +564,7 @@ A transaction of the former shards is still running: @REASON@
 
 The daemon retries. If it lasts, find out in pg_stat_activity what the handler on another node does.
 """,
-    "projection.displaced": """
+    "projection.sharding_conflict": """
 A projection is not running here
 
 A node that was started or reloaded later uses another number of shards for it, and the newest
@@ -552,7 +573,7 @@ configuration wins.
 Reload this node with the same number. If its own is the right one: pgsupervisor restart @WORKER@.
 When the other node changes to this number, this node continues by itself.
 """,
-    "projection.begun_anew": """
+    "projection.restarted_from_zero": """
 A checkpoint is gone, and its projection starts again
 
 A row of supervisor.checkpoint or supervisor.projection was deleted, or this is another database.
@@ -560,7 +581,7 @@ A row of supervisor.checkpoint or supervisor.projection was deleted, or this is 
 What the shard's handler wrote before may still be there and is written again: check that the handler
 allows it. To start from another position: pgsupervisor projections reset @WORKER@ --to POSITION
 """,
-    "projection.set_back": """
+    "projection.batch_failed": """
 A projection could not apply a batch
 
 The batch was rolled back: @ERROR_TYPE@: @ERROR@
@@ -575,7 +596,7 @@ They were older than [events] keep, and every projection had passed them.
 
 No action is needed.
 """,
-    "events.unpruned": """
+    "events.prune_failed": """
 Old events could not be deleted
 
 @REASON@
@@ -606,7 +627,7 @@ Services and periodic workers run without it. Singletons, projections and superv
 
 To create it, run `pgsupervisor migrate` as a role that may create a schema.
 """,
-    "schema.awaited": """
+    "schema.waiting": """
 The SQL schema is not usable yet
 
 @REASON@

@@ -94,10 +94,10 @@ class ProblemLog:
         now_s = self._clock.now_s()
         if problem is None:
             if self._is_logged and self._since_s is not None:
-                log_event("lease.untroubled", after_s=round(now_s - self._since_s, 1))
+                log_event("lease.unblocked", after_s=round(now_s - self._since_s, 1))
             self._since_s, self._is_logged = None, False
         elif self._since_s is None:
             self._since_s = now_s
         elif not self._is_logged and now_s >= self._since_s + LOGGED_AFTER_S:
             self._is_logged = True
-            log_event("lease.trouble", reason=problem)
+            log_event("lease.blocked", reason=problem)

@@ -80,7 +80,7 @@ def status_in(state: LeaseState) -> LeaseStatus:
 
 
 class LocalLease:
-    """One lease on this node: what the worker's instance sees of it (`Tenure`), and what the node knows of it.
+    """One lease on this node: what the worker's instance sees of it (`LeaseHandle`), and what the node knows of it.
 
     Attributes:
         name: The lease's name.

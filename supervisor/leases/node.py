@@ -296,7 +296,7 @@ class Node:
                 await self._tick_as_member(current)
             self._tick_problem = None
         except SessionEnded:
-            return  # the gate makes another one, and wakes this loop
+            return  # the monitor makes another one, and wakes this loop
         except (asyncpg.PostgresError, ConfigError) as error:
             self._tick_problem = str(error)
             self._not_before_s = self._clock.now_s() + _AFTER_FAILURE_S

@@ -118,7 +118,7 @@ def _log_change(former: Mapping[int, NodeInfo], nodes: Mapping[int, NodeInfo]) -
     came = abbreviated([peer.name for node, peer in nodes.items() if node not in former])
     went = abbreviated([peer.name for node, peer in former.items() if node not in nodes])
     fields: dict[str, Any] = {**({"came": came} if came else {}), **({"went": went} if went else {})}
-    log_event("node.roster", nodes=len(nodes), **fields)
+    log_event("node.members_changed", nodes=len(nodes), **fields)
 
 
 def _log_waiting(leases: list[LocalLease]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
     from supervisor.leases.lease import Lease, LeaseHandle
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import DatabaseStatus
+    from supervisor.supervision.ports import DatabaseStatus
 
 # Between two cancellations of a worker that swallowed the first one: it must not spin.
 _MIN_PAUSE_S = 0.1
@@ -29,7 +29,7 @@ class Context:
     A new one is made for each run. That is cheap: what costs something is made when it is first used.
     """
 
-    __slots__ = ("_clock", "_database", "_db", "_lease", "_log", "_spec", "_stop", "_tenure", "_tx")
+    __slots__ = ("_clock", "_database", "_db", "_lease", "_lease_handle", "_log", "_spec", "_stop", "_tx")
 
     def __init__(
         self,
@@ -38,15 +38,15 @@ class Context:
         stop: StopSignal,
         database: DatabaseStatus,
         clock: Clock,
-        tenure: LeaseHandle | None = None,
+        lease_handle: LeaseHandle | None = None,
     ) -> None:
         self._spec = spec
         self._stop = stop
         self._database = database
         self._clock = clock
-        self._tenure = tenure
+        self._lease_handle = lease_handle
         # Fixed for this run: tasks that the run leaves behind must not write under the epoch of the next run.
-        self._lease = None if tenure is None else tenure.lease
+        self._lease = None if lease_handle is None else lease_handle.lease
         self._tx: Any = None
         self._log: Any = None
         self._db: Any = None
@@ -127,11 +127,11 @@ class Context:
         Raises:
             LeaseLost: The lease is lost; nothing has been written.
         """
-        if self._tenure is not None:
+        if self._lease_handle is not None:
             # A daemon without leases does not load the package for them.
             from supervisor.workers.fenced_transaction import fenced_transaction  # noqa: PLC0415
 
-            async with fenced_transaction(self.db, self._tenure, self._lease) as connection:
+            async with fenced_transaction(self.db, self._lease_handle, self._lease) as connection:
                 yield connection
             return
         async with self.db.acquire() as connection, connection.transaction():

@@ -24,12 +24,12 @@ _IDLE_TIMEOUT = "(25P03)"
 
 
 @asynccontextmanager
-async def fenced_transaction(db: WorkerPool, tenure: LeaseHandle, lease: Lease | None) -> AsyncIterator[Any]:
+async def fenced_transaction(db: WorkerPool, lease_handle: LeaseHandle, lease: Lease | None) -> AsyncIterator[Any]:
     """Open a transaction under a lease on a connection of the pool, and yield the connection.
 
     Args:
         db: The worker's pool.
-        tenure: This node's view of the lease.
+        lease_handle: This node's view of the lease.
         lease: The lease under which the worker's run began.
 
     Raises:
@@ -38,14 +38,14 @@ async def fenced_transaction(db: WorkerPool, tenure: LeaseHandle, lease: Lease |
             under the lease, what it wrote afterwards was not fenced. Or the server ended it, because no statement came
             for a minute; nothing has been written.
     """
-    require_held(tenure, lease)
+    require_held(lease_handle, lease)
     refusal: LeaseLost | None = None
     fatal = FatalMessageTap()
     try:
         async with db.acquire() as connection:
             fatal = tap(raw_connection(connection))
             # The pool may have taken a while to give a connection.
-            held = require_held(tenure, lease)
+            held = require_held(lease_handle, lease)
             async with connection.transaction():
                 try:
                     transaction = await begin_fence(connection, held, _FENCE_TIMEOUT_S)
@@ -53,7 +53,7 @@ async def fenced_transaction(db: WorkerPool, tenure: LeaseHandle, lease: Lease |
                     refusal = error
                     raise
                 yield connection
-                await _verify_same_transaction(connection, transaction, tenure.name)
+                await _verify_same_transaction(connection, transaction, lease_handle.name)
     except Exception as error:
         if (misuse := idle_timeout_error(fatal)) is not None:
             raise misuse from error
@@ -61,7 +61,7 @@ async def fenced_transaction(db: WorkerPool, tenure: LeaseHandle, lease: Lease |
     finally:
         if refusal is not None:
             # This cancels the current task; any earlier, it would interrupt the rollback.
-            tenure.report_lost(str(refusal))
+            lease_handle.report_lost(str(refusal))
 
 
 async def _verify_same_transaction(connection: Any, transaction: int, lease: str) -> None:
@@ -72,14 +72,18 @@ async def _verify_same_transaction(connection: Any, transaction: int, lease: str
         )
 
 
-def require_held(tenure: LeaseHandle, lease: Lease | None) -> Lease:
+def require_held(lease_handle: LeaseHandle, lease: Lease | None) -> Lease:
     """Return `lease` if this node still holds it.
 
     Raises:
         LeaseLost: It does not.
     """
-    if lease is None or tenure.lease != lease or tenure.status not in (LeaseStatus.HELD, LeaseStatus.REVOKING):
-        raise LeaseLost(f"the lease {tenure.name} is lost: nothing may be written under it any more")
+    if (
+        lease is None
+        or lease_handle.lease != lease
+        or lease_handle.status not in (LeaseStatus.HELD, LeaseStatus.REVOKING)
+    ):
+        raise LeaseLost(f"the lease {lease_handle.name} is lost: nothing may be written under it any more")
     return lease
 
 

@@ -16,19 +16,18 @@ if TYPE_CHECKING:
     from supervisor.config.model import WorkerSpec
     from supervisor.leases.lease import LeaseHandle
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.outage import DatabaseStatus
-    from supervisor.supervision.work import Schedule
+    from supervisor.supervision.ports import DatabaseStatus, Schedule
 
 
 class FunctionWork:
     """Work that calls a function with a new context for each run.
 
     Attributes:
-        timetable: When the calls are due; None: each call follows the one before.
-        tenure: The lease of a singleton.
+        schedule: When the calls are due; None: each call follows the one before.
+        lease_handle: The lease of a singleton.
     """
 
-    __slots__ = ("_clock", "_database", "_handler", "_spec", "tenure", "timetable")
+    __slots__ = ("_clock", "_database", "_handler", "_spec", "lease_handle", "schedule")
 
     def __init__(
         self,
@@ -37,11 +36,11 @@ class FunctionWork:
         *,
         clock: Clock,
         database: DatabaseStatus,
-        timetable: Schedule | None = None,
-        tenure: LeaseHandle | None = None,
+        schedule: Schedule | None = None,
+        lease_handle: LeaseHandle | None = None,
     ) -> None:
-        self.timetable = timetable
-        self.tenure = tenure
+        self.schedule = schedule
+        self.lease_handle = lease_handle
         self._spec = spec
         self._handler = handler
         self._clock = clock
@@ -53,10 +52,10 @@ class FunctionWork:
         Raises:
             LeaseLost: The lease was lost before the run could begin.
         """
-        tenure = self.tenure
-        if tenure is not None and tenure.lease is None:
-            raise LeaseLost(f"the lease {tenure.name} is lost")
-        context = Context(self._spec, stop=stop, database=self._database, clock=self._clock, tenure=tenure)
+        lease_handle = self.lease_handle
+        if lease_handle is not None and lease_handle.lease is None:
+            raise LeaseLost(f"the lease {lease_handle.name} is lost")
+        context = Context(self._spec, stop=stop, database=self._database, clock=self._clock, lease_handle=lease_handle)
         await call_handler(self._handler, context)
 
 

@@ -14,8 +14,8 @@ from supervisor.config.kinds import kind_of
 from supervisor.durations import format_duration
 from supervisor.errors import ConfigError, ConfigFault
 from supervisor.journal import configure_structlog
+from supervisor.journal.exceptions import one_line
 from supervisor.suggestions import nearest
-from supervisor.supervision.record import sentence_of
 from supervisor.threads import start_thread
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def import_handler(spec: WorkerSpec) -> Any:
         raise
     except BaseException as error:
         # A module's __getattr__, a descriptor, a signature: a user's code may do anything.
-        raise InvalidHandler(f"looking at {run!r} raised {sentence_of(error)}") from error
+        raise InvalidHandler(f"looking at {run!r} raised {one_line(error)}") from error
     return function
 
 
@@ -169,13 +169,13 @@ def _import(name: str) -> ModuleType:
             raise InvalidHandler(
                 f"there is no module {error.name!r}: install it, or name its folder in supervisor.python_path"
             ) from error
-        raise InvalidHandler(f"importing {name!r} failed at {place}: {sentence_of(error)}") from error
+        raise InvalidHandler(f"importing {name!r} failed at {place}: {one_line(error)}") from error
     except (SystemExit, KeyboardInterrupt) as error:
         raise InvalidHandler(
-            f"importing {name!r} raised {sentence_of(error)}{_at(error)}: a module must not end the process"
+            f"importing {name!r} raised {one_line(error)}{_at(error)}: a module must not end the process"
         ) from error
     except BaseException as error:
-        raise InvalidHandler(f"importing {name!r} failed{_at(error)}: {sentence_of(error)}") from error
+        raise InvalidHandler(f"importing {name!r} failed{_at(error)}: {one_line(error)}") from error
 
 
 def _attribute(module: ModuleType, path: str) -> Any:

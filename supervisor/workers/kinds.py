@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from supervisor.events.append_signal import AppendSignal
     from supervisor.leases.lease import LeaseHandle
     from supervisor.runtime import Runtime
-    from supervisor.supervision.outage import DatabaseStatus
-    from supervisor.supervision.staffing import Hire
-    from supervisor.supervision.work import Schedule, Work
+    from supervisor.supervision.ports import DatabaseStatus, Schedule, Work, WorkFactory
     from supervisor.workers.projection.sharding import ShardingClaims
 
     # From the services, the configuration, the user's function, and the instance's index.
@@ -56,7 +54,7 @@ class Services:
     cluster: Callable[[], ClusterServices]
 
 
-def work_factory(*, runtime: Runtime, database: DatabaseStatus, cluster: Callable[[], ClusterServices]) -> Hire:
+def work_factory(*, runtime: Runtime, database: DatabaseStatus, cluster: Callable[[], ClusterServices]) -> WorkFactory:
     """Return the function that builds the work of one instance."""
     services = Services(runtime, database, cluster)
 
@@ -81,8 +79,8 @@ def _function_work(services: Services, spec: WorkerSpec, handler: Any, schedule:
         handler,
         clock=services.runtime.clock,
         database=services.database,
-        timetable=schedule,
-        tenure=services.cluster().lease(spec.name) if needs_lease(spec) else None,
+        schedule=schedule,
+        lease_handle=services.cluster().lease(spec.name) if needs_lease(spec) else None,
     )
 
 
@@ -100,7 +98,7 @@ def _projection(services: Services, spec: WorkerSpec, handler: Any, index: int) 
         spec.kind,
         shard,
         handler,
-        tenure=cluster.lease(lease_name(*shard)),
+        lease_handle=cluster.lease(lease_name(*shard)),
         append_signal=cluster.append_signal,
         database=services.database,
         clock=runtime.clock,

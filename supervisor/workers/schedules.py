@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.config.model import Periodic
-    from supervisor.supervision.work import Schedule
+    from supervisor.supervision.ports import Schedule
 
 # The wall clock can be set while a worker waits, and no event reports that.
 RECHECK_S = 60.0

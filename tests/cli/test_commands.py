@@ -206,7 +206,7 @@ def test_status_for_people_and_for_programs(launch: Launcher, database: str) -> 
     assert set(found["database"]) == DATABASE_KEYS
     assert {frozenset(row) for row in found["workers"]} == {frozenset(WORKER_KEYS)}
     assert set(found["database"]["pool"]) == {"size", "idle", "max", "starved", "waiting"}
-    assert set(found["reload"]) == {"last", "refused"}
+    assert set(found["reload"]) == {"last", "refused", "incomplete"}
     assert set(found["journal"]) == {"written", "folded", "dropped"}
     assert "hidden" not in str(found) + "\n".join(shown)
 

@@ -1,4 +1,4 @@
-"""What systemd hears over the life of the daemon."""
+"""The messages that systemd gets over the life of the daemon."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def systemd(tmp_path: Path) -> Iterator[NotifySocket]:
-    """Somebody at NOTIFY_SOCKET."""
+    """A reader at NOTIFY_SOCKET."""
     with NotifySocket(tmp_path / "notify") as reader:
         yield reader
 
@@ -70,7 +70,7 @@ def test_says_what_it_waits_for(launch: Launcher, shared_postgres: Postgres, sys
         mark = systemd.mark
         proxy.refuse()
         proxy.cut()
-        systemd.wait_for("STATUS", "The database is away", after=mark)
+        systemd.wait_for("STATUS", "The database is unreachable", after=mark)
         proxy.forward()
         systemd.wait_for("STATUS", "Running 1 worker", after=mark)
         assert daemon.stop() == 0
@@ -216,7 +216,7 @@ def test_a_notify_socket_that_fails_is_told_once(launch: Launcher, database: str
 
 
 def test_ready_is_not_lost_to_a_full_socket(launch: Launcher, database: str, tmp_path: Path) -> None:
-    """READY that met a full socket arrives as soon as somebody reads."""
+    """READY that met a full socket arrives as soon as the socket is read."""
     reader = full_socket(tmp_path / "notify")
     with reader:
         # The watchdog makes it try again often.

@@ -60,7 +60,7 @@ def test_an_outage_under_fifty_workers_is_four_entries(launch: Launcher, postgre
     daemon.wait_for("workers.parked", after=mark, instances=50)
     away = status(daemon)
     assert (away["state"], away["database"]["state"]) == ("database-down", "down")
-    assert "The database is away" in away["status"]
+    assert "The database is unreachable" in away["status"]
     time.sleep(1.0)
     postgres.start()
     daemon.wait_for("workers.resumed", after=mark, instances=50)
@@ -147,7 +147,7 @@ def test_a_demoted_primary_is_left_for_the_new_one(launch: Launcher, make_postgr
 
 
 def test_an_exhausted_pool_hides_nothing(launch: Launcher, shared_postgres: Postgres) -> None:
-    """Workers hold every connection: the gate is up, and the control socket answers who waits."""
+    """Workers hold every connection: the connection monitor is up, and the control socket answers how many wait."""
     holding = """
         async def work(ctx):
             async with ctx.db.acquire():
@@ -174,7 +174,7 @@ def test_a_starving_pool_is_not_called_healthy(launch: Launcher, postgres: Postg
                 await ctx.db.fetchval("select pg_sleep(0.2)")
     """
     daemon = launch.ready(config(dsn, database="pool_max = 5", workers=FIFTY), sleeping)
-    daemon.wait_for("pool.starved", error_class="crowded")
+    daemon.wait_for("pool.exhausted", error_class="crowded")
     starving = status(daemon)
     assert starving["state"] == "degraded"
     assert "has no connection left to give" in starving["status"]
@@ -185,5 +185,5 @@ def test_a_starving_pool_is_not_called_healthy(launch: Launcher, postgres: Postg
     while status(daemon)["state"] != "running":
         assert time.monotonic() < deadline, status(daemon)
         time.sleep(0.05)
-    assert len(daemon.said("pool.starved")) == 1
+    assert len(daemon.said("pool.exhausted")) == 1
     assert daemon.stop() == 0

@@ -156,15 +156,15 @@ def test_who_stood_aside_helps_again_when_the_numbers_agree(
     first = launch.ready(one, WORK, folder="one")
     first.wait_for("lease.acquired")
     second = launch.ready(three, WORK, folder="two")
-    first.wait_for("projection.displaced")
+    first.wait_for("projection.sharding_conflict")
     said = first.wait_for("worker.stopped", worker="view")
-    assert "stands aside" in said["message"]
+    assert "a node with a newer configuration" in said["message"]
     assert first.status()["workers"][0]["state"] == "failed"
     _reload(second, one)
     sql("select supervisor.append('s', 't') from generate_series(1, 10)")
     _applied(sql)
     _until(lambda: first.status()["workers"][0]["state"] in ("standby", "running"), "it stands by again")
-    assert len(first.said("projection.displaced")) == 1
+    assert len(first.said("projection.sharding_conflict")) == 1
     assert sql("select shards from supervisor.projection") == "1"
     second.kill()
     sql("select supervisor.append('s', 't') from generate_series(1, 10)")
@@ -193,9 +193,9 @@ singleton = true
     first = launch.ready(config(database, workers=service + VIEW), code, folder="one")
     _until(lambda: sql("select count(*) from supervisor.projection") == "1", "the first one lays out")
     second = launch.ready(config(database, workers=other), WORK, folder="two")
-    first.wait_for("projection.displaced")
+    first.wait_for("projection.sharding_conflict")
     assert first.run_command("restart", "view").returncode == 0
-    second.wait_for("projection.displaced", shards=1)
+    second.wait_for("projection.sharding_conflict", shards=1)
     sql("select supervisor.append('s' || n, 't') from generate_series(1, 10) n")
     _applied(sql)
     _reload(first, config(database, workers=service))

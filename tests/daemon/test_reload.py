@@ -1,4 +1,4 @@
-"""Reloading: the whole new configuration or nothing of it, and nobody notices who need not."""
+"""Reload: the whole new configuration or nothing of it, and unchanged workers do not notice."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_a_wrong_configuration_is_refused_as_a_whole(launch: Launcher, database:
     assert {row["name"] for row in now["workers"]} == {"main", "other"}
 
 
-def test_a_refused_sighup_is_told_too(launch: Launcher, database: str) -> None:
-    """A SIGHUP, which has nobody to answer to, leaves the refusal in the journal and in the status."""
+def test_a_refused_sighup_is_logged_too(launch: Launcher, database: str) -> None:
+    """A SIGHUP, which has no client to answer, leaves the refusal in the journal and in the status."""
     daemon = launch.ready(config(database))
     daemon.write(config(database, more="[log]\nlevel = 'loud'"))
     daemon.signal(signal.SIGHUP)
@@ -183,8 +183,8 @@ def _wait_for_sessions(server: Postgres, condition: str, count: int) -> None:
         time.sleep(0.05)
 
 
-def test_a_dsn_is_mended_while_the_database_is_away(launch: Launcher, postgres: Postgres, database: str) -> None:
-    """While the old database is away, one that is away too is refused, and one that answers is moved to."""
+def test_a_dsn_is_corrected_while_the_database_is_down(launch: Launcher, postgres: Postgres, database: str) -> None:
+    """While the old database is down, another one that is down is refused, and one that answers is switched to."""
     daemon = launch.ready(config(postgres.dsn(), workers=MAIN), IDLE)
     postgres.stop("immediate")
     daemon.wait_for("database.lost")
@@ -212,7 +212,7 @@ def test_a_dry_run_changes_nothing(launch: Launcher, database: str) -> None:
     assert "database.pool_max" in done.stderr
     assert [row["name"] for row in status(daemon)["workers"]] == ["main"]
     assert not daemon.said("reload.started")
-    assert status(daemon)["reload"] == {"last": None, "refused": None}
+    assert status(daemon)["reload"] == {"last": None, "refused": None, "incomplete": None}
 
 
 def test_three_hundred_sighups_in_a_second(launch: Launcher, database: str) -> None:
@@ -314,7 +314,7 @@ def test_a_client_that_comes_while_another_reloads_gets_its_own(launch: Launcher
 
 
 def test_a_stop_during_a_reload(launch: Launcher, database: str) -> None:
-    """SIGTERM while a reload hangs in an import ends the daemon with 0; the client is told, and nothing applied."""
+    """SIGTERM during a reload that hangs in an import ends the daemon with 0; the client gets an error."""
     daemon = launch.ready(config(database))
     _slow_reload(daemon, database)
     errors: list[str] = []

@@ -115,7 +115,7 @@ def test_who_ignores_its_stop_ends_the_process(launch: Launcher, database: str) 
     first, second = pair(launch, config(database, workers=stubborn), DEAF)
     first.signal(signal.SIGTERM)
     assert first.wait() == 70
-    assert first.said("lease.outlived")[0]["worker"] == "main"
+    assert first.said("lease.overrun")[0]["worker"] == "main"
     assert first.said("worker.abandoned")
     assert not first.said("lease.released")
     assert not first.said("lease.lost")
@@ -133,7 +133,7 @@ def test_who_ignores_the_loss_ends_the_process(launch: Launcher, database: str, 
     )
     assert first.wait() == 70
     assert first.said("lease.lost")[0]["lease"] == "main"
-    assert first.said("lease.outlived")[0]["worker"] == "main"
+    assert first.said("lease.overrun")[0]["worker"] == "main"
     assert second.wait_for("run 1")["epoch"] == 2
 
 
@@ -361,7 +361,7 @@ def test_a_reload_in_an_outage_does_not_add_the_first_singleton(launch: Launcher
     daemon.write(config(postgres.dsn(), workers=PLAIN + SINGLETON))
     answer = request(daemon, "reload")
     assert not answer["ok"]
-    assert "the database is away" in answer["error"]
+    assert "the database is unreachable" in answer["error"]
     postgres.start()
     daemon.wait_for("database.recovered")
     assert request(daemon, "reload")["ok"]

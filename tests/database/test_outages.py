@@ -262,7 +262,7 @@ async def test_too_many_connections_for_the_pool_are_backpressure(postgres: Post
         assert answers == [1] * 300
         assert house.count("size") == 3
         assert "53300" in str(house.database.pool_counts()["starved"])
-        assert len(house.entries.of("pool.starved")) == 1
+        assert len(house.entries.of("pool.exhausted")) == 1
         assert _dials(postgres) - connected <= 3 + 7 + 6  # three succeed, seven fail at once, then one at a time
         assert house.heard == ["back"]
 
@@ -280,7 +280,7 @@ async def test_a_changed_password_starves_the_pool_until_a_reload(postgres: Post
         db = house.view()
         async with db.acquire() as held:
             waiting = asyncio.ensure_future(db.fetchval("select 2"))
-            starved = await house.entries.wait_for("pool.starved")
+            starved = await house.entries.wait_for("pool.exhausted")
             assert starved.fields["error_class"] == "refused"
             assert await held.fetchval("select 3") == 3
             assert house.database.is_up
@@ -295,7 +295,7 @@ async def test_a_changed_password_starves_the_pool_until_a_reload(postgres: Post
             house.run()
             assert await waiting == 4
         assert house.database.exhausted is None
-        assert len(house.entries.of("pool.starved")) == 1
+        assert len(house.entries.of("pool.exhausted")) == 1
 
 
 async def test_a_full_server_keeps_what_is_open(postgres: Postgres) -> None:
@@ -319,7 +319,7 @@ async def test_a_pool_that_cannot_dial_while_the_gate_is_up_is_told_in_the_end(
     async with gatehouse(shared_postgres.dsn(port=proxy.port), clock=HurriedClock(), pool_min=0) as house:
         proxy.accept_then_close()
         waiting = asyncio.ensure_future(house.view().fetchval("select 1"))
-        starved = await house.entries.wait_for("pool.starved")
+        starved = await house.entries.wait_for("pool.exhausted")
         assert starved.fields["error_class"] == "dropped"
         assert house.database.is_up
         assert house.database._pool is not None

@@ -61,13 +61,13 @@ async def test_who_keeps_every_connection_is_named(database: str) -> None:
         current_worker.set("leaky")
         kept = [await house.view().acquire(), await house.view().acquire()]
         hungry = asyncio.ensure_future(house.view().fetchval("select 1"))
-        told = await house.entries.wait_for("pool.starved")
+        told = await house.entries.wait_for("pool.exhausted")
         assert "leaky has 2 of them" in str(told.fields["reason"])
         assert house.database.pool_counts()["starved"] == told.fields["reason"]
         kept[0].terminate()
         assert await hungry == 1
         assert house.database.pool_counts()["starved"] is None
-        assert len(house.entries.of("pool.starved")) == 1
+        assert len(house.entries.of("pool.exhausted")) == 1
 
 
 async def test_closes_what_has_been_idle_for_long(database: str) -> None:
@@ -205,7 +205,7 @@ async def test_one_dial_at_a_time_before_a_server_that_takes_no_more(postgres: P
         assert house.database.is_up
         await aside(postgres.execute, "alter role app connection limit 20")
         assert sum(await asyncio.wait_for(asyncio.gather(*waiting), 30)) == 1000
-        assert len(house.entries.of("pool.starved")) == 1
+        assert len(house.entries.of("pool.exhausted")) == 1
 
 
 async def test_who_waits_does_not_wait_for_the_borrowers_of_a_retired_pool(postgres: Postgres) -> None:

@@ -305,10 +305,10 @@ async def test_a_refusal_is_retried_with_retry_refused(postgres: Postgres) -> No
     async with gatehouse(dsn, startup=policy(retry_refused=True, attempts=3)) as house:
         with pytest.raises(ConnectAttemptsExhausted, match=r"after 3 attempts.*permission denied"):
             await ensure(house)
-        assert len(house.entries.of("schema.awaited")) == 1
+        assert len(house.entries.of("schema.waiting")) == 1
     async with gatehouse(dsn, startup=policy(retry_refused=True, attempts=0)) as house:
         starting = asyncio.ensure_future(ensure(house))
-        await house.entries.wait_for("schema.awaited")
+        await house.entries.wait_for("schema.waiting")
         postgres.execute("create schema supervisor authorization app")
         async with asyncio.timeout(30):
             await starting

@@ -108,7 +108,7 @@ async def test_a_worker_that_is_to_stop_does_not_wait_for_a_pool_without_connect
     async with gatehouse(postgres.dsn(user="app", host="socket"), pool_min=0) as house:
         stop = StopSignal()
         waiting = asyncio.ensure_future(house.view(stop).fetchval("select 1"))
-        await house.entries.wait_for("pool.starved")
+        await house.entries.wait_for("pool.exhausted")
         assert not waiting.done()
         stop.set()
         with pytest.raises(DatabaseUnavailable):

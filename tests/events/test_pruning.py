@@ -103,7 +103,7 @@ async def test_a_failure_is_logged_and_retried(database: str, shared_postgres: P
         await aside(lambda: shared_postgres.execute(rename, dbname=name))
         minutes = Minutes(house, keep_s=3600.0)
         await minutes.pass_one()
-        assert "UndefinedFunctionError" in house.entries.of("events.unpruned")[0].fields["reason"]
+        assert "UndefinedFunctionError" in house.entries.of("events.prune_failed")[0].fields["reason"]
         back = "alter function supervisor.prune_elsewhere rename to prune_events"
         await aside(lambda: shared_postgres.execute(back, dbname=name))
         await minutes.pass_one()

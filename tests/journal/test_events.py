@@ -17,7 +17,8 @@ from supervisor.journal.events import EVENTS, LEVEL_NAMES, EventType
 from supervisor.journal.templates import names_in, render_sentence, render_worker_event
 
 CONTRACT = """daemon.starting daemon.ready daemon.stopping daemon.stopped config.invalid reload.started reload.applied
-reload.rejected database.connecting database.connected database.lost database.still_down database.recovered
+reload.rejected reload.incomplete process.suspended
+database.connecting database.connected database.lost database.still_down database.recovered
 database.gave_up store.locked store.unlocked worker.started worker.stopped worker.failed worker.restarting
 worker.exhausted workers.parked workers.resumed worker.stalled loop.blocked log.repeated notify.failed"""
 

@@ -200,14 +200,14 @@ def test_objects_are_not_told_apart_by_their_address(lines: Lines) -> None:
 def test_long_texts_are_compared_in_full(lines: Lines) -> None:
     """Two long texts that differ at their end are two entries."""
     for end in "ab":
-        log_event("lease.trouble", reason="x" * 5000 + end)
+        log_event("lease.blocked", reason="x" * 5000 + end)
     assert len(lines.read()) == 2
 
 
 def test_a_secret_in_a_report_of_repeats_is_replaced(lines: Lines) -> None:
     """What was repeated is named without secrets, long values too."""
     for _ in range(2):
-        log_event("lease.trouble", reason="password=geheim " + "x" * 2000)
+        log_event("lease.blocked", reason="password=geheim " + "x" * 2000)
     lines.journal.close(5)
     assert "geheim" not in json.dumps(lines.read_closed())
 

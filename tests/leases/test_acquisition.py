@@ -79,7 +79,7 @@ async def test_an_acquisition_does_not_wait_for_the_pool(database: str) -> None:
         first.request(["mail"])
         await nodes.until(lambda: first.node.describe()["trouble"])
         assert "the pool gave no connection within 2s" in first.node.describe()["trouble"]
-        told = await nodes.entries.wait_for("lease.trouble")
+        told = await nodes.entries.wait_for("lease.blocked")
         assert "the pool gave no connection within 2s" in told.fields["reason"]
         second = await nodes.add("mail")
         await nodes.until(lambda: second.held == {"mail"})
@@ -87,8 +87,8 @@ async def test_an_acquisition_does_not_wait_for_the_pool(database: str) -> None:
         await first.database.release(pool, connection)
         await nodes.until(lambda: first.held == {"mail"})
         await nodes.until(lambda: not first.node.describe()["trouble"])
-        await nodes.entries.wait_for("lease.untroubled")
-        assert len(nodes.entries.of("lease.trouble")) == 1
+        await nodes.entries.wait_for("lease.unblocked")
+        assert len(nodes.entries.of("lease.blocked")) == 1
 
 
 async def test_a_lease_whose_row_is_deleted_gets_another(database: str) -> None:

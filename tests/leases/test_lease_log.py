@@ -114,9 +114,9 @@ async def test_a_lasting_problem_is_logged_once_and_once_when_it_is_over() -> No
             await clock.jump(LOGGED_AFTER_S - 1)
         problem.update("2 of its leases could not be taken")
         assert [(told.event, told.fields) for told in entries.all] == [
-            ("lease.trouble", {"reason": "1 of its leases could not be taken"})
+            ("lease.blocked", {"reason": "1 of its leases could not be taken"})
         ]
         problem.update(None)
         problem.update(None)
-        assert [told.fields for told in entries.of("lease.untroubled")] == [{"after_s": 16.0}]
+        assert [told.fields for told in entries.of("lease.unblocked")] == [{"after_s": 16.0}]
         assert len(entries.all) == 2

@@ -16,6 +16,7 @@ from supervisor.clock import SystemClock
 from supervisor.config.model import DatabaseConfig
 from supervisor.database.database import Database
 from supervisor.database.schema.migrate import migrate
+from supervisor.journal.writer import Counts
 from supervisor.leases.fence import begin_fence
 from supervisor.leases.lease import LeaseStatus
 from supervisor.leases.node import Node
@@ -82,9 +83,11 @@ class Occupant:
 class NoJournal:
     """The part of a journal that a reload changes; these nodes are not reloaded."""
 
+    counts = Counts(written=0, folded=0, dropped=0)
+
     def set_level(self, level: str) -> None: ...
 
-    def set_format(self, format: str) -> None: ...  # noqa: A002 - as the port names it
+    def set_format(self, log_format: str) -> None: ...
 
 
 class Member:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ def inner_daemon(
     daemon = Daemon(
         config,
         read_config=lambda: read_config(path, {}),
+        exit_now=os._exit,
         notifier=notifier,
         journal=journal,
         clock=clock,

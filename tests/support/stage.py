@@ -69,15 +69,15 @@ class Actor:
         task: The run under way.
     """
 
-    def __init__(self, work: ProjectionWork, tenure: Held) -> None:
+    def __init__(self, work: ProjectionWork, lease_handle: Held) -> None:
         self.work = work
-        self.tenure = tenure
+        self.lease_handle = lease_handle
         self.stop = StopSignal()
         self.task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take the lease, and run."""
-        await self.tenure.take()
+        await self.lease_handle.take()
         self.go_on()
 
     def go_on(self) -> None:
@@ -137,15 +137,15 @@ class Stage:
         """Return the work of a shard, not yet running."""
         settings = Projection(**kind)
         spec = WorkerSpec(name, "m:f", settings, backoff=Backoff(initial_s=0.01), stall_timeout_s=stall_timeout_s)
-        tenure = Held(lease_name(name, shard, settings.shards), self.owner)
+        lease_handle = Held(lease_name(name, shard, settings.shards), self.owner)
         claims = claims or self.claims
         context = ShardContext(
-            spec, settings, Shard(name, shard, settings.shards), function, tenure=tenure,
+            spec, settings, Shard(name, shard, settings.shards), function, lease_handle=lease_handle,
             append_signal=self.append_signal, database=self.house.database, clock=self.clock, rng=Random(7),
             configured_s=claims.since_s(name, now_s=self.clock.now_s()),
         )  # fmt: skip
         work = ProjectionWork(context, claims)
-        actor = Actor(work, tenure)
+        actor = Actor(work, lease_handle)
         self.actors.append(actor)
         return actor
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from supervisor.errors import WorkerExhausted
     from supervisor.stop_signal import StopSignal
-    from supervisor.supervision.work import Work
+    from supervisor.supervision.ports import Work
     from supervisor.workers.context import Context
 
 
@@ -118,9 +118,9 @@ def projection(name: str = "view", *, shards: int = 1, **changes: Any) -> Worker
 class ScriptedProjection:
     """The work of a projection's shard whose runs follow a script, as those of a `ScriptedWorker` do."""
 
-    def __init__(self, function: ScriptedWorker, tenure: ScriptedTenure) -> None:
-        self.timetable = None
-        self.tenure = tenure
+    def __init__(self, function: ScriptedWorker, lease_handle: ScriptedTenure) -> None:
+        self.schedule = None
+        self.lease_handle = lease_handle
         self._function = function
 
     async def run(self, stop: StopSignal) -> None:  # noqa: ARG002 - it is cancelled
@@ -134,7 +134,7 @@ class Stage:
         said: The entries of the journal so far: event, level, fields.
         exits: Why the daemon was asked to end.
         outlived: Whose run outlived its deadlines under a lease, each time that it was told.
-        tenures: The leases that workers stand for, by name.
+        leases: The leases that workers stand for, by name.
     """
 
     def __init__(self, *, clock: FakeClock, database: SwitchedDatabase) -> None:
@@ -143,17 +143,16 @@ class Stage:
         self.said: list[tuple[str, int, dict[str, Any]]] = []
         self.exits: list[WorkerExhausted] = []
         self.outlived: list[str] = []
-        self.tenures: dict[str, ScriptedTenure] = {}
+        self.leases: dict[str, ScriptedTenure] = {}
         rng = HighRoller()
         runtime = Runtime(clock=clock, rng=rng, tasks=None, notifier=None, journal=None)  # type: ignore[arg-type]
         self._hire_others = work_factory(runtime=runtime, database=database, cluster=lambda: self)
         self.supervisor = Supervisor(
-            hire=self._hire,
-            outages=database,
-            clock=clock,
-            rng=rng,
+            work_factory=self._hire,
+            database=database,
+            runtime=runtime,
             on_exhausted=self.exits.append,
-            on_outlived=self.outlived.append,
+            on_lease_overrun=self.outlived.append,
         )
 
     def _hire(self, spec: WorkerSpec, function: Any, index: int) -> Work:
@@ -171,7 +170,7 @@ class Stage:
 
     def lease(self, name: str) -> ScriptedTenure:
         """Return the lease of this name, as a node would."""
-        return self.tenures.setdefault(name, ScriptedTenure(name))
+        return self.leases.setdefault(name, ScriptedTenure(name))
 
     def events(self, prefix: str = "worker", *, above_debug: bool = True) -> list[str]:
         """Return the names of the entries said so far."""
@@ -200,7 +199,7 @@ async def running(
         yield stage
     finally:
         unobserve()
-        stage.supervisor.hurry()
+        stage.supervisor.force_stop()
         await ended(stage.supervisor.stop(), stage.clock)
 
 
@@ -219,7 +218,7 @@ def _config(*specs: WorkerSpec) -> Config:
 async def reload(stage: Stage, old: list[WorkerSpec], new: list[WorkerSpec], /, **functions: Any) -> None:
     """Apply the difference between two configurations."""
     before, after = _config(*old), _config(*new)
-    await stage.supervisor.apply(diff_configs(before, after), workers=after.workers, functions=functions)
+    await stage.supervisor.apply(diff_configs(before, after), workers=after.workers, handlers=functions)
     await settle()
 
 

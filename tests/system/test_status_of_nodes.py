@@ -78,7 +78,7 @@ def test_each_node_shows_all_and_marks_itself(postgres: Postgres, tmp_path: Path
         assert f"pid {holds.pid}, since" in row
         postgres.stop("immediate")
         answer = seen(first, lambda answer: answer["database"]["state"] == "down")
-        assert answer["cluster"]["problem"] == "the database is away"
+        assert answer["cluster"]["problem"] == "the database is unreachable"
         assert len(answer["nodes"]) == 2
         postgres.start()
         seen(first, lambda answer: answer["cluster"]["problem"] is None and is_shared(answer))

@@ -61,8 +61,8 @@ def test_the_work_is_what_the_kind_promises(kind: str) -> None:
     spec, cluster = SPECS[kind], Cluster()
     for index in range(instances_of(spec)):
         work = build(spec, cluster, index)
-        assert (work.timetable is not None) == KINDS[kind].runs_ticks
-        assert (work.tenure is not None) == needs_lease(spec) == KINDS[kind].always_leased
+        assert (work.schedule is not None) == KINDS[kind].runs_ticks
+        assert (work.lease_handle is not None) == needs_lease(spec) == KINDS[kind].always_leased
     assert len(set(cluster.leases)) == (instances_of(spec) if needs_lease(spec) else 0)
 
 
@@ -70,11 +70,14 @@ def test_the_work_is_what_the_kind_promises(kind: str) -> None:
 def test_a_singleton_has_the_lease_of_its_name(spec: WorkerSpec) -> None:
     """Also where the kind needs none."""
     cluster = Cluster()
-    assert build(spec, cluster).tenure.name == spec.name
+    assert build(spec, cluster).lease_handle.name == spec.name
     assert cluster.leases == [spec.name]
 
 
 def test_a_shard_has_a_lease_of_its_own() -> None:
     """A projection's leases have the names that the schema gives its shards."""
     cluster = Cluster()
-    assert [build(SPECS["projection"], cluster, index).tenure.name for index in (0, 1)] == ["view/1of2", "view/2of2"]
+    assert [build(SPECS["projection"], cluster, index).lease_handle.name for index in (0, 1)] == [
+        "view/1of2",
+        "view/2of2",
+    ]

@@ -10,7 +10,7 @@
 
 The database speaks UTF-8, sorts by code point and knows letters as Unicode does (the builtin provider's C.UTF-8), so
 that no update of the C library can change the order of an index. The one role is the superuser `postgres`, the
-database is `postgres`, and whoever gets into the folder is trusted.
+database is `postgres`, and every user who can enter the folder is trusted.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SETTINGS = {
     "huge_pages": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # A worker's failing statement is the worker's to tell.
+    # The worker itself logs a failing statement.
     "log_min_error_statement": "panic",
     "log_checkpoints": "off",
     "log_autovacuum_min_duration": "-1",
@@ -159,7 +159,7 @@ async def initdb(path: Path, programs: Path, identity: Identity, *, durable: boo
 
 
 async def _run_initdb(data: Path, programs: Path, identity: Identity, *, durable: bool) -> None:
-    # wal_level stands for a server without replication; initdb itself would refuse senders beside it.
+    # wal_level is set for a server without replication; initdb itself would refuse WAL senders beside it.
     settings = [f"--set={name}={value}" for name, value in _SETTINGS.items()]
     locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
     options = ["--username=postgres", "--auth=trust", "--wal-segsize=4", *locale, *([] if durable else ["--no-sync"])]
@@ -190,7 +190,7 @@ _PREFIX = "pgsupervisor-ephemeral"
 class EphemeralFolder:
     """A folder in the temporary directory, or in the state directory where that cannot be written.
 
-    Its lock tells a living daemon's folder from a dead one's.
+    Its lock shows whether the daemon that made it is alive.
     """
 
     def __init__(self, state_dir: Path) -> None:

@@ -39,7 +39,7 @@ _FIRST_NOTICE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock; each part is None when nobody trustworthy says.
+    """The holder of a lock; each part is None when it is not known for certain.
 
     Attributes:
         pid: The process.
@@ -78,7 +78,7 @@ class StateLock:
         return self._descriptor is not None
 
     def try_acquire(self) -> Holder | None:
-        """Take the lock and return None, or return who holds it.
+        """Take the lock and return None, or return its holder.
 
         Raises:
             EmbeddedDatabaseMisconfigured: The directory cannot be made or written, or its file system has no locks.
@@ -177,7 +177,7 @@ class StateLock:
         return start_thread(lock, name="state-lock", discard=os.close)
 
     def _keep(self, descriptor: int) -> None:
-        """Note in the file who holds it now."""
+        """Note the new holder in the file."""
         self._descriptor = descriptor
         note = Holder(os.getpid(), os.uname().nodename, _now(), _start_ticks(os.getpid()))
         with contextlib.suppress(OSError):  # a full disk costs the note, not the lock
@@ -275,7 +275,7 @@ def is_server_running(folder: Path) -> bool:
 
 
 def _open_server_lock(folder: Path) -> int:
-    # Root does not follow a link that the server's user may have laid there.
+    # Root does not follow a link that the server's user may have put there.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(folder / SERVER_LOCK, flags, 0o600)

@@ -35,9 +35,9 @@ async def end_orphans(data: Path, *, clock: Clock, limit_s: float = 30.0) -> int
 
 
 def remove_pid_files(data: Path) -> None:
-    """Remove the pid files that nobody stands behind: PostgreSQL takes any process with a reused number for the owner.
+    """Remove stale pid files: PostgreSQL takes any process with a reused number for their owner.
 
-    Only who holds the server's lock knows that nobody does.
+    Only the holder of the server's lock knows that they are stale.
     """
     for stale in (data / "postmaster.pid", data.parent / ".s.PGSQL.5432.lock"):
         stale.unlink(missing_ok=True)
@@ -67,7 +67,7 @@ def _is_postgres_in(process: Path, data: os.stat_result) -> bool:
     except OSError:
         return False  # gone meanwhile, or another user's
     is_ours = (place.st_dev, place.st_ino) == (data.st_dev, data.st_ino)
-    # An administrator's shell may stand in the directory too.
+    # The directory may be the working directory of an administrator's shell, too.
     return is_ours and os.path.basename(program.removesuffix(" (deleted)")) == "postgres"  # noqa: PTH119
 
 

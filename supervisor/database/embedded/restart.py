@@ -23,7 +23,7 @@ _STABLE_AFTER_S = 60.0
 async def supervise(server: EmbeddedServer, *, clock: Clock) -> None:
     """Start a server that was started once again whenever it ends by itself; return when it was stopped.
 
-    Tells `store.failed` and `store.started`. Keeps the server's log from growing without end.
+    Logs `store.failed` and `store.started`. Keeps the server's log from growing without end.
     """
     attempt = 0
     while True:

@@ -214,7 +214,7 @@ def _options(max_connections: int, *, durable: bool) -> list[str]:
     settings = {
         "listen_addresses": "",
         "port": str(_PORT),
-        # Relative to the data directory, where the server stands: no path is too long for it.
+        # Relative to the data directory, the server's working directory: no path is too long for it.
         "unix_socket_directories": "..",
         "unix_socket_permissions": "0700",
         "max_connections": str(max_connections),

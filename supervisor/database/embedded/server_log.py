@@ -23,7 +23,7 @@ def open_log(folder: Path) -> BinaryIO:
         EmbeddedDatabaseMisconfigured: It cannot be written.
         EmbeddedDatabaseFailed: The disk is full, or something else that may pass.
     """
-    # Root does not follow a link that the server's user may have laid there.
+    # Root does not follow a link that the server's user may have put there.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(folder / NAME, flags, 0o600)

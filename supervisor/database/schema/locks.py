@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class LockSpace(IntEnum):
-    """The first of a lock's two keys: the letters "pgs" and a number. The second key stands in each description.
+    """The first of a lock's two keys: the letters "pgs" and a number. Each description names the second key.
 
     The header of `001_events.sql` has the same list.
     """

@@ -356,7 +356,7 @@ async def ensure_schema(
                 return
             pause_s = _pause_after_refusal(database.monitor.config.startup, refusals, error, sample=rng.random())
             if refusals == 0:
-                log_event("schema.awaited", reason=str(error))
+                log_event("schema.waiting", reason=str(error))
             refusals += 1
         except DatabaseUnavailable as error:
             losses += 1
@@ -389,7 +389,7 @@ def _pause_after_refusal(policy: ConnectPolicy, refusals: int, error: DatabaseAc
 async def _migrate_if_needed(
     database: Database, *, mode: Mode, clock: Clock, rng: Random, folder: Path
 ) -> MigrationResult:
-    """Read the version on the gate's own connection, which is there already; upgrade on a connection of the pool."""
+    """Read the version on the monitor's own connection, which exists already; upgrade on a connection of the pool."""
     link = database.monitor.connected
     if link is not None:
         files = migration_files(folder)
@@ -418,6 +418,6 @@ def log_migrated(result: MigrationResult, *, took_s: float) -> None:
 
 
 def log_absent(error: DatabaseAccessDenied) -> None:
-    """Log that there is no schema and that no worker needs it; the remedy stands in the catalog."""
+    """Log that there is no schema and that no worker needs it; the catalog has the remedy."""
     cause = error.__cause__ or error
     log_event("schema.absent", reason=f"{cause} ({sqlstate_of(cause)})")

@@ -99,7 +99,7 @@ class CheckpointWriter:
             TransactionMisused: The block did with the transaction what it must not.
         """
         checkpoint, shard = self.checkpoint, self._context.shard
-        lease = require_held(self._context.tenure, self._lease)
+        lease = require_held(self._context.lease_handle, self._lease)
         transaction = _Transaction(pooled)
         try:
             yield await transaction.begin(lease)
@@ -128,7 +128,7 @@ class CheckpointWriter:
         """Record the event at which the shard halts; the checkpoint stays where it is."""
         transaction = _Transaction(pooled)
         try:
-            await transaction.begin(require_held(self._context.tenure, self._lease))
+            await transaction.begin(require_held(self._context.lease_handle, self._lease))
             is_recorded = await raw_connection(pooled).fetchval(
                 "SELECT supervisor.record_poison($1, $2, $3, $4, $5, $6)",
                 *self._context.shard, self.checkpoint.revision, position, reason,

@@ -9,7 +9,7 @@ from supervisor.database.error_class import may_be_connection_loss
 from supervisor.errors import LeaseLost, ProjectionHalted, ShardingConflict, SupervisorError
 from supervisor.events.reader import MissingCheckpoint, Reader, fetch_log_position, load_checkpoint
 from supervisor.journal import log_event
-from supervisor.supervision.record import sentence_of
+from supervisor.journal.exceptions import one_line
 from supervisor.wakeup import Wakeup
 from supervisor.workers.context import Context
 from supervisor.workers.function_work import call_handler
@@ -54,7 +54,7 @@ class HandlerBaseException(SupervisorError):
     """The handler raised what would end more than the handler: a cancellation of its own, an exit, and similar."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(f"the handler raised {sentence_of(error)}")
+        super().__init__(f"the handler raised {one_line(error)}")
 
 
 class _CheckpointMissing(SupervisorError):
@@ -176,7 +176,7 @@ class ProjectionRun:
         if self._has_recreated:
             raise SupervisorError(f"the checkpoint of {context.spec.name} is gone as soon as it has been made")
         self._has_recreated, self._poison = True, None
-        log_event("projection.begun_anew", **context.log_fields)
+        log_event("projection.restarted_from_zero", **context.log_fields)
         await self._claims.ensure(context, self._db, sleep=self._sleep_until_stop, is_missing=True)
 
     async def _refresh_horizon(self, pooled: Any) -> None:
@@ -228,7 +228,7 @@ class ProjectionRun:
         shard = self._context
         # A new one for each call: it must not show the transaction of the next batch.
         context = Context(
-            shard.spec, stop=self._stop, database=shard.database, clock=self._clock, tenure=shard.tenure
+            shard.spec, stop=self._stop, database=shard.database, clock=self._clock, lease_handle=shard.lease_handle
         )  # fmt: skip
         context._set_tx(tx)  # noqa: SLF001 - not for users
         try:
@@ -279,11 +279,11 @@ class ProjectionRun:
         fields: dict[str, Any] = {"events": len(events), "position": events[0].position} if events else {}
         if isinstance(decision, RetryAfter):
             fields["delay_s"] = round(decision.delay_s, 3)
-        log_event("projection.set_back", exc=error, **self._context.log_fields, **fields)
+        log_event("projection.batch_failed", exc=error, **self._context.log_fields, **fields)
 
     async def _handle_poison(self, pooled: Any, event: Event, error: Exception) -> None:
         """Do with an event that cannot be applied what the configuration says."""
-        reason = sentence_of(error)
+        reason = one_line(error)
         if self._context.kind.poison == "dead-letter":
             await self._checkpoint.dead_letter(pooled, event.position, reason)
             self._log_poison(event, error, "It went to the dead letters")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from supervisor.events.append_signal import AppendSignal
     from supervisor.events.shard import Shard
     from supervisor.leases.lease import LeaseHandle
-    from supervisor.supervision.outage import DatabaseStatus
+    from supervisor.supervision.ports import DatabaseStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class ShardContext:
         kind: Its settings as a projection.
         shard: The shard.
         handler: The user's function.
-        tenure: The shard's lease.
+        lease_handle: The shard's lease.
         append_signal: Wakes it.
         database: The database.
         clock: Time.
@@ -38,7 +38,7 @@ class ShardContext:
     kind: Projection
     shard: Shard
     handler: Callable[..., Any]
-    tenure: LeaseHandle
+    lease_handle: LeaseHandle
     append_signal: AppendSignal
     database: DatabaseStatus
     clock: Clock

@@ -92,7 +92,7 @@ class ShardingClaims:
             raise sharding_conflict(context, found.shards)
         self._applied[name] = context.configured_s
         if found.has_changed:
-            log_event("projection.laid_out", worker=name, shards=shards)
+            log_event("projection.resharded", worker=name, shards=shards)
         return True
 
 
@@ -118,7 +118,7 @@ async def _reshard(db: WorkerPool, name: str, shards: int, ago_s: float) -> _Sha
 def sharding_conflict(context: ShardContext, found: int) -> ShardingConflict:
     """Log that a newer configuration has another number of shards, and return the error that ends the run."""
     name, own = context.spec.name, context.shard.shards
-    log_event("projection.displaced", **context.log_fields, shards=found, own=own)
+    log_event("projection.sharding_conflict", **context.log_fields, shards=found, own=own)
     return ShardingConflict(
         f"{name} is configured with {own} shard{'' if own == 1 else 's'} here, but a node with a newer configuration "
         f"uses {found}: reload this node with the same number, or restart the worker here if {own} is right"

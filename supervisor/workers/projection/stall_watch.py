@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from supervisor.journal import log_event
-from supervisor.supervision.attendance import StallTimeout
-from supervisor.supervision.stack import await_stack
+from supervisor.supervision.ports import StallTimeout
+from supervisor.supervision.run import await_stack
 from supervisor.wakeup import Wakeup
 
 if TYPE_CHECKING:

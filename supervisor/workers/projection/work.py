@@ -20,14 +20,14 @@ class ProjectionWork:
     """The work of one shard; each run of it lasts until the worker is to stop.
 
     Attributes:
-        timetable: None: it runs all the time.
-        tenure: The shard's lease.
+        schedule: None: it runs all the time.
+        lease_handle: The shard's lease.
     """
 
-    timetable = None
+    schedule = None
 
     def __init__(self, context: ShardContext, claims: ShardingClaims) -> None:
-        self.tenure: LeaseHandle = context.tenure
+        self.lease_handle: LeaseHandle = context.lease_handle
         self._context = context
         self._claims = claims
         self._current: ProjectionRun | None = None
@@ -47,16 +47,16 @@ class ProjectionWork:
         """
         # Before the first connection is taken: a worker that waits for one is told which workers hold them.
         current_worker.set(self._context.spec.name)
-        lease = self.tenure.lease
+        lease = self.lease_handle.lease
         if lease is None:
-            raise LeaseLost(f"the lease {self.tenure.name} is lost")
+            raise LeaseLost(f"the lease {self.lease_handle.name} is lost")
         # The batch in progress ends before a stop does, and no other begins.
         stop.is_cooperative = True
         self._current = current = ProjectionRun(self._context, self._claims, stop, lease)
         try:
             await current.run()
         except LeaseLost as error:
-            self.tenure.report_lost(str(error))
+            self.lease_handle.report_lost(str(error))
             raise
         finally:
             if self._current is current:

@@ -349,7 +349,7 @@ async def test_a_reset_of_the_settings_is_a_misuse(database: str, sql: str, says
         assert isinstance(error, TransactionMisused)
         assert says in str(error)
         assert await seen(st) == []
-        assert st.entries.of("projection.set_back") == []
+        assert st.entries.of("projection.batch_failed") == []
 
 
 async def test_a_write_after_read_only_is_no_poison(database: str) -> None:
@@ -400,7 +400,7 @@ async def test_the_entry_names_who_holds_the_connections(database: str) -> None:
 
         await st.append("s")
         actor = await st.play(handler)
-        told = await st.entries.wait_for("pool.starved")
+        told = await st.entries.wait_for("pool.exhausted")
         assert "view has 1 of them" in told.fields["reason"]
         assert actor.task is not None
         actor.task.cancel()

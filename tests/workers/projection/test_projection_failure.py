@@ -144,7 +144,7 @@ async def test_a_cancellation_during_the_handler_ends_the_run(database: str) -> 
         actor.task.cancel()
         with pytest.raises(_OwnBaseException):
             await actor.ended()
-        assert st.entries.of("projection.set_back") == []
+        assert st.entries.of("projection.batch_failed") == []
 
 
 async def test_continues_when_the_cause_is_gone(database: str) -> None:
@@ -157,7 +157,7 @@ async def test_continues_when_the_cause_is_gone(database: str) -> None:
         await st.applied_upto((await appended(st))[-1])
         assert await seen(st) == await appended(st)
         assert st.entries.of("projection.poison") == []
-        assert st.entries.of("projection.set_back") != []
+        assert st.entries.of("projection.batch_failed") != []
 
 
 async def test_a_poisoned_event_goes_to_the_dead_letters(database: str) -> None:
@@ -407,8 +407,8 @@ async def test_nothing_commits_under_a_lost_lease(database: str) -> None:
         await st.append("s")
         with pytest.raises(LeaseLost):
             await actor.ended()
-        assert actor.tenure.status is LeaseStatus.LOST
-        assert actor.tenure.reasons != []
+        assert actor.lease_handle.status is LeaseStatus.LOST
+        assert actor.lease_handle.reasons != []
         assert await seen(st) == [first]
         await other.close()
 
@@ -419,7 +419,7 @@ async def test_nothing_begins_under_a_lease_that_is_known_to_be_lost(database: s
         handler = Seen()
         actor = await st.play(handler)
         await st.applied_upto(await st.append("s"))
-        actor.tenure.lose()
+        actor.lease_handle.lose()
         await st.append("s")
         with pytest.raises(LeaseLost):
             await actor.ended()

@@ -179,7 +179,7 @@ async def test_a_node_that_was_not_reloaded_does_not_run(database: str) -> None:
         with pytest.raises(ShardingConflict):
             await sibling.ended()
         assert await _is_laid_out(st, 3)
-        assert len(st.entries.of("projection.displaced", shards=3, own=2)) in (2, 3)
+        assert len(st.entries.of("projection.sharding_conflict", shards=3, own=2)) in (2, 3)
         # A reload makes new work, which lays out what its configuration says.
         old.touch("view", now_s=st.clock.now_s())
         await st.play(handler, shards=2, claims=old)
@@ -220,7 +220,7 @@ async def test_a_resharding_waits_for_a_stuck_transaction(database: str) -> None
         await st.append("s")
         await _through(st)
         assert len(await seen(st)) == 2
-        assert len(st.entries.of("projection.laid_out", shards=2)) == 1
+        assert len(st.entries.of("projection.resharded", shards=2)) == 1
 
 
 async def test_the_newest_configuration_wins_whoever_runs_first(database: str) -> None:
@@ -331,8 +331,8 @@ async def test_a_deleted_projection_begins_again(database: str) -> None:
         await st.owner.execute("delete from supervisor.projection")
         await st.append("s")
         await st.until(lambda: _has_seen(st, 3))
-        assert len(st.entries.of("projection.begun_anew", worker="view")) == 1
-        assert st.entries.of("projection.displaced") == []
+        assert len(st.entries.of("projection.restarted_from_zero", worker="view")) == 1
+        assert st.entries.of("projection.sharding_conflict") == []
 
 
 async def test_a_deleted_checkpoint_is_created_again(database: str) -> None:
@@ -347,9 +347,9 @@ async def test_a_deleted_checkpoint_is_created_again(database: str) -> None:
         await st.owner.execute("delete from supervisor.checkpoint where shard = 1")
         await st.append("t")
         await st.until(lambda: _has_seen(st, 21 + own))
-        assert len(st.entries.of("projection.begun_anew")) == 1
-        assert len(st.entries.of("projection.begun_anew", shard="2of2")) == 1
-        assert st.entries.of("projection.displaced") == []
+        assert len(st.entries.of("projection.restarted_from_zero")) == 1
+        assert len(st.entries.of("projection.restarted_from_zero", shard="2of2")) == 1
+        assert st.entries.of("projection.sharding_conflict") == []
 
 
 async def test_shards_change_although_a_checkpoint_was_deleted(database: str) -> None:
