@@ -27,7 +27,7 @@ test: .venv/installed-dev  ## every test; those with a real systemd need root
 torture: .venv/installed-dev  ## several nodes, disturbed for minutes and judged by a history: make torture ARGS="--seconds 600 --seed 7"
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
-mutants: .venv/installed-dev  ## which changes of the deciding modules no test notices: make mutants ARGS="restart plan"
+mutants: .venv/installed-dev  ## which changes of the deciding modules no test notices: make mutants ARGS="restart_policy plan"
 	PYTHONPATH=tests $(BIN)/python -m mutation $(ARGS)
 
 check: .venv/installed-dev  ## lint, format, types, and which room may import which
