@@ -19,7 +19,7 @@ from supervisor.database.schema.migrate import (
     version_of,
 )
 from supervisor.database.session import Session
-from supervisor.errors import ConfigError, ConfigFault, DatabaseAccessDenied
+from supervisor.errors import ConfigError, ConfigFault, DatabaseAccessDenied, SchemaIncompatible
 from supervisor.leases.pooler_check import reject_transaction_pooling
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
     """Return what there is to say of the schema.
 
     Raises:
-        SchemaUnusable: It is newer, or older and `run` is only to look at it.
-        DatabaseRefused: A privilege is missing that a worker needs.
+        SchemaIncompatible: It is newer, or older and `run` is only to check it, and a worker needs it.
+        DatabaseAccessDenied: A privilege is missing that a worker needs.
         DatabaseUnavailable: The connection was lost.
     """
     files = migration_files()
@@ -82,10 +82,14 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
         if needs_upgrade(applied, files, config.database.migrate):
             return await _predict_migration(connection, config, found, known)
         withheld = [row[0] for row in await connection.fetch(_MISSING_PRIVILEGES_SQL, timeout=_LIMIT_S)]
+    except SchemaIncompatible as refusal:
+        if needs_schema(config):
+            raise
+        return f"; no worker needs the SQL schema, which cannot be used ({str(refusal).removesuffix('.')})"
     except CONNECTION_ERRORS as error:
         try:
             raise_schema_error(error, found, known)
-        except DatabaseAccessDenied as refusal:
+        except (DatabaseAccessDenied, SchemaIncompatible) as refusal:
             if needs_schema(config):
                 raise
             return f"; no worker needs the SQL schema, which this role cannot use ({refusal.__cause__})"

@@ -179,8 +179,8 @@ def test_does_not_run_or_touch_anything(launch: Launcher) -> None:
 def test_connect_looks_at_the_schema(launch: Launcher, database: str, shared_postgres: Postgres) -> None:
     """A schema with which `run` would end at once is a fault; one that it would bring up to date is a remark."""
     name = database.rpartition("/")[2]
-    auto = launch.prepare(config(database))
-    strict = launch.prepare(config(database, database='migrate = "check"'), folder="strict")
+    auto = launch.prepare(config(database, workers=SINGLETON))
+    strict = launch.prepare(config(database, database='migrate = "check"', workers=SINGLETON), folder="strict")
     done = strict.run_command("check", "--connect")
     assert (done.returncode, "The SQL schema is not there" in done.stderr) == (78, True)
     assert auto.run_command("migrate").returncode == 0

@@ -6,7 +6,6 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from support.launching import IDLE, config, request
 from support.schema import KNOWN, make_schema, next_schema_folder
 
@@ -57,16 +56,33 @@ def test_ten_daemons_that_start_together_create_one_schema(launch: Launcher, pos
     assert [line for line in errors if 'relation "supervisor.migration" does not exist' not in line] == []
 
 
-@pytest.mark.parametrize("workers", ["", SINGLETON], ids=["plain", "singleton"])
-def test_check_mode_without_a_schema_ends_with_78(launch: Launcher, database: str, workers: str) -> None:
+def test_check_mode_without_a_schema_ends_with_78(launch: Launcher, database: str) -> None:
     """`migrate = "check"` on an empty database names the command to run, and systemd does not restart the daemon."""
-    sections = {"workers": workers} if workers else {}
-    daemon = launch(config(database, database='migrate = "check"', **sections))
+    text = config(database, database='migrate = "check"', workers=SINGLETON)
+    daemon = launch(text)
     assert daemon.wait() == 78
     assert "run `pgsupervisor migrate`" in reason_of(daemon)
     assert daemon.run_command("migrate").returncode == 0
-    daemon = launch.ready(config(database, database='migrate = "check"', **sections), folder="again")
+    daemon = launch.ready(text, folder="again")
     assert daemon.said("schema.applied") == []
+    assert daemon.stop() == 0
+
+
+def test_services_run_without_a_usable_schema(launch: Launcher, postgres: Postgres) -> None:
+    """Without a schema in check mode, or with one that excludes it, a daemon of services logs that and runs."""
+    plain = config(postgres.dsn(), database='migrate = "check"')
+    daemon = launch.ready(plain)
+    done = daemon.run_command("check", "--connect")
+    assert (done.returncode, "no worker needs the SQL schema" in done.stdout) == (0, True), done
+    assert len(daemon.said("schema.absent")) == 1
+    assert daemon.stop() == 0
+    asyncio.run(make_schema(postgres.dsn()))
+    postgres.execute("insert into supervisor.migration values (99, now(), 99, '')")
+    daemon = launch.ready(plain, folder="newer")
+    (told,) = daemon.said("schema.absent")
+    assert "has version 99" in told["message"]
+    done = daemon.run_command("check", "--connect")
+    assert (done.returncode, "no worker needs the SQL schema" in done.stdout) == (0, True), done
     assert daemon.stop() == 0
 
 

@@ -209,21 +209,31 @@ async def test_the_settings_of_a_role_or_database_change_nothing(database: str) 
 
 
 async def test_check_mode_changes_nothing(database: str) -> None:
-    """`migrate = "check"` refuses an absent schema, says what to run, and leaves the database as it was."""
+    """`migrate = "check"` refuses an absent schema that is needed, says what to run, and changes nothing."""
     async with gatehouse(database) as house:
         with pytest.raises(SchemaIncompatible, match="pgsupervisor migrate"):
-            await ensure(house, mode="check", is_needed=False)
+            await ensure(house, mode="check")
+        assert house.entries.of("schema.absent") == []
+        await ensure(house, mode="check", is_needed=False)
+        (told,) = house.entries.of("schema.absent")
+        assert told.fields["reason"] == (
+            f'The SQL schema is not there, version {KNOWN} is needed, and migrate = "check" changes nothing:'
+            " run `pgsupervisor migrate`."
+        )
         assert await house.view().fetchval("select to_regnamespace('supervisor')") is None
 
 
 async def test_a_newer_schema_that_excludes_the_daemon_is_refused(database: str) -> None:
-    """A daemon that is too old for the schema names both versions and changes nothing."""
+    """A daemon that is too old for the schema names both versions; without a need for it the daemon goes on."""
     await make_schema(database)
     async with connection(database) as connected:
         await connected.execute("insert into supervisor.migration values (99, now(), 99, '')")
     async with gatehouse(database) as house:
         with pytest.raises(SchemaIncompatible, match=f"has version 99.*up to {KNOWN}"):
-            await ensure(house, is_needed=False)
+            await ensure(house)
+        await ensure(house, is_needed=False)
+        (told,) = house.entries.of("schema.absent")
+        assert "has version 99" in told.fields["reason"]
 
 
 async def test_a_newer_schema_that_allows_the_daemon_is_used(database: str, next_schema: MakeFolder) -> None:
@@ -259,13 +269,13 @@ async def test_a_schema_without_the_columns_is_of_an_earlier_checkout(database: 
 
 
 async def test_a_schema_of_changed_files_is_refused(database: str) -> None:
-    """A schema that another text of a file has made is refused by every start."""
+    """A schema that another text of a file has made is refused by every start that needs it."""
     await make_schema(database)
     async with connection(database) as connected:
         await connected.execute("update supervisor.migration set digest = 'another' where version = 2")
     async with gatehouse(database) as house:
         with pytest.raises(SchemaIncompatible, match=r"migration 2 differs.*DROP SCHEMA supervisor CASCADE"):
-            await ensure(house, is_needed=False)
+            await ensure(house)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +287,7 @@ async def test_another_schema_named_supervisor_is_not_touched(database: str, sql
     """Another application's schema of that name is a clear error, and none of its tables is touched."""
     async with connection(database) as connected:
         await connected.execute(sql)
-        with pytest.raises(SchemaIncompatible, match="another schema named supervisor"):
+        with pytest.raises(SchemaIncompatible, match=r"a schema named supervisor in this database\.$"):
             await upgrade(connected)
         tables = await connected.fetch("select tablename from pg_tables where schemaname = 'supervisor'")
         assert len(tables) == 1

@@ -312,8 +312,8 @@ def raise_schema_error(error: Exception, found: int | None, known: int) -> NoRet
             raise SchemaIncompatible(_unreleased(reason)) from error
         case _:
             raise SchemaIncompatible(
-                f"The SQL schema cannot be brought to version {known}: {reason}. Is there another schema named"
-                " supervisor in this database?"
+                f"The SQL schema cannot be brought to version {known}: {reason}. Another program may have a schema"
+                " named supervisor in this database."
             ) from error
 
 
@@ -333,14 +333,15 @@ async def ensure_schema(
     Args:
         database: The database, which has been up.
         mode: `database.migrate`.
-        is_needed: Whether a worker needs the schema; else a schema that cannot be made is logged, and nothing more.
+        is_needed: Whether a worker needs the schema; else a schema that cannot be used is logged, and nothing more.
         clock: For pauses.
         rng: For their jitter.
         folder: The folder of the SQL files.
 
     Raises:
-        SchemaIncompatible: A person must change something first.
-        DatabaseAccessDenied: A privilege is missing, or the server is read-only, and `retry_refused` is off.
+        SchemaIncompatible: A worker needs the schema, and a person must change something first.
+        DatabaseAccessDenied: A worker needs the schema, a privilege is missing or the server is read-only, and
+            `retry_refused` is off.
         ConnectAttemptsExhausted: Other sessions kept what had to be changed locked for too long, or every attempt
             failed.
     """
@@ -358,6 +359,11 @@ async def ensure_schema(
             if refusals == 0:
                 log_event("schema.waiting", reason=str(error))
             refusals += 1
+        except SchemaIncompatible as error:
+            if is_needed:
+                raise
+            log_absent(error)
+            return
         except DatabaseUnavailable as error:
             losses += 1
             if losses == _MAX_CONNECTION_LOSSES:
@@ -417,7 +423,8 @@ def log_migrated(result: MigrationResult, *, took_s: float) -> None:
         log_event("schema.newer", version=result.version, daemon=result.daemon)
 
 
-def log_absent(error: DatabaseAccessDenied) -> None:
-    """Log that there is no schema and that no worker needs it; the catalog has the remedy."""
-    cause = error.__cause__ or error
-    log_event("schema.absent", reason=f"{cause} ({sqlstate_of(cause)})")
+def log_absent(error: DatabaseAccessDenied | SchemaIncompatible) -> None:
+    """Log that there is no usable schema and that no worker needs it; the catalog has the remedy."""
+    cause = error.__cause__
+    reason = f"{message_of(cause)} ({sqlstate_of(cause)})" if cause is not None else str(error)
+    log_event("schema.absent", reason=reason)
