@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import asyncpg
 
 from supervisor.cli.configuration import load_config
-from supervisor.cli.database_command import connect_once
+from supervisor.cli.database_command import SCHEMA_TOO_OLD, connect_to_schema
 from supervisor.cli.output import print_out
 from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, may_be_connection_loss
 from supervisor.database.schema.grants import APPEND_GRANTS, listed
@@ -37,7 +37,7 @@ async def _append(config_path: str | None, stream: str, type: str, text: str) ->
     check_name("type", type)
     encode(data)  # wrong data are reported before a connection is made
     config = load_config(config_path)
-    async with connect_once(config) as connection:
+    async with connect_to_schema(config) as connection:
         try:
             position = await append_text(connection, stream, type, text)
         except CONNECTION_ERRORS as error:
@@ -72,6 +72,6 @@ def _raise_append_error(error: Exception) -> NoReturn:
         case _ if may_be_connection_loss(error):
             raise DatabaseUnavailable(f"It is not known whether the event was appended: {says}.") from error
         case _ if isinstance(error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError)):
-            raise SchemaIncompatible("The SQL schema is missing or too old: run `pgsupervisor migrate`.") from error
+            raise SchemaIncompatible(SCHEMA_TOO_OLD) from error
         case _:
             raise InvalidEvent(f"The event was not appended: {says}") from error

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.clock import SystemClock
 from supervisor.config.model import Dsn, EmbeddedStore, Server
-from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass
+from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify
 from supervisor.database.monitor import ConnectionMonitor
+from supervisor.database.schema.migrate import applied_migrations, migration_files, needs_upgrade, raise_schema_error
 from supervisor.errors import (
     ConfigError,
     ConfigFault,
     DatabaseAccessDenied,
     DatabaseUnavailable,
+    SchemaIncompatible,
     SupervisorError,
 )
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import Config
     from supervisor.database.error_class import Failure
 
+SCHEMA_TOO_OLD = "The SQL schema is missing or too old: run `pgsupervisor migrate`."
 _CLOSE_TIMEOUT_S = 1.0
 _ONLY_WHILE = "it runs only while its daemon does, and accepts only that daemon's user"
 
@@ -55,6 +58,34 @@ async def connect_once(config: Config) -> AsyncIterator[Any]:
             with contextlib.suppress(*CONNECTION_ERRORS):
                 await connection.close(timeout=_CLOSE_TIMEOUT_S)
             monitor.close()
+
+
+@contextlib.asynccontextmanager
+async def connect_to_schema(config: Config) -> AsyncIterator[Any]:
+    """Give a connection to the configured database, whose SQL schema fits this version.
+
+    Raises:
+        ConfigError: The connection string cannot work.
+        SchemaIncompatible: The schema is missing, older, or excludes this version.
+        DatabaseAccessDenied: The server refuses the login, the database or a privilege.
+        DatabaseUnavailable: It cannot be reached, or the connection was lost.
+    """
+    async with connect_once(config) as connection:
+        await _check_schema(connection)
+        yield connection
+
+
+async def _check_schema(connection: Any) -> None:
+    files = migration_files()
+    try:
+        applied = await applied_migrations(connection)
+    except CONNECTION_ERRORS as error:
+        # A role that may append need not be able to read the version.
+        if classify(error) is not ErrorClass.ACCESS_DENIED:
+            raise_schema_error(error, None, len(files))
+        return
+    if needs_upgrade(applied, files, "auto"):
+        raise SchemaIncompatible(SCHEMA_TOO_OLD)
 
 
 def _error_for(failure: Failure, config: Config) -> SupervisorError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import asyncpg
 
 from supervisor.cli.configuration import load_config
-from supervisor.cli.database_command import connect_once
+from supervisor.cli.database_command import SCHEMA_TOO_OLD, connect_to_schema
 from supervisor.cli.output import align, print_out
 from supervisor.cli.status import lag
 from supervisor.config.model import Projection
@@ -94,7 +94,7 @@ def forget(config_path: str | None, name: str) -> int:
 
 async def _act(config_path: str | None, act: Callable[[Any, Config], Awaitable[str]]) -> int:
     config = load_config(config_path)
-    async with connect_once(config) as connection:
+    async with connect_to_schema(config) as connection:
         try:
             print_out(await act(connection, config))
         except (asyncpg.InvalidParameterValueError, asyncpg.DataError, asyncpg.ObjectInUseError) as error:
@@ -171,6 +171,6 @@ def _raise_database_error(error: Exception) -> NoReturn:
         case _ if isinstance(
             error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError)
         ):
-            raise SchemaIncompatible("The SQL schema is missing or too old: run `pgsupervisor migrate`.") from error
+            raise SchemaIncompatible(SCHEMA_TOO_OLD) from error
         case _:
             raise DatabaseUnavailable(f"The database reported an error: {says}") from error

@@ -196,6 +196,23 @@ def test_a_database_without_a_schema_or_without_an_answer(launch: Launcher, data
     assert away.run_command("projections", "list").returncode == 69
 
 
+@pytest.mark.parametrize("arguments", [("projections", "list"), ("projections", "skip", "x"), ("append", "a", "b")])
+def test_a_schema_that_does_not_fit_is_refused_with_the_remedy(
+    command: Daemon, sql: Any, arguments: tuple[str, ...]
+) -> None:
+    """A schema of changed files, an older one and one that excludes this version: 78, what to do, and no change."""
+    for change, remedy in (
+        ("insert into supervisor.migration values (99, now(), 99, '')", "Install that version of pgsupervisor here"),
+        ("delete from supervisor.migration where version > 1", "run `pgsupervisor migrate`"),
+        ("update supervisor.migration set digest = ''", "run `DROP SCHEMA supervisor CASCADE` in this database"),
+        ("alter table supervisor.migration drop column digest", "run `DROP SCHEMA supervisor CASCADE`"),
+    ):
+        sql(change)
+        code, text = _outcome(command.run_command(*arguments))
+        assert (code, remedy in text) == (78, True), text
+    assert sql("select count(*) from supervisor.event") == "0"
+
+
 def test_no_projection_at_all(launch: Launcher, database: str) -> None:
     """A daemon without projections on an empty schema says so."""
     daemon = launch.prepare(config(database))
