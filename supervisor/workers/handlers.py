@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -55,11 +56,12 @@ async def import_handlers(
         timeout_s: How long all imports together may take.
 
     Raises:
-        ConfigError: With a fault for each worker that cannot be loaded. A thread whose import hangs
-            is left behind; it does not keep the process from ending.
+        ConfigError: With a fault for each folder that does not exist and each worker that cannot be loaded. A thread
+            whose import hangs is left behind; it does not keep the process from ending.
     """
-    _extend_path(python_path)
-    imports = _Imports([*specs])
+    folders = [*python_path]
+    _extend_path(folders)
+    imports = _Imports([*specs], folders)
     done = start_thread(imports.run, name="import workers")
     if await done_within(done, timeout_s, clock=clock):
         done.result()
@@ -67,8 +69,13 @@ async def import_handlers(
     else:
         done.cancel()  # the thread is left behind
         problems = {**imports.problems, **imports.unfinished(timeout_s)}
-    if problems:
-        raise ConfigError(*(ConfigFault(source, f"workers.{name}.run", problem) for name, problem in problems.items()))
+    faults = [
+        ConfigFault(source, "supervisor.python_path", f"the folder {folder} does not exist")
+        for folder in imports.missing
+    ]
+    faults += [ConfigFault(source, f"workers.{name}.run", problem) for name, problem in problems.items()]
+    if faults:
+        raise ConfigError(*faults)
     if "structlog" in sys.modules:
         configure_structlog()  # log entries that workers make with it go to the journal too
     return imports.handlers
@@ -89,16 +96,19 @@ def _extend_path(folders: Iterable[Path]) -> None:
 class _Imports:
     """The imports of one configuration; `run` belongs to the thread, the rest to the loop."""
 
-    def __init__(self, specs: list[WorkerSpec]) -> None:
+    def __init__(self, specs: list[WorkerSpec], folders: list[Path]) -> None:
         self.handlers: dict[str, Any] = {}
         self.problems: dict[str, str] = {}
+        self.missing: list[Path] = []
         self._specs = specs
+        self._folders = folders
         self._thread_id = 0
         self._current: WorkerSpec | None = None
 
     def run(self) -> None:
         """Import everything, one module after the other."""
         self._thread_id = threading.get_ident()
+        self.missing = [folder for folder in self._folders if not os.path.exists(folder)]  # noqa: PTH110 - never raises
         # Files may have appeared since a folder was last read.
         importlib.invalidate_caches()
         found: dict[tuple[str, str], Any] = {}

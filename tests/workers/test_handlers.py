@@ -84,11 +84,24 @@ async def test_what_can_be_a_worker(folder: Path) -> None:
 async def test_the_import_path(folder: Path) -> None:
     """The folders come after the standard library and before what is installed, each once and in their order."""
     own = [folder / "a", folder / "site-packages", folder / "c"]
+    for each in own:
+        each.mkdir()
     before = [*sys.path]
     for python_path in (own[:2], own[:1] * 2, own):  # a reload may add some
         await import_handlers([], python_path=python_path, source="app.toml", clock=SystemClock())
     first = next(n for n, entry in enumerate(before) if entry.endswith("site-packages"))
     assert sys.path == [*before[:first], *map(str, (own[0], own[1], own[2])), *before[first:]]
+
+
+async def test_a_folder_of_the_import_path_has_to_exist(folder: Path) -> None:
+    """A folder that is not there is a fault of `python_path`, beside those of the workers."""
+    specs = [type(service())(name="w", run="absent_module:work", kind=service().kind)]
+    with pytest.raises(ConfigError) as caught:
+        await import_handlers(
+            specs, python_path=[folder, folder / "absent"], source="app.toml", clock=SystemClock()
+        )  # fmt: skip
+    assert [fault.key for fault in caught.value.faults] == ["supervisor.python_path", "workers.w.run"]
+    assert str(caught.value.faults[0]) == f"app.toml: supervisor.python_path: the folder {folder}/absent does not exist"
 
 
 async def test_the_import_path_without_installed_packages(folder: Path) -> None:
