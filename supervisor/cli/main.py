@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import signal
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from supervisor.cli.output import flush, print_error
 from supervisor.errors import SupervisorError
@@ -89,7 +89,14 @@ def command_parser() -> argparse.ArgumentParser:
     import supervisor  # noqa: PLC0415 - likewise
 
     class Parser(argparse.ArgumentParser):
-        """argparse with the exit status that sysexits.h gives a wrong command line."""
+        """argparse with the exit status that sysexits.h gives a wrong command line, and each command's own usage."""
+
+        def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+            # A command's parser reports what it does not know; else the parser of all commands would, with its usage.
+            options, unknown = super().parse_known_args(args, namespace)
+            if unknown:
+                self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            return options, unknown
 
         def error(self, message: str) -> NoReturn:
             import sys  # noqa: PLC0415 - only for a wrong command line

@@ -86,6 +86,25 @@ def test_a_wrong_command_line_ends_with_64(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (("pause", "--foo", "x"), "pause"),
+        (("status", "extra"), "status"),
+        (("append", "a", "b", "{}", "c"), "append"),
+        (("projections", "list", "--foo"), "projections list"),
+        (("projections", "--foo", "list"), "projections"),
+        (("run", "extra"), "run"),
+    ],
+)
+def test_a_wrong_argument_shows_the_usage_of_its_command(arguments: tuple[str, ...], command: str) -> None:
+    """What a command does not know is reported with the usage of that command."""
+    done = pgsupervisor(*arguments)
+    assert done.returncode == 64
+    assert done.stderr.startswith(f"usage: pgsupervisor {command} [-h]")
+    assert "unrecognized arguments: " in done.stderr.splitlines()[-1]
+
+
 def test_without_a_configuration_it_says_where_it_looked(tmp_path: Path) -> None:
     """No file named and none found: 78, with both places."""
     for command in ("run", "check"):
