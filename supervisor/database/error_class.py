@@ -205,4 +205,6 @@ def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s
         case ErrorClass.READ_ONLY if code is None:
             return f"{address} is not the primary that target_session_attrs asks for"
         case _:
-            return f"{address} says: {says}" + (f" ({code})" if code else f" ({type(error).__name__})")
+            # Only what has an SQLSTATE was said by the server; the rest is the driver's own.
+            failed = f"the connection to {address} failed: {says} ({type(error).__name__})"
+            return f"{address} says: {says} ({code})" if code else failed

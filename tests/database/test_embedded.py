@@ -257,6 +257,9 @@ async def test_runs_again_after_it_died(home: Path) -> None:
         assert [delay for delay in clock.asked if delay in {0.1, 0.2, 0.4, 0.8}] == [0.1, 0.2, 0.4]
     assert entries.events == ["store.failed", "store.started"] * 3  # nothing of the stop
     assert "SIGKILL" in str(entries.all[0].fields["reason"])
+    for told in entries.of("store.started"):
+        assert isinstance(took_s := told.fields["took_s"], float)
+        assert took_s == round(took_s, 3)
 
 
 async def test_goes_on_trying(home: Path) -> None:

@@ -233,7 +233,11 @@ def test_no_error_breaks_the_judgement(error: BaseException) -> None:
         (asyncpg.CannotConnectNowError("starting\nup"), "db:5432 says: starting up (57P03)"),
         (
             asyncpg.InterfaceError("unsupported authentication method"),
-            "db:5432 says: unsupported authentication method (InterfaceError)",
+            "the connection to db:5432 failed: unsupported authentication method (InterfaceError)",
+        ),
+        (
+            asyncpg.InterfaceError("connection is closed"),
+            "the connection to db:5432 failed: connection is closed (InterfaceError)",
         ),
     ],
 )

@@ -10,6 +10,7 @@ from supervisor.backoff import Backoff, delay_s
 from supervisor.clock import done_within
 from supervisor.database.embedded import server_log
 from supervisor.errors import SupervisorError
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
@@ -30,7 +31,7 @@ async def supervise(server: EmbeddedServer, *, clock: Clock) -> None:
         attempt = 0 if await _wait_for_exit(server, clock) else attempt
         if server.is_stopping:
             return
-        _tell("store.failed", reason=_describe_end(server), path=str(server.path))
+        log_event("store.failed", reason=_describe_end(server), path=str(server.path))
         attempt = await _restart(server, attempt, clock)
 
 
@@ -43,9 +44,9 @@ async def _restart(server: EmbeddedServer, attempt: int, clock: Clock) -> int:
         try:
             await server.start()
         except SupervisorError as error:
-            _tell("store.failed", reason=str(error), path=str(server.path))
+            log_event("store.failed", reason=str(error), path=str(server.path))
         else:
-            _tell("store.started", path=str(server.path), took_s=clock.now_s() - began_s)
+            log_event("store.started", path=str(server.path), took_s=round(clock.now_s() - began_s, 3))
             return attempt
 
 
@@ -64,9 +65,3 @@ def _describe_end(server: EmbeddedServer) -> str:
     status = server.ended.result() if server.ended is not None else 0
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
     return f"the server {how}, its log is {server.path / server_log.NAME}"
-
-
-def _tell(event: str, **fields: str | float) -> None:
-    from supervisor.journal import log_event  # noqa: PLC0415 - a store that runs says nothing
-
-    log_event(event, exc=None, level=None, **fields)
