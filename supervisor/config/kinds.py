@@ -221,7 +221,7 @@ KINDS: Mapping[str, WorkerKind] = {kind.name: kind for kind in (_SERVICE, _PERIO
 DEFAULT_KIND = _SERVICE
 # The kinds of later versions, and their keys: only named, to say so.
 LATER_KINDS: Mapping[str, tuple[str, ...]] = {
-    "jobs": ("queue", "concurrency", "attempts", "retry", "transactional"),
+    "jobs": ("queue", "concurrency", "attempts", "retry", "transactional", "keep"),
 }
 _BY_TYPE = {kind.settings_type: kind for kind in KINDS.values()}
 

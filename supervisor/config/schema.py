@@ -208,11 +208,18 @@ EVENTS: Mapping[str, Key] = {
 }
 
 TOP: Mapping[str, Key] = {
-    "supervisor": Key("supervisor", table, "parent", "The process as a whole.", SUPERVISOR),
-    "log": Key("log", table, "parent", "What is logged, and in which form.", LOG),
-    "database": Key("database", table, "parent", "Where the database is and how it is reached.", DATABASE),
+    "supervisor": Key("supervisor", table, "parent", "The process as a whole.", SUPERVISOR, later=("lifespan",)),
+    "log": Key("log", table, "parent", "What is logged, and in which form.", LOG, later=("levels",)),
+    "database": Key(
+        "database",
+        table,
+        "parent",
+        "Where the database is and how it is reached.",
+        DATABASE,
+        later=("binaries", "statement_cache"),
+    ),
     "events": Key("events", table, "parent", "The event log.", EVENTS),
     "workers": Key("workers", table, "parent", "The workers, a table each: `[workers.NAME]`."),
 }
 
-LATER_SECTIONS = ("http",)
+LATER_SECTIONS = ("http", "jobs", "alert")

@@ -38,6 +38,7 @@ class Key(NamedTuple):
         doc: What it means, in one sentence.
         inner: The keys below it, when the value is a table with keys of ours.
         default: For people, where the model has no constant for it.
+        later: Keys below it that a later version has.
     """
 
     field: str
@@ -46,6 +47,10 @@ class Key(NamedTuple):
     doc: str
     inner: Mapping[str, Key] | None = None
     default: str = ""
+    later: tuple[str, ...] = ()
+
+
+_LATER_KEY = "this version does not have this key yet; leave it out"
 
 
 class FaultCollector:
@@ -117,7 +122,10 @@ def read_table(
         except InvalidValue as problem:
             faults.add((*where, name), str(problem))
             continue
-        given[key.field] = read if key.inner is None else read_table(read, key.inner, (*where, name), faults)
+        if key.inner is not None:
+            later = dict.fromkeys(key.later, _LATER_KEY)
+            read = read_table(read, key.inner, (*where, name), faults, later)
+        given[key.field] = read
     return given
 
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from support.config_file import DATABASE, DSN, WORKER, config_of, faults_of
 
 from supervisor.backoff import Backoff
-from supervisor.config.kinds import needs_lease
+from supervisor.config.kinds import KINDS, needs_lease
 from supervisor.config.loader import read_config
 from supervisor.config.model import Cron, EventsConfig, Every, Periodic, Projection, Server, Service
+from supervisor.config.validators import word_list
 from supervisor.errors import ConfigError
 
 
@@ -212,6 +213,7 @@ def test_a_fault_of_the_database_is_a_sentence(tmp_path: Path, line: str, fault:
     assert faults_of(tmp_path, f"{DATABASE}{line}\n{WORKER}") == [f"FILE: database.{fault}"]
 
 
+STALLING = [name for name, kind in KINDS.items() if kind.has_stall_timeout]
 WORKER_FAULTS = [
     ("replicas = 0", "replicas: expected a whole number from 1 to 100000, found the number 0"),
     ("replicas = true", "replicas: expected a whole number, found true"),
@@ -227,7 +229,7 @@ WORKER_FAULTS = [
         "stall_timeout = '3s'",
         (
             "stall_timeout: a service has no single call whose length could be limited;"
-            ' this is for workers of kind "periodic" and "projection"'
+            f" this is for workers of kind {word_list(STALLING, 'and')}"
         ),
     ),
     ("singleton = 1", "singleton: expected true or false, without quotes, found the number 1"),
@@ -242,13 +244,13 @@ WORKER_FAULTS = [
     ("backoff = { max = '1ms' }", "backoff.max: 1ms is less than initial, which is 1s"),
     (
         "kind = 'jobs'\nqueue = 'q'\nconcurrency = 3",
-        'kind: this version does not have workers of kind "jobs" yet; it has "service", "periodic" and "projection"',
+        f'kind: this version does not have workers of kind "jobs" yet; it has {word_list([*KINDS], "and")}',
     ),
     (
         "kind = 'periodc'",
-        'kind: expected "service", "periodic" or "projection", found "periodc"; did you mean "periodic"?',
+        f'kind: expected {word_list([*KINDS])}, found "periodc"; did you mean "periodic"?',
     ),
-    ("kind = []", 'kind: expected "service", "periodic" or "projection", found a list'),
+    ("kind = []", f"kind: expected {word_list([*KINDS])}, found a list"),
     ("kind = 'periodic'\nevery = '0s'", 'every: expected a duration above zero, found "0s"'),
     ("kind = 'periodic'\nevery = '3s'\ncron = '* * * * *'", "cron: every is given too; keep one of the two"),
     (
@@ -341,9 +343,19 @@ WHOLE_FILES = [
         ['FILE: workers.mail.run: the worker has nothing to run; write run = "package.module:function"'],
     ),
     (f"log = 'info'\n{DATABASE}{WORKER}", ['FILE: log: expected a table, found "info"']),
-    (
-        f"{DATABASE}{WORKER}[http]\nlisten = 'x'\n",
-        ["FILE: http: this version does not have [http] yet; leave the section out"],
+    *(
+        (
+            f"{DATABASE}{WORKER}[{name}]\nx = 'x'\n",
+            [f"FILE: {name}: this version does not have [{name}] yet; leave the section out"],
+        )
+        for name in ("http", "jobs", "alert")
+    ),
+    *(
+        (
+            f"database.dsn = 'postgresql://h/d'\n{key} = 5\n{WORKER}",
+            [f"FILE: {key}: this version does not have this key yet; leave it out"],
+        )
+        for key in ("supervisor.lifespan", "log.levels", "database.binaries", "database.statement_cache")
     ),
     (
         f"{DATABASE}{WORKER}[events]\nkeep = 7\n",
