@@ -82,6 +82,9 @@ def test_a_poisoned_projection_is_revived_by_skip_and_reset(
     sql("select supervisor.append('s', case n when 5 then 'bad' else 't' end) from generate_series(1, 9) n")
     said = daemon.wait_for("projection.poison")
     assert said["position"] == 6
+    assert said["message"].endswith(
+        "halted at this event until the event is skipped, or the projection is reset or restarted."
+    )
     daemon.wait_for("worker.stopped", worker="view")
     (view,) = daemon.status()["workers"]
     assert view["state"] == "failed"

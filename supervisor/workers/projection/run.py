@@ -48,6 +48,7 @@ _MAX_RECHECK_S = 1.0
 # Events of other shards and streams only move the position in memory; it is written after so many positions or seconds.
 _MAX_UNWRITTEN = 10_000
 _MAX_UNWRITTEN_S = 60.0
+_HALTED = "The projection is halted at this event until the event is skipped, or the projection is reset or restarted"
 
 
 class HandlerBaseException(SupervisorError):
@@ -293,7 +294,7 @@ class ProjectionRun:
             self._grow_batch()
         else:
             await self._checkpoint.record_poison(pooled, event.position, reason)
-            self._log_poison(event, error, "The projection stands still until it is skipped, reset or restarted")
+            self._log_poison(event, error, _HALTED)
             raise ProjectionHalted(
                 f"event {event.position} ({event.type} of {event.stream}) cannot be applied: {reason}"
             )
