@@ -4,7 +4,7 @@ What a change of one key means stands with the key, as `Key.on_reload`; a test h
 belongs to a key.
 
 Every worker of either configuration is in exactly one of `added`, `removed`, `changed` and
-`untouched`. `retuned` are those of `changed` that go on running: only how they are judged and
+`untouched`. `policy_only` are those of `changed` that go on running: only how they are judged and
 stopped is new (restart policy, backoff, stop timeout), so that a new `supervisor.stop_timeout`,
 which all workers inherit, restarts none of them.
 """
@@ -33,8 +33,8 @@ class ConfigDiff(NamedTuple):
     Attributes:
         added: Workers that are new, in the order of the new file.
         removed: Workers that are gone, in the order of the old file.
-        changed: Workers that are drained and started anew, except for those in `retuned`.
-        retuned: Workers of `changed` that run on under their new policy.
+        changed: Workers that are drained and started anew, except for those in `policy_only`.
+        policy_only: Workers of `changed` that run on under their new policy.
         untouched: Workers that must not notice.
         database_changed: New connections are needed: another server, password, pool size or timeout.
         policy_changed: How the database is tried and probed is new; its connections stay.
@@ -73,7 +73,7 @@ def diff_configs(old: Config, new: Config) -> ConfigDiff:
         added=tuple(name for name in new.workers if name not in old.workers),
         removed=tuple(name for name in old.workers if name not in new.workers),
         changed=changed,
-        policy_only=tuple(name for name in changed if _is_retuned(old.workers[name], new.workers[name])),
+        policy_only=tuple(name for name in changed if _is_policy_only(old.workers[name], new.workers[name])),
         untouched=tuple(name for name in both if name not in differing),
         database_changed=reconnects or not is_same_target(old.database.target, new.database.target),
         policy_changed=_differs(DATABASE, "live", old.database, new.database),
@@ -122,7 +122,7 @@ def _differing(keys: Mapping[str, Key], on_reload: OnReload, old: object, new: o
             yield name, key
 
 
-def _is_retuned(old: WorkerSpec, new: WorkerSpec) -> bool:
+def _is_policy_only(old: WorkerSpec, new: WorkerSpec) -> bool:
     live = {key.field: getattr(new, key.field) for key in COMMON.values() if key.on_reload == "live"}
     return is_same_worker(old._replace(**live), new)
 
