@@ -19,7 +19,8 @@ from support.config_file import faults_of
 
 from supervisor import __all__ as public_names
 from supervisor.cli.main import command_parser
-from supervisor.config.schema import TOP, WORKER
+from supervisor.config.kinds import KINDS, LATER_KINDS
+from supervisor.config.schema import LATER_SECTIONS, TOP, WORKER
 from supervisor.daemon import cluster_status
 from supervisor.daemon import status as daemon_status
 from supervisor.daemon.cluster_status import add_lag, node_rows, projection_rows
@@ -226,7 +227,7 @@ def test_every_key_that_is_named_exists() -> None:
                 tomllib.loads(text)
                 assert assigned[1] in keys, f"{_name(path)}: {text}"
             if section := re.match(r"\[([a-z_.]+)\]", text):
-                assert set(section[1].split(".")) <= {*keys, "embedded"}, f"{_name(path)}: {text}"
+                assert set(section[1].split(".")) <= {*keys, *LATER_SECTIONS, "embedded"}, f"{_name(path)}: {text}"
         for variable in re.findall(r"PGSUPERVISOR__([A-Z_]+)=", path.read_text("utf-8")):
             parts = variable.lower().split("__")
             assert {part for part in parts if part not in ("greeter", "pause_s")} <= keys, f"{_name(path)}: {variable}"
@@ -254,7 +255,7 @@ def test_every_event_that_is_named_exists() -> None:
 
 
 def _keys_with_sections() -> set[str]:
-    return {f"{section}.{name}" for section, key in TOP.items() for name in key.inner or {}}
+    return {f"{section}.{name}" for section, key in TOP.items() for name in (*(key.inner or {}), *key.later)}
 
 
 def test_the_output_that_is_shown_is_what_is_said() -> None:
@@ -309,6 +310,26 @@ def test_the_reference_has_everything_of_the_context() -> None:
     """The table of the context has each of its public members, and no other."""
     listed = set(re.findall(r"^\| `ctx\.(\w+)[^`]*` \|", API.read_text("utf-8"), re.MULTILINE))
     assert listed == {name for name in vars(Context) if not name.startswith("_")}
+
+
+def test_the_kinds_of_workers_are_those_of_the_code() -> None:
+    """The README's table and the reference's list have each kind, in the order of the code, and count them right."""
+    count = ("no", "one", "two", "three", "four", "five", "six")[len(KINDS)]
+    (table,) = re.findall(
+        rf"^## {count.capitalize()} kinds of workers$(.*?)^## ", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [*KINDS]
+    (section,) = re.findall(rf"^## The {count} kinds$(.*?)^## ", API.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^\*\*(\w+)\*\*", section, re.MULTILINE) == [*KINDS]
+
+
+def test_the_readme_says_what_is_not_there_yet() -> None:
+    """Each section, key and kind of worker that is refused as one of a later version is named."""
+    (text,) = re.findall(r"^## Not in this version$(.*)\Z", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`([^`]+)`", text))
+    assert {f"[{name}]" for name in LATER_SECTIONS} <= named
+    assert {f"{section}.{name}" for section, key in TOP.items() for name in key.later} <= named
+    assert {f'kind = "{name}"' for name in LATER_KINDS} <= named
 
 
 def test_the_files_that_the_architecture_names_exist() -> None:

@@ -106,7 +106,8 @@ The statuses from 64 on are those of BSD's `sysexits.h`; systemd prints their na
 """
 _STATUSES = {
     ExitStatus.OK: "done; for `run`: stopped as asked",
-    ExitStatus.REFUSED: "a command was refused, and nothing was changed",
+    ExitStatus.REFUSED: "a command was refused, and nothing was changed; for `reload` also: applied only in part"
+    " (`reload.incomplete`)",
     ExitStatus.USAGE: "the command line is wrong, or the event to append is invalid",
     ExitStatus.UNAVAILABLE: "the database cannot be reached, or no daemon answers; for `run`: gave up connecting at the"
     " start",
