@@ -70,8 +70,8 @@ async def _look_at_schema(connection: Any, config: Config) -> str:
     """Return what there is to say of the schema.
 
     Raises:
-        SchemaUnusable: It is newer, or older and `run` is only to look at it.
-        DatabaseRefused: A privilege is missing that a worker needs.
+        SchemaIncompatible: It is newer and excludes this daemon, or older and `run` must not upgrade it.
+        DatabaseAccessDenied: A privilege is missing that a worker needs.
         DatabaseUnavailable: The connection was lost.
     """
     files = migration_files()

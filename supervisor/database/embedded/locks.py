@@ -45,7 +45,7 @@ class Holder:
         pid: The process.
         host: Its machine.
         since: When it took the lock, in ISO 8601.
-        born: When the process began, in the kernel's ticks: a reused pid has another.
+        start_ticks: When the process began, in the kernel's ticks: a reused pid has another.
     """
 
     pid: int | None = None
@@ -106,10 +106,10 @@ class StateLock:
         give_up_s: float = GIVE_UP_S,
         on_waiting: Callable[[Holder, float], object] = lambda _holder, _waited_s: None,
     ) -> None:
-        """Take the lock, waiting for its holder to let go; the kernel wakes us within a millisecond of that.
+        """Take the lock, waiting until its holder releases it; the kernel wakes us within a millisecond of that.
 
         Args:
-            clock: For the limit and the distances between words.
+            clock: For the limit and the times of the notices.
             give_up_s: How long to wait. A predecessor may drain for its whole `stop_timeout`.
             on_waiting: Called with the holder and the seconds waited: at once when the lock is found taken, then at
                 growing distances.
@@ -126,12 +126,12 @@ class StateLock:
         try:
             await self._wait(handed_over, holder, began_s, give_up_s, on_waiting, clock=clock)
         finally:
-            # Cancelled in the very moment of the handover: the descriptor that nobody took is let go.
+            # Cancelled during the handover: the descriptor that nobody took is closed.
             if not handed_over.cancel() and handed_over.exception() is None and not self.is_held:
                 os.close(handed_over.result())
 
     def release(self) -> None:
-        """Let go of the lock, if held."""
+        """Release the lock, if held."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             with contextlib.suppress(OSError):
