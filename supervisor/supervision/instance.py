@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.config.kinds import kind_of
 from supervisor.config.model import Periodic
@@ -40,8 +39,7 @@ _LEASE_MOVED = "its lease passes to another node"
 _KEEP_LEASE_IN = frozenset({InstanceState.FINISHED, InstanceState.FAILED})
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceServices:
+class InstanceServices(NamedTuple):
     """Services shared by all instances of a supervisor.
 
     Attributes:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from supervisor.config.kinds import instances_of
 from supervisor.journal import log_event
@@ -24,8 +23,7 @@ _MAX_CRASHES = 3
 _CRASH_DELAY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class GroupServices:
+class GroupServices(NamedTuple):
     """Services shared by all workers of a supervisor.
 
     Attributes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from supervisor.config.kinds import kind_of, needs_lease
 from supervisor.config.model import Periodic, Projection
@@ -39,8 +38,7 @@ class ClusterServices(Protocol):
         """The numbers of shards that this node claims for its projections."""
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(NamedTuple):
     """What work is built from, beside the worker's own configuration.
 
     Attributes:
