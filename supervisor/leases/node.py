@@ -126,16 +126,6 @@ class Node:
         """What keeps this node from holding leases; None: nothing."""
         return self._tick_problem or self._acquirer.problem
 
-    def describe(self) -> dict[str, Any]:
-        """Return what `status` shows of the nodes and of this node's leases, from memory."""
-        return {
-            "node": self.identity.name,
-            "id": self.id,
-            "trouble": self.problem,
-            "nodes": [node.describe() for node in self._peers.nodes.values()],
-            "leases": [lease.describe() for lease in self._leases],
-        }
-
     def lease(self, name: str) -> LocalLease:
         """Return the lease of this name, always the same object."""
         return self._leases.get(name)

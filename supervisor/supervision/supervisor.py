@@ -17,7 +17,7 @@ from supervisor.supervision.progress_check import ProgressCheck
 from supervisor.supervision.states import FINAL, UNHEALTHY, DesiredState, InstanceState
 from supervisor.supervision.stop_policy import GRACE_S
 from supervisor.supervision.worker_group import GroupServices, WorkerGroup
-from supervisor.supervision.worker_status import count_by_state, worker_row
+from supervisor.supervision.worker_status import worker_row
 from supervisor.tasks import BackgroundTasks
 from supervisor.wakeup import TimerQueue
 
@@ -239,10 +239,6 @@ class Supervisor:
     def specs(self) -> dict[str, WorkerSpec]:
         """Return the configuration by which each worker really runs, by name."""
         return {name: group.spec for name, group in self._groups.items()}
-
-    def instances_by_state(self) -> dict[str, int]:
-        """Return how many instances are in each state."""
-        return count_by_state(self._instances())
 
     def counts(self) -> tuple[int, int]:
         """Return how many workers there are, and how many instances of them."""

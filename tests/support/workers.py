@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -180,6 +181,10 @@ class Stage:
     def row(self, name: str) -> dict[str, Any]:
         """Return a worker's row of the status."""
         return next(row for row in self.supervisor.status() if row["name"] == name)
+
+    def instances_by_state(self) -> dict[str, int]:
+        """Return how many instances are in each state."""
+        return dict(Counter(instance.state.value for instance in self.supervisor._instances()))
 
     def state(self, name: str) -> str:
         """Return a worker's state."""
