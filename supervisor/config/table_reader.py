@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import stat
 import tomllib
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -194,10 +196,6 @@ def read_error_text(error: OSError) -> str:
 
 
 def _user() -> str:
-    # Only for the fault: no start pays for it.
-    import os  # noqa: PLC0415
-    import pwd  # noqa: PLC0415
-
     try:
         return f'the user "{pwd.getpwuid(os.geteuid()).pw_name}"'
     except KeyError:

@@ -111,10 +111,9 @@ def function(value: object) -> str:
 def cron(value: object) -> str:
     """Read a cron expression that the library accepts."""
     expression = non_empty_text(value)
-    # Only here: most configurations have no cron, and the import is not free at every start.
-    from datetime import UTC, datetime  # noqa: PLC0415
+    from datetime import UTC, datetime  # noqa: PLC0415 - as below
 
-    from cronsim import CronSim  # noqa: PLC0415
+    from cronsim import CronSim  # noqa: PLC0415 - most configurations have no cron, and their start need not load it
 
     try:
         next(CronSim(expression, datetime(2024, 1, 1, tzinfo=UTC)))

@@ -23,6 +23,7 @@ from supervisor.errors import ConfigError
 from supervisor.exit_status import ExitStatus
 from supervisor.journal import log_event, open_journal
 from supervisor.systemd.notify import Notifier
+from supervisor.threads import frame_stack, thread_frame
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
@@ -33,7 +34,6 @@ _FLUSH_TIMEOUT_S = 1.0
 _LEFTOVERS_TIMEOUT_S = 0.5
 # For exit handlers of workers that have something to put in order, and for threads that are about to end.
 _EXIT_TIMEOUT_S = 1.0
-_MAX_FRAMES = 25
 _exit_status: list[ExitStatus] = []
 
 
@@ -182,9 +182,6 @@ def _held_threads() -> Iterator[threading.Thread]:
 
 
 def _stack(thread: threading.Thread) -> str:
-    import traceback  # noqa: PLC0415 - only when something is wrong
-
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - documented, in spite of its name
     with contextlib.suppress(OSError):
-        return "".join(traceback.format_stack(frame)[-_MAX_FRAMES:]).rstrip() if frame is not None else ""
+        return frame_stack(thread_frame(thread.ident))
     return ""

@@ -146,9 +146,7 @@ class NodeComponent(Component):
             self._config, self._membership = new, membership
             self._watch_resume(membership)
             if candidate is not None:
-                from supervisor.leases.node import JOIN_TASK  # noqa: PLC0415 - most daemons have no leases
-
-                self._runtime.tasks.start(membership.node.join(), name=JOIN_TASK, critical=True)
+                membership.node.start_joining()
 
         async def discard() -> None:
             if candidate is None:

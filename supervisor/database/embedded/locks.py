@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -234,8 +235,6 @@ def _start_ticks(pid: int | None) -> int | None:
 
 
 def _now() -> str:
-    from datetime import UTC, datetime  # noqa: PLC0415 - for people, and only here
-
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
 
 
