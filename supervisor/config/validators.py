@@ -132,7 +132,7 @@ class Duration:
     """Reads durations in seconds."""
 
     def __init__(self, *, zero: bool = False) -> None:
-        """Say whether 0 means something."""
+        """Accept 0 only if `zero` is set."""
         self.zero = zero
 
     def __call__(self, value: object) -> float:
@@ -198,7 +198,7 @@ def factor(value: object) -> float:
 
 
 def describe_found(value: object) -> str:
-    """Say what stood there, without repeating what could be a secret or fill the screen."""
+    """Return what was found, without repeating what could be a secret or fill the screen."""
     if isinstance(value, str):
         return f"found {quoted(value)}"
     if isinstance(value, bool):

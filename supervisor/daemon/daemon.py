@@ -173,7 +173,7 @@ class Daemon:
                 self._announce_ready()
                 self.reloader.enable()
         await self._clock.sleep(0)  # the workers begin
-        # What was made so far stays for good: the collector need not look at it again, ten thousand workers of it.
+        # What was made so far stays for good: the collector need not scan it again, ten thousand workers of it.
         gc.freeze()
         self.state.is_ready = True
         if self.state.config.daemon.ready == "connected":

@@ -30,7 +30,7 @@ class LoopWatchdog(Component):
     """Probes the loop and, when it does not answer in time, logs its stack.
 
     This thread does not run either while C code holds the interpreter's lock, or while the process is
-    suspended. It then wakes up late, and says which of the two it was.
+    suspended. It then wakes up late, and logs which of the two it was.
     """
 
     name = "loop watchdog"

@@ -113,7 +113,7 @@ async def _wait_for(task: Awaitable[object]) -> None:
 
 
 def _cancel_leftover_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Give tasks that workers started by themselves a moment to end."""
+    """Give tasks that workers started by themselves a short time to end."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
@@ -168,7 +168,7 @@ def _close(journal: Journal) -> None:
 
 
 def _blocking_threads() -> tuple[str, str]:
-    """Return what keeps the interpreter from ending, and where it stands."""
+    """Return the threads that keep the interpreter from ending, and their stacks."""
     held = [*_held_threads()]
     names = ", ".join(f"thread {thread.name}" for thread in held) or "Python's exit handlers"
     places = [_stack(thread) for thread in held or [threading.main_thread()]]

@@ -46,7 +46,7 @@ def journald_name(name: str) -> str:
 
 
 def safe_value(value: object, *, depth: int = 0) -> Value:
-    """Return a plain value that stands for `value`."""
+    """Return a plain value for `value`."""
     kind = type(value)
     if kind is str:
         return value if len(value) <= LIMIT else value[: LIMIT + OVERLAP]  # type: ignore[arg-type,index,return-value]

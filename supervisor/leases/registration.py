@@ -63,7 +63,7 @@ _START_RETRY_S = 0.25
 
 
 class BackendId(NamedTuple):
-    """A server process; its start tells it from later ones with the same number."""
+    """A server process; its start distinguishes it from later ones with the same number."""
 
     pid: int
     start: datetime

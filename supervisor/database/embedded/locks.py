@@ -5,7 +5,7 @@ The note in the file is for people: it is believed only while the process it nam
 
 The server's lock is held by every process of a running server: the postmaster inherits a locked descriptor and its
 children inherit it from there, so the kernel itself says when the last process of a data directory has ended. That
-holds where processes cannot be looked for: a killed daemon's server is invisible to a successor in another unit or
+holds where processes cannot be searched for: a killed daemon's server is invisible to a successor in another unit or
 container, which has a /proc, users and shared memory of its own.
 """
 

@@ -166,7 +166,7 @@ class EmbeddedServer:
             await self._clock.sleep(_POLL_S)
 
     async def _spawn(self, programs: Path, identity: Identity, lock: int) -> tuple[Process, int]:
-        """Start the postmaster, and say how long its log was before."""
+        """Start the postmaster, and return how long its log was before."""
         arguments = ("-D", str(self.path / "data"), *_options(self._max_connections, durable=self._ephemeral is None))
         with server_log.open_log(self.path) as log:
             said_before = os.fstat(log.fileno()).st_size
