@@ -294,10 +294,10 @@ class Daemon:
         self._exit_immediately(status, "ended at once, as asked")
 
     def _on_lease_overrun(self, worker: str) -> NoReturn:
-        """End the process at once: a worker runs on without the right to, and another node may run it any moment."""
+        """End the process at once: a worker runs on without its lease, and another node may start it at any time."""
         log_event("lease.overrun", worker=worker)
-        self._notifier.failed(ExitStatus.SOFTWARE, status=f"Worker {worker} outlived its lease")
-        self._exit_immediately(ExitStatus.SOFTWARE, f"worker {worker} outlived its lease")
+        self._notifier.failed(ExitStatus.SOFTWARE, status=f"Worker {worker} did not stop after losing its lease")
+        self._exit_immediately(ExitStatus.SOFTWARE, f"worker {worker} did not stop after losing its lease")
 
     def _exit_immediately(self, status: ExitStatus, reason: str) -> NoReturn:
         log_event("daemon.stopped", status=int(status), level="warning", reason=reason)

@@ -96,7 +96,7 @@ def _run_until_done(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) 
     """Run the loop until `task` is done.
 
     A SystemExit or KeyboardInterrupt that a worker raises in a task of its own passes through the loop
-    and stops it, and a worker may call `loop.stop()`; the daemon lives on.
+    and stops it, and a worker may call `loop.stop()`; the daemon runs on.
     """
     while not task.done():
         try:

@@ -193,7 +193,9 @@ def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s
         case ErrorClass.NOT_LISTENING if isinstance(error, FileNotFoundError):
             return f"{address} has no server (no such socket)"
         case ErrorClass.NOT_LISTENING:
-            return f"{address} cannot be reached ({(error.strerror if isinstance(error, OSError) else None) or says})"
+            return (
+                f"{address} cannot be reached ({(error.strerror if isinstance(error, OSError) else None) or message})"
+            )
         case ErrorClass.DROPPED if code in ("08003", "08006", "08001") or isinstance(error, OSError):
             return f"{address} accepted and then dropped the connection"
         case ErrorClass.NOT_POSTGRES if _NO_POSTGRES in message:

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 # A routine heartbeat needs no statement while one of the node's was answered so recently.
 _FRESH_S = 5.0
-# Shorter than connect_timeout may be: trust in a lease rests on statements that are answered sooner.
+# Shorter than connect_timeout may be: trust in a lease depends on statements that are answered sooner.
 _TIMEOUT_S = 5.0
 
 
@@ -138,8 +138,8 @@ class Session:
     @property
     def close_reason(self) -> str | None:
         """Why it has ended, as a clause: the server's message, else the driver's error. None: unknown."""
-        if (words := self._fatal_message.message) is not None:
-            return f"{self.connected.endpoint.address} says: {words}"
+        if (message := self._fatal_message.message) is not None:
+            return f"{self.connected.endpoint.address} says: {message}"
         return self.failure.reason if self.failure is not None else None
 
     @property

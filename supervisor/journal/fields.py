@@ -40,7 +40,7 @@ def safe_fields(fields: dict[str, object]) -> dict[str, Value]:
 
 @lru_cache(maxsize=1024)
 def journald_name(name: str) -> str:
-    """Return a name as journald takes it, not yet cut: it drops fields with other letters without a word."""
+    """Return a name as journald takes it, not yet cut: it silently drops fields with other letters."""
     # Lower first, as JSON writes it: a few letters are ASCII in only one of the two cases.
     return _NOT_IN_NAMES.sub("_", name.lower().upper()).lstrip("_")
 

@@ -52,7 +52,7 @@ class InstanceServices(NamedTuple):
         on_parked: Called when an instance begins to wait for the database; its wakeup is woken when that is up.
         on_exhausted: Called when a worker is exhausted whose configuration says that the daemon ends with it.
         on_lease_overrun: Called with the worker's name, and whether the lease is lost already, when a run under a
-            lease outlives its deadlines: the lease cannot be given back, and another node may take it at any time.
+            lease did not end by its deadline: the lease cannot be given back, and another node may take it at any time.
     """
 
     clock: Clock

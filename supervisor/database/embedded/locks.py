@@ -61,7 +61,7 @@ class Holder:
 
 
 def next_notice_s(waited_s: float) -> float:
-    """Return how long to wait before the next word about the waiting: 5 s, then as long as it has lasted already."""
+    """Return how long to wait before the next notice: 5 s, then as long as it has lasted already."""
     return max(_FIRST_NOTICE_S, waited_s)
 
 
@@ -213,8 +213,8 @@ def _read_note(descriptor: int) -> Holder:
 
 def _is_running(holder: Holder) -> bool:
     """Whether the holder's process may be the one that runs under its number."""
-    if (born := _start_ticks(holder.pid)) is not None:
-        return born == holder.start_ticks
+    if (start_ticks := _start_ticks(holder.pid)) is not None:
+        return start_ticks == holder.start_ticks
     # Hardened units do not see one another's processes, but may ask whether there is one.
     try:
         os.kill(holder.pid or 0, 0)

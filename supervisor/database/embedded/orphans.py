@@ -21,7 +21,7 @@ _POLL_S = 0.02
 async def end_orphans(data: Path, *, clock: Clock, limit_s: float = 30.0) -> int:
     """End the PostgreSQL processes of the data directory, and return how many there were.
 
-    A postmaster is asked for a fast shutdown, for most of the limit; whatever lives then is killed.
+    A postmaster is asked for a fast shutdown, for most of the limit; whatever still runs then is killed.
 
     Raises:
         EmbeddedDatabaseFailed: Some process cannot be ended.
