@@ -61,8 +61,8 @@ class Supervisor:
         runtime: Time and chance; the supervisor owns its background tasks.
         on_exhausted: Called once a worker is exhausted whose configuration says that the daemon ends with it.
         on_lease_overrun: Called with the name of a worker with a lease whose run did not end by its deadline: the
-            process has to end before another node runs the worker. During the stop it is called only if the lease is lost;
-            for the others, see `holding_leases()`.
+            process has to end before another node runs the worker. During the stop it is called only if the lease is
+            lost; for the others, see `holding_leases()`.
     """
 
     def __init__(
