@@ -19,8 +19,8 @@ LEVEL_NAMES = {number: name for name, number in LEVELS.items()}
 
 # Repeats of these are folded only while they come faster than the first window: each is a change of state.
 _STATE_CHANGES = ("daemon.", "config.", "database.", "reload.", "workers.", "store.", "lease.", "node.", "schema.")
-# Each entry answers a request, or is about something that happens once.
-_NEVER_FOLDED = ("reload.", "schema.applied")
+# Each entry answers a request, or tells a change of state that no fast stream of entries can have.
+_NEVER_FOLDED = ("reload.", "schema.applied", "store.started", "store.stopped", "store.unlocked", "database.recovered")
 _LONG_FIELDS = frozenset({"error", "faults", "reason", "stack", "text"})
 
 
