@@ -99,8 +99,8 @@ _COMMANDS = """# Commands
 
 ## Exit statuses
 
-The statuses from 64 to 78 are those of BSD's `sysexits.h`; systemd prints their names. `run` ends with any of them but 1
-and 130.
+The statuses from 64 to 78 are those of BSD's `sysexits.h`; systemd prints their names. `run` ends with any of them
+but 1 and 130.
 
 | status | name | meaning |
 | --- | --- | --- |
