@@ -1,4 +1,4 @@
-"""The gate's decisions: delays, limits, reminders, and what it takes to forget an outage."""
+"""The monitor's decisions: delays, limits, reminders, and what it takes to forget an outage."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_a_server_that_comes_back_is_noticed_within_about_a_second() -> None:
 
 
 @given(st.floats(0.0, 1e6), samples, probe_intervals, st.floats(0.0, 60.0))
-def test_the_next_look_is_never_after_the_next_attempt(
+def test_the_next_probe_is_never_after_the_next_attempt(
     age_s: float, sample: float, probe: float, left_s: float
 ) -> None:
     """And it is soon while the outage is young, and no sooner than a tenth of a second."""
@@ -276,7 +276,7 @@ class Seen(NamedTuple):
 
 
 def simulate(error_class: ErrorClass, length_s: float, seed: int) -> Seen:
-    """Live through an outage as the gate does, on a clock of numbers."""
+    """Live through an outage as the monitor does, on a clock of numbers."""
     sample: Callable[[], float] = Random(seed).random
     outage, now_s, seen = lost(None, 0.0), 0.0, Seen(0, 0, 0, 0.0)
     policy = ConnectPolicy(backoff=Backoff(initial_s=0.25, max_s=30.0))

@@ -171,9 +171,9 @@ async def test_a_run_that_outlives_its_lease_is_reported(standing: str, after_s:
         next(stage.supervisor._instances()).current_run.stop.is_cooperative = True  # type: ignore[union-attr]
         getattr(stage.leases["mail"], standing)()
         await stage.clock.jump(after_s - 0.1)
-        assert stage.outlived == []
+        assert stage.overruns == []
         await stage.clock.jump(0.2)
-        assert stage.outlived[:1] == ["mail"]
+        assert stage.overruns[:1] == ["mail"]
         assert "worker.abandoned" in stage.events()
         assert stage.leases["mail"].said == ["offer"]
 
@@ -184,10 +184,10 @@ async def test_an_abandoned_tick_is_reported_when_its_lease_is_lost(deaf: Ignore
     async with running((spec, ScriptedWorker(deaf))) as stage:
         await give(stage, "tidy")
         await stage.clock.jump(60.0)
-        assert (stage.state("tidy"), stage.outlived) == ("abandoned", [])
+        assert (stage.state("tidy"), stage.overruns) == ("abandoned", [])
         stage.leases["tidy"].lose()
         await stage.clock.jump(3.0)
-        assert stage.outlived == ["tidy"]
+        assert stage.overruns == ["tidy"]
         assert stage.leases["tidy"].said == ["offer"]
 
 
@@ -201,7 +201,7 @@ async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: Ign
         await stage.clock.jump(1.0)
         deaf.may_end.set()
         await stage.clock.jump(0.5)
-        assert (stage.state("tidy"), stage.outlived) == ("standby", [])
+        assert (stage.state("tidy"), stage.overruns) == ("standby", [])
         assert stage.leases["tidy"].said == ["offer", "vacate"]
 
 
@@ -249,7 +249,7 @@ async def test_a_stop_returns_the_workers_whose_leases_cannot_be_given_back(deaf
         await give(stage)
         assert await ended(stage.supervisor.stop(), stage.clock) == ["mail"]
         assert stage.supervisor.holding_leases() == ["mail"]
-        assert (stage.outlived, stage.leases["mail"].said) == ([], ["offer", "decline"])
+        assert (stage.overruns, stage.leases["mail"].said) == ([], ["offer", "decline"])
 
 
 async def test_a_lease_lost_during_the_stop_is_reported_at_once(deaf: IgnoresStop) -> None:
@@ -267,10 +267,10 @@ async def test_a_lease_lost_during_the_stop_is_reported_at_once(deaf: IgnoresSto
         await give(stage)
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
         await clock.jump(10.0)
-        assert (stage.outlived, stop.done()) == ([], False)
+        assert (stage.overruns, stop.done()) == ([], False)
         stage.leases["mail"].lose()
         await settle()
-        assert stage.outlived == ["mail"]
+        assert stage.overruns == ["mail"]
         await clock.jump(100.0)
         assert await stop == ["mail"]
 

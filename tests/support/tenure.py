@@ -22,10 +22,10 @@ _SHOWN = {
 
 
 class ScriptedTenure:
-    """One lease as a runner sees it; the test plays the node.
+    """One lease as an instance sees it; the test plays the node.
 
     Attributes:
-        said: What the runner said, in order: `offer`, `decline`, `vacate`.
+        said: What the instance said, in order: `offer`, `decline`, `vacate`.
         epoch: The epoch of the last acquisition, here or elsewhere.
     """
 
@@ -35,7 +35,7 @@ class ScriptedTenure:
         self.lease: Lease | None = None
         self.said: list[str] = []
         self.epoch = 0
-        self._notice: Callable[[], object] | None = None
+        self._callback: Callable[[], object] | None = None
 
     # What the node does
 
@@ -58,10 +58,10 @@ class ScriptedTenure:
         assert self.status is LeaseStatus.NOT_HELD
         self.epoch += 1
 
-    # What the runner says
+    # What the instance says
 
     def on_change(self, notice: Callable[[], object] | None) -> None:
-        self._notice = notice
+        self._callback = notice
 
     def request(self) -> None:
         self.said.append("offer")
@@ -89,7 +89,7 @@ class ScriptedTenure:
     def report_lost(self, reason: str) -> None:  # noqa: ARG002 - a node would tell it
         self._become(LeaseStatus.LOST)
 
-    def _become(self, standing: LeaseStatus) -> None:
-        self.status = standing
-        if self._notice is not None:
-            self._notice()
+    def _become(self, status: LeaseStatus) -> None:
+        self.status = status
+        if self._callback is not None:
+            self._callback()
