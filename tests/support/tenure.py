@@ -25,7 +25,7 @@ class ScriptedTenure:
     """One lease as an instance sees it; the test plays the node.
 
     Attributes:
-        said: What the instance said, in order: `offer`, `decline`, `vacate`.
+        said: What the instance said, in order: `request`, `decline`, `worker_ended`.
         epoch: The epoch of the last acquisition, here or elsewhere.
     """
 
@@ -45,7 +45,7 @@ class ScriptedTenure:
         self.lease = Lease(self.name, self.epoch, 1, UUID(int=self.epoch))
         self._become(LeaseStatus.HELD)
 
-    def recall(self) -> None:
+    def revoke(self) -> None:
         """Ask for it back."""
         self._become(LeaseStatus.REVOKING)
 
@@ -60,11 +60,11 @@ class ScriptedTenure:
 
     # What the instance says
 
-    def on_change(self, notice: Callable[[], object] | None) -> None:
-        self._callback = notice
+    def on_change(self, callback: Callable[[], object] | None) -> None:
+        self._callback = callback
 
     def request(self) -> None:
-        self.said.append("offer")
+        self.said.append("request")
 
     def decline(self) -> None:
         self.said.append("decline")
@@ -73,7 +73,7 @@ class ScriptedTenure:
 
     def worker_ended(self) -> None:
         if self.status in (LeaseStatus.REVOKING, LeaseStatus.LOST):
-            self.said.append("vacate")
+            self.said.append("worker_ended")
             self.lease = None
             self._become(LeaseStatus.NOT_HELD)
 
