@@ -13,7 +13,7 @@ TRIXIE := .cache/trixie
 TRIXIE_PACKAGES := systemd,libnss-systemd,dbus,python3,python3-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test torture check bench docs schemas trixie clean
+.PHONY: help run test torture mutants check bench docs schemas trixie clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,6 +26,9 @@ test: .venv/installed-dev  ## every test; those with a real systemd need root
 
 torture: .venv/installed-dev  ## several nodes, disturbed for minutes and judged by a history: make torture ARGS="--seconds 600 --seed 7"
 	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
+
+mutants: .venv/installed-dev  ## which changes of the deciding modules no test notices: make mutants ARGS="restart_policy plan"
+	PYTHONPATH=tests $(BIN)/python -m mutation $(ARGS)
 
 check: .venv/installed-dev  ## lint, format, types, and which room may import which
 	$(BIN)/ruff check .

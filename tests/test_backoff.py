@@ -25,6 +25,12 @@ def test_grows_up_to_its_largest(attempt: int, expected_s: float) -> None:
     assert bound(Backoff(initial_s=0.25, factor=2.0, max_s=30.0), attempt) == expected_s
 
 
+def test_delays_double_from_a_second_to_a_minute_by_default() -> None:
+    """With full jitter, unless something else is said."""
+    assert [bound(Backoff(), attempt) for attempt in range(8)] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    assert delay_s(Backoff(), 0, 0.25) == 0.25
+
+
 def test_full_jitter_spreads_a_delay_from_nothing_to_its_bound() -> None:
     """A thousand daemons do not return in one instant."""
     policy = Backoff(initial_s=4.0, jitter="full")

@@ -451,11 +451,15 @@ class WorkerInstance:
                 self.has_pending_tick = True
                 self._outage_delay_s = delay_s
                 self._park()
-            case policy.NextTick():
+            case policy.NoRestart.NEXT_TICK:
                 self._move(Transition.BECOME_IDLE)
-            case policy.Finished(is_failure):
-                self._move(Transition.FAIL if is_failure else Transition.FINISH)
-                self.log.finished(_REASONS[outcome] if is_failure else "it is done")
+            case policy.NoRestart.FINISHED:
+                self._move(Transition.FINISH)
+                self.log.finished("it is done")
+                self.last_outcome = outcome
+            case policy.NoRestart.FAILED:
+                self._move(Transition.FAIL)
+                self.log.finished(_REASONS[outcome])
                 self.last_outcome = outcome
             case policy.Exhausted(restarts):
                 self._move(Transition.EXHAUST)

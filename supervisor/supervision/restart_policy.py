@@ -5,7 +5,6 @@ Pure: the history goes in, the decision and the new history come out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,41 +48,35 @@ class RestartHistory(NamedTuple):
     healthy_since_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RestartAfter:
+# Named tuples and an enum: making a dataclass takes ten times as long, and each start of the daemon would pay for it.
+class RestartAfter(NamedTuple):
     """Run again when `delay_s` has passed; `restarts` were made in the window, this one included."""
 
     delay_s: float
     restarts: int
 
 
-@dataclass(frozen=True, slots=True)
-class ResumeAfterOutage:
+class ResumeAfterOutage(NamedTuple):
     """Run again once the database is up and `delay_s` more have passed; nothing is counted."""
 
     delay_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class NextTick:
-    """The tick went well: the next one comes when it is due."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The instance is not run again; `is_failure` says that it ended with an error."""
-
-    is_failure: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Exhausted:
+class Exhausted(NamedTuple):
     """One restart more than the policy allows: the instance is not run again."""
 
     restarts: int
 
 
-Decision = RestartAfter | ResumeAfterOutage | NextTick | Finished | Exhausted
+class NoRestart(Enum):
+    """The end of a run calls for no restart."""
+
+    NEXT_TICK = "the tick went well: the next one comes when it is due"
+    FINISHED = "the instance is not run again"
+    FAILED = "the instance ended with an error, and is not run again"
+
+
+Decision = RestartAfter | ResumeAfterOutage | NoRestart | Exhausted
 
 
 def on_run_started(spec: WorkerSpec, history: RestartHistory, *, now_s: float) -> RestartHistory:
@@ -110,18 +103,18 @@ def decide_restart(
             return resume, history._replace(consecutive_outages=history.consecutive_outages + 1)
         case RunOutcome.HALTED | RunOutcome.SHARDING_CONFLICT:
             # It would fail again each time, until somebody has acted, here or on another node.
-            return Finished(is_failure=True), history
+            return NoRestart.FAILED, history
         case RunOutcome.FAILED:
             if spec.restart == "never":
-                return Finished(is_failure=True), history
+                return NoRestart.FAILED, history
             return _restart(spec, history, now_s, sample)
         case RunOutcome.RETURNED:
             if kind_of(spec).runs_ticks:
                 since_s = now_s if history.healthy_since_s is None else history.healthy_since_s
-                return NextTick(), history._replace(healthy_since_s=since_s)
+                return NoRestart.NEXT_TICK, history._replace(healthy_since_s=since_s)
             if spec.restart == "always":
                 return _restart(spec, history, now_s, sample)
-            return Finished(is_failure=False), history
+            return NoRestart.FINISHED, history
 
 
 def _restart(spec: WorkerSpec, history: RestartHistory, now_s: float, sample: float) -> tuple[Decision, RestartHistory]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor.errors import ProjectionHalted, ShardingConflict
 from supervisor.supervision.restart_policy import RunOutcome
-from supervisor.supervision.stop_policy import Abandon, Cancel, StopProgress, WaitUntil, next_stop_action
+from supervisor.supervision.stop_policy import StopAction, StopProgress, WaitUntil, next_stop_action
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ async def stop_run(run: Run, limits: StopLimits, *, wakeup: Wakeup, clock: Clock
         match next_stop_action(progress, now_s=clock.now_s()):
             case WaitUntil(at_s):
                 await wakeup.wait(at_s)
-            case Cancel():
+            case StopAction.CANCEL:
                 if cancelled_s is None and forced_since_s is None:
                     run.cancel_early()
                 else:
@@ -111,7 +111,7 @@ async def stop_run(run: Run, limits: StopLimits, *, wakeup: Wakeup, clock: Clock
                 cancelled_s = clock.now_s()
                 if is_cooperative or in_flight:
                     cancelled_after_s = round(cancelled_s - requested_s, 3)
-            case Abandon():
+            case StopAction.ABANDON:
                 break
     return StopResult(run.is_done, clock.now_s() - requested_s, cancelled_after_s)
 

@@ -7,7 +7,7 @@ is cancelled at once: another node may already run the worker.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 GRACE_S = 2.0
@@ -37,41 +37,37 @@ class StopProgress(NamedTuple):
     lease_lost_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WaitUntil:
+class WaitUntil(NamedTuple):
     """Decide again at `at_s`, or when something changes."""
 
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Cancel the run now."""
+class StopAction(Enum):
+    """A step that is due now."""
+
+    CANCEL = "cancel the run"
+    ABANDON = "the run does not end: log it and go on without it"
 
 
-@dataclass(frozen=True, slots=True)
-class Abandon:
-    """The run does not end: log it and go on without it."""
-
-
-def next_stop_action(stop: StopProgress, *, now_s: float) -> WaitUntil | Cancel | Abandon:
+def next_stop_action(stop: StopProgress, *, now_s: float) -> WaitUntil | StopAction:
     """Decide the next step of a stop at `now_s`."""
     deadline_s = stop.requested_s + stop.timeout_s
     urgent_s = _urgent_since_s(stop)
     if stop.cancelled_s is None:
         is_due = urgent_s is not None or now_s >= deadline_s
         if is_due or not (stop.is_cooperative or stop.in_flight):
-            return Cancel()
+            return StopAction.CANCEL
         return WaitUntil(deadline_s)
     if urgent_s is None:
         # Cancelled early, it keeps the rest of its time to clean up.
         end_s = max(deadline_s, stop.cancelled_s + GRACE_S)
     elif stop.cancelled_s < urgent_s:
         # The run may have swallowed the first cancellation: a second SIGTERM, or a lost lease, cancels again.
-        return Cancel()
+        return StopAction.CANCEL
     else:
         end_s = stop.cancelled_s + (GRACE_S if stop.forced_since_s is None else FORCED_GRACE_S)
-    return WaitUntil(end_s) if now_s < end_s else Abandon()
+    return WaitUntil(end_s) if now_s < end_s else StopAction.ABANDON
 
 
 def _urgent_since_s(stop: StopProgress) -> float | None:

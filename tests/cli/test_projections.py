@@ -130,7 +130,7 @@ def test_skip_leaves_out_where_it_stopped(command: Daemon, sql: Any) -> None:
 
 async def nobody_holds(database: str) -> None:
     """Wait until the server has ended the sessions of former holders."""
-    async with connection(database) as looking, asyncio.timeout(10):
+    async with connection(database) as looking, asyncio.timeout(30):
         while await looking.fetchval("select count(*) from supervisor.lock_holders"):  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.005)
 

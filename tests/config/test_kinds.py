@@ -6,7 +6,7 @@ import typing
 from typing import TYPE_CHECKING
 
 import pytest
-from support.config_file import DATABASE, config_of
+from support.config_file import DATABASE, config_of, faults_of
 
 from supervisor.config.kinds import (
     DEFAULT_KIND,
@@ -18,7 +18,7 @@ from supervisor.config.kinds import (
     needs_node,
     needs_schema,
 )
-from supervisor.config.model import Every, Periodic, Projection, Service, WorkerSpec
+from supervisor.config.model import Cron, Every, Periodic, Projection, Service, WorkerSpec
 from supervisor.config.partial_read import readable_workers
 from supervisor.config.schema import COMMON
 
@@ -63,6 +63,42 @@ def test_what_a_worker_needs(
     assert not needs_node(config)
     config = config._replace(workers={"x": spec})
     assert (needs_node(config), needs_schema(config)) == (lease, lease)
+
+
+@pytest.mark.parametrize(
+    ("settings", "summary"),
+    [
+        (Service(), "service"),
+        (Service(2), "service with 2 replicas"),
+        (Periodic(Every(90)), "periodic, every 1m 30s"),
+        (Periodic(Every(1), immediate=False), "periodic, every 1s, not at once"),
+        (Periodic(Cron("0 3 * * *"), immediate=False), 'periodic, cron "0 3 * * *"'),
+        (Periodic(Cron("0 3 * * *"), immediate=True), 'periodic, cron "0 3 * * *", at once too'),
+        (Projection(), "projection of all streams"),
+        (Projection(("a*", "b"), shards=2), "projection of a*, b, 2 shards"),
+    ],
+)
+def test_settings_are_summed_up_in_a_line(settings: Service | Periodic | Projection, summary: str) -> None:
+    """What is the default is left out."""
+    assert kind_of(WorkerSpec("x", "m:x", settings)).summary(settings) == summary
+
+
+@pytest.mark.parametrize("key", ["queue", "concurrency", "attempts", "retry", "transactional"])
+def test_a_key_of_a_kind_of_a_later_version_is_named_so(tmp_path: Path, key: str) -> None:
+    """A worker of this version does not have it."""
+    (fault,) = faults_of(tmp_path, f"{DATABASE}[workers.a]\nrun = 'm:a'\n{key} = 1\n")
+    assert 'is for workers of kind "jobs", which this version does not have yet' in fault
+
+
+def test_one_worker_with_a_lease_is_enough(tmp_path: Path) -> None:
+    """Singletons and projections need a lease, and the daemon needs a node and the schema for one of them."""
+    worker = "[workers.mail]\nrun = 'm:mail'\n"
+    single = "[workers.single]\nrun = 'm:single'\nsingleton = true\n"
+    view = "[workers.view]\nkind = 'projection'\nrun = 'm:view'\n"
+    config = config_of(tmp_path, DATABASE + worker + single + view)
+    leased = {name: needs_lease(spec) for name, spec in config.workers.items()}
+    assert leased == {"mail": False, "single": True, "view": True}
+    assert (needs_node(config), needs_schema(config)) == (True, True)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *LATER_KINDS, "other", "", 5])

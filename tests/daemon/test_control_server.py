@@ -29,7 +29,7 @@ def _path(daemon: Daemon) -> Path:
 
 def _connect(daemon: Daemon) -> socket.socket:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    client.settimeout(20)
+    client.settimeout(30)
     folder = os.open(_path(daemon).parent, os.O_PATH)
     try:
         client.connect(f"/proc/self/fd/{folder}/control.sock")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from support.launching import config
 
-from supervisor.leases.timing import GRACE_S, TRUST_S
+from supervisor.leases.timing import IDLE_SESSION_TIMEOUT_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,11 +62,11 @@ def test_a_worker_that_blocks_the_loop_ends_with_its_lease(launch: Launcher, dat
     fuse.touch()
     began_s = time.monotonic()
     assert first.wait() == 70
-    assert time.monotonic() - began_s < TRUST_S + GRACE_S + 2.0
+    assert time.monotonic() - began_s < IDLE_SESSION_TIMEOUT_S
     assert first.wait_for("lease.overrun")["worker"] == "main"
     fuse.unlink()
     second.wait_for("run 1")
-    until_s = time.monotonic() + 10.0
+    until_s = time.monotonic() + 30.0
     while not (beginning := times_of(marks, second)):
         assert time.monotonic() < until_s
     assert max(times_of(marks, first)) < min(beginning)
@@ -79,7 +79,7 @@ def test_a_process_that_was_stopped_for_long_does_nothing_more(launch: Launcher,
     first, second = pair(launch, database, WRITER.format(marks=str(marks)))
     first.signal(signal.SIGSTOP)
     stopped_s = time.monotonic()
-    second.wait_for("run 1", limit_s=20.0)
+    second.wait_for("run 1", limit_s=40.0)
     first.signal(signal.SIGCONT)
     first.wait_for("lease.lost")
     assert second.wait_for("lease.acquired")["epoch"] == 2

@@ -105,7 +105,7 @@ def test_code_that_holds_the_interpreters_lock_is_noticed(launch: Launcher, data
 
 def test_an_idle_loop_is_not_blocked(launch: Launcher, database: str) -> None:
     """A loop that has nothing to do answers the watchdog each time."""
-    daemon = launch.ready(config(database, supervisor='stall_warning = "500ms"'), IDLE)
-    time.sleep(1.2)
+    daemon = launch.ready(config(database, supervisor='stall_warning = "2s"'), IDLE)
+    time.sleep(4.5)
     assert daemon.stop() == 0
     assert not daemon.said("loop.blocked")

@@ -143,7 +143,7 @@ async def test_a_daemon_without_leases_prunes_too(tmp_path: Path, database: str)
             pruning = component(new)
             await pruning.start()
             await clock.jump(EVERY_S)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while await house.view().fetchval("select count(*) from supervisor.event"):  # noqa: ASYNC110 - no notification
                     await asyncio.sleep(0.005)
             await pruning.stop(0.0)

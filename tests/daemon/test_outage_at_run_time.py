@@ -123,7 +123,7 @@ def test_a_fail_over_moves_every_worker(launch: Launcher, postgres: Postgres, st
         time.sleep(1.0)
         standby.promote()
         proxy.aim(standby.port)
-        daemon.wait_for("wrote", after=mark, port=standby.port, limit_s=15)
+        daemon.wait_for("wrote", after=mark, port=standby.port, limit_s=30)
         assert unharmed(daemon)
         assert told(daemon, mark).count("database.lost") == 1
         assert daemon.stop() == 0

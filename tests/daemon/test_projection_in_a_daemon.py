@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from support.launching import Launcher
     from support.postgres import Postgres
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 VIEW = """
 [workers.view]
 kind = "projection"

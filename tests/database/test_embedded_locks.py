@@ -95,7 +95,7 @@ async def test_successor_waits_for_a_draining_predecessor(tmp_path: Path, holder
     assert {word.pid for word, _ in words} == {holder.pid}
     assert not waiting.done()
     let_go(holder)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 30)
     assert lock.is_held
     assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
     lock.release()
@@ -107,7 +107,7 @@ async def test_killed_holder_leaves_no_lock(tmp_path: Path, holder: subprocess.P
     waiting = asyncio.ensure_future(lock.acquire(clock=clock))
     await clock.next_sleep()
     holder.send_signal(signal.SIGKILL)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 30)
     lock.release()
 
 

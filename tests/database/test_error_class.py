@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 from asyncpg.exceptions import TargetServerAttributeNotMatched
+from asyncpg.exceptions._base import DataError as WrongArgument  # the public name is the server's error
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,13 +54,16 @@ SAID_BY_THE_DRIVER = [
     (asyncpg.ProtocolError("unexpected message"), ErrorClass.NOT_POSTGRES),
     (asyncpg.InterfaceError("connection is closed"), ErrorClass.DROPPED),
     (asyncpg.InternalClientError("got result for unknown protocol state"), ErrorClass.DROPPED),
-    (asyncpg.DataError("invalid input for query argument $1"), ErrorClass.UNRELATED),
+    (WrongArgument("invalid input for query argument $1"), ErrorClass.UNRELATED),
 ]
 SAID_BY_THE_SYSTEM = [
     (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ErrorClass.NOT_LISTENING),
     (FileNotFoundError(errno.ENOENT, "no socket"), ErrorClass.NOT_LISTENING),
     (OSError(errno.EHOSTUNREACH, "no route"), ErrorClass.NOT_LISTENING),
     (OSError(errno.ENETUNREACH, "no network"), ErrorClass.NOT_LISTENING),
+    (OSError(errno.ENETDOWN, "the network is down"), ErrorClass.NOT_LISTENING),
+    (OSError(errno.EHOSTDOWN, "the host is down"), ErrorClass.NOT_LISTENING),
+    (OSError(errno.EADDRNOTAVAIL, "no such address here"), ErrorClass.NOT_LISTENING),
     (socket.gaierror(socket.EAI_NONAME, "no such host"), ErrorClass.NOT_LISTENING),
     (socket.gaierror(socket.EAI_AGAIN, "resolver away"), ErrorClass.NOT_LISTENING),
     (TimeoutError(), ErrorClass.TIMED_OUT),
@@ -114,6 +118,8 @@ def test_a_class_of_the_same_name_elsewhere_is_not_asyncpgs() -> None:
         (ConnectionResetError(), True),
         (TimeoutError(), True),
         (asyncpg.ReadOnlySQLTransactionError("read-only"), True),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), True),
+        (asyncpg.ProtocolError("unexpected message"), True),
         (asyncpg.TooManyConnectionsError("backpressure"), False),
         (asyncpg.InvalidPasswordError("refused"), False),
         (asyncpg.UniqueViolationError("twice"), False),
@@ -149,6 +155,23 @@ def test_a_circle_of_causes_ends() -> None:
     first, second = ValueError(), KeyError()
     first.__cause__, second.__cause__ = second, first
     assert not may_be_connection_loss(first)
+
+
+def test_an_error_that_is_met_twice_hides_no_other() -> None:
+    """The search goes on behind an error that was seen before."""
+    twice = ValueError()
+    assert may_be_connection_loss(ExceptionGroup("several", [ConnectionResetError(), twice, twice]))
+
+
+@pytest.mark.parametrize(("others", "expected"), [(9_999, True), (10_000, False)])
+def test_the_search_ends_after_ten_thousand_errors(others: int, expected: bool) -> None:
+    """Nothing that a worker raises can keep the loop for long."""
+    error: BaseException = ConnectionResetError()
+    for _ in range(others):
+        outer = ValueError()
+        outer.__cause__ = error
+        error = outer
+    assert may_be_connection_loss(error) is expected
 
 
 def _coded(sqlstate: object) -> Exception:
@@ -194,6 +217,17 @@ def test_no_error_breaks_the_judgement(error: BaseException) -> None:
         (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "db:5432 refuses connections"),
         (FileNotFoundError(errno.ENOENT, "x"), "db:5432 has no server (no such socket)"),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "db:5432 cannot be reached (No route to host)"),
+        (socket.gaierror(socket.EAI_NONAME, "no such name"), "db:5432 cannot be reached (no such name)"),
+        (socket.gaierror("no such name"), "db:5432 cannot be reached (no such name)"),
+        (asyncpg.ConnectionDoesNotExistError("lost"), "db:5432 accepted and then dropped the connection"),
+        (asyncpg.ConnectionFailureError("lost"), "db:5432 accepted and then dropped the connection"),
+        (_coded("08001"), "db:5432 accepted and then dropped the connection"),
+        (asyncpg.IdleSessionTimeoutError("idle"), "db:5432 says: idle (57P05)"),
+        (
+            TargetServerAttributeNotMatched("none"),
+            "db:5432 is not the primary that target_session_attrs asks for",
+        ),
+        (asyncpg.ReadOnlySQLTransactionError("read-only"), "db:5432 says: read-only (25006)"),
         (ConnectionResetError(), "db:5432 accepted and then dropped the connection"),
         (ValueError("weird bytes"), "what answers at db:5432 does not speak PostgreSQL"),
         (asyncpg.CannotConnectNowError("starting\nup"), "db:5432 says: starting up (57P03)"),

@@ -23,6 +23,7 @@ from supervisor.database.monitor_policy import (
     Retry,
     add_failure,
     begin_outage,
+    begin_start,
     decide_after_failure,
     has_new_cause,
     is_stable,
@@ -109,6 +110,16 @@ def test_a_server_that_is_coming_is_asked_steadily(error_class: ErrorClass) -> N
     assert [delay(long, error_class, sample=sample) for sample in (0.0, 0.5, 1.0)] == [0.75, 1.0, 1.25]
 
 
+def test_the_first_questions_to_a_server_that_is_coming_come_quickly() -> None:
+    """A restart takes about a second, so the distances begin well below one and grow to the interval."""
+    outage = begin_outage(0.0)
+    delays = [
+        delay(failed(outage, *[ErrorClass.STARTING_UP] * count), ErrorClass.STARTING_UP, sample=0.5)
+        for count in range(7)
+    ]
+    assert delays == pytest.approx([0.15, 0.225, 0.3375, 0.50625, 0.759375, 1.0, 1.0])
+
+
 def test_each_class_grows_its_own_delays() -> None:
     """A server that has been coming for long is not late when it refuses once in between."""
     outage = failed(begin_outage(0.0), *[ErrorClass.STARTING_UP] * 100)
@@ -141,7 +152,7 @@ def test_a_server_that_is_coming_uses_up_no_attempts(answers: list[ErrorClass], 
 
 
 def test_the_counts_are_kept_by_class() -> None:
-    """What is told at the end is the number of failed attempts, and for a limit only those that count."""
+    """What is logged at the end is the number of failed attempts, and for a limit only those that count."""
     outage = failed(begin_outage(0.0), ErrorClass.NOT_LISTENING, ErrorClass.STARTING_UP, ErrorClass.NOT_LISTENING)
     assert (outage.attempts, dict(outage.failures)) == (2, {ErrorClass.NOT_LISTENING: 2, ErrorClass.STARTING_UP: 1})
 
@@ -181,11 +192,28 @@ def test_the_outage_after_a_rough_start_counts_from_its_own_beginning() -> None:
     assert delay(outage, ErrorClass.NOT_LISTENING) == 4.0
 
 
+def test_a_start_that_was_never_logged_is_no_relapse() -> None:
+    """Relapses are counted from the first outage on that the journal knows of."""
+    assert lost(failed(begin_start(0.0), ErrorClass.NOT_LISTENING), 5.0).relapses == 0
+    assert lost(lost(None, 0.0), 5.0, up_for_s=4.0).relapses == 1
+
+
+def test_three_relapses_of_a_server_that_flaps_are_logged() -> None:
+    """A recovery of three seconds and its end are news three times, a shorter one never."""
+    first = failed(lost(None, 0.0), ErrorClass.NOT_LISTENING)
+    assert lost(first, 10.0, up_for_s=2.9).flaps == 1
+    outage, logged = first, 0
+    for number in range(1, 10):
+        outage = lost(outage, number * 10.0, up_for_s=3.0)
+        logged += outage.since_s == number * 10.0
+    assert logged == 3
+
+
 def test_a_loss_after_a_recovery_goes_on_with_the_same_outage() -> None:
     """Its beginning, its schedule of entries and its counts stay."""
-    told = failed(lost(None, 0.0), ErrorClass.NOT_LISTENING)
-    again = lost(told, 9.0, up_for_s=2.9)
-    assert again == told._replace(flaps=1)
+    first = failed(lost(None, 0.0), ErrorClass.NOT_LISTENING)
+    again = lost(first, 9.0, up_for_s=2.9)
+    assert again == first._replace(flaps=1)
 
 
 def test_a_recovery_that_held_for_a_while_ends_as_news() -> None:
@@ -200,11 +228,16 @@ def test_a_recovery_that_held_for_a_while_ends_as_news() -> None:
 
 @pytest.mark.parametrize(("cause", "is_news"), [(ErrorClass.ACCESS_DENIED, True), (ErrorClass.DROPPED, False)])
 def test_a_cause_that_a_person_must_mend_is_news_at_once(cause: ErrorClass, is_news: bool) -> None:
-    """A changed password right after a recovery is told, a further drop is not."""
+    """A changed password right after a recovery is logged, a further drop is not."""
     outage = failed(lost(None, 0.0), ErrorClass.NOT_LISTENING)
     assert (lost(outage, 1.0, up_for_s=0.1, cause=cause).flaps == 0) is is_news
     assert has_new_cause(failed(outage, cause), cause) is is_news
     assert not has_new_cause(failed(outage, cause, cause), cause)
+
+
+def test_the_cause_that_an_outage_begins_with_is_not_a_new_one() -> None:
+    """The first failure is logged as the outage itself."""
+    assert not has_new_cause(failed(begin_outage(0.0), ErrorClass.ACCESS_DENIED), ErrorClass.ACCESS_DENIED)
 
 
 # Entries
@@ -212,15 +245,35 @@ def test_a_cause_that_a_person_must_mend_is_news_at_once(cause: ErrorClass, is_n
 
 @given(st.floats(0.0, 1e7), st.floats(0.01, 60.0))
 def test_reminders_grow_with_the_logarithm_of_the_outage(length_s: float, turn_s: float) -> None:
-    """An outage of any length, attempted at any pace, is told about log2 of its length in quarter minutes."""
-    outage, told, now_s = begin_outage(0.0), 0, 0.0
+    """An outage of any length, attempted at any pace, is logged about log2 of its length in quarter minutes."""
+    outage, logged, now_s = begin_outage(0.0), 0, 0.0
     for _ in range(2000):
         now_s += max(turn_s, length_s / 2000)
         if now_s > length_s:
             break
         if (due := next_reminder(outage, now_s)) is not None:
-            outage, told = due, told + 1
-    assert told <= math.log2(max(1.0, length_s / 15.0)) + 1
+            outage, logged = due, logged + 1
+    assert logged <= math.log2(max(1.0, length_s / 15.0)) + 1
+
+
+def reminders(outage: Outage, until_s: int) -> list[float]:
+    """When an outage is logged again, checked ten times a second from its beginning."""
+    found = []
+    for tick in range(until_s * 10):
+        if (due := next_reminder(outage, tick / 10)) is not None:
+            outage = due
+            found.append(tick / 10)
+    return found
+
+
+def test_an_outage_is_logged_after_a_quarter_minute_and_then_at_doubled_distances() -> None:
+    """The distances are 15 s, 30 s, 60 s and so on."""
+    assert reminders(begin_outage(0.0), 300) == [15.0, 45.0, 105.0, 225.0]
+
+
+def test_a_start_that_waits_is_logged_after_a_second() -> None:
+    """An operator watches a start; after the first entry the distances are those of any outage."""
+    assert reminders(begin_start(0.0), 300) == [1.0, 16.0, 46.0, 106.0, 226.0]
 
 
 def test_ten_minutes_away_are_five_reminders() -> None:
@@ -238,7 +291,7 @@ def test_a_server_is_not_pestered(error_class: ErrorClass) -> None:
 
 
 def test_a_server_that_comes_back_is_noticed_within_about_a_second() -> None:
-    """However old the outage is, the next look or attempt is at most two intervals away."""
+    """However old the outage is, the next probe or attempt is at most two intervals away."""
     for seed in range(5):
         assert simulate(ErrorClass.TIMED_OUT, 7200.0, seed).longest_s <= 2.0
 
@@ -248,12 +301,40 @@ def test_the_next_probe_is_never_after_the_next_attempt(
     age_s: float, sample: float, probe: float, left_s: float
 ) -> None:
     """And it is soon while the outage is young, and no sooner than a tenth of a second."""
-    look_s = probe_delay_s(
+    next_s = probe_delay_s(
         begin_outage(1000.0), now_s=1000.0 + age_s, due_s=1000.0 + age_s + left_s, probe_interval_s=probe, sample=sample
     )
-    assert 0.0 <= look_s <= max(0.0, left_s) + 1e-6
-    assert look_s <= 1.8 * probe
-    assert look_s >= min(left_s, 0.8 * min(probe, 0.1)) - 1e-6
+    assert 0.0 <= next_s <= max(0.0, left_s) + 1e-6
+    assert next_s <= 1.8 * probe
+    assert next_s >= min(left_s, 0.8 * min(probe, 0.1)) - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("age_s", "sample", "next_s"),
+    [
+        (0.0, 0.5, 0.1),
+        (0.0, 0.0, 0.08),
+        (1.0, 0.5, 0.4),
+        (2.0, 0.5, 0.8),
+        (2.0, 1.0, 0.96),
+        (100.0, 0.0, 0.8),
+        (100.0, 0.5, 1.0),
+        (100.0, 1.0, 1.2),
+    ],
+)
+def test_the_next_probe_comes_after_a_part_of_the_outages_age(age_s: float, sample: float, next_s: float) -> None:
+    """In a young outage a probe is sent ten times a second, in an old one once in an interval, give or take a fifth."""
+    now_s = 1000.0 + age_s
+    found = probe_delay_s(begin_outage(1000.0), now_s=now_s, due_s=now_s + 99.0, probe_interval_s=1.0, sample=sample)
+    assert found == pytest.approx(next_s)
+
+
+@pytest.mark.parametrize(("left_s", "next_s"), [(-1.0, 0.0), (1.5, 1.5), (1.6, 1.0)])
+def test_an_attempt_that_is_due_soon_replaces_the_probe(left_s: float, next_s: float) -> None:
+    """A probe that would come shortly before the attempt is left out."""
+    outage = begin_outage(1000.0)
+    found = probe_delay_s(outage, now_s=1100.0, due_s=1100.0 + left_s, probe_interval_s=1.0, sample=0.5)
+    assert found == next_s
 
 
 # Forgetting
@@ -289,7 +370,7 @@ def simulate(error_class: ErrorClass, length_s: float, seed: int) -> Seen:
         assert isinstance(verdict, Retry)
         due_s = now_s + verdict.delay_s
         while now_s < min(due_s, length_s):
-            look_s = probe_delay_s(outage, now_s=now_s, due_s=due_s, probe_interval_s=1.0, sample=sample())
-            now_s += look_s
-            seen = seen._replace(checks=seen.checks + (now_s < due_s), longest_s=max(seen.longest_s, look_s))
+            next_s = probe_delay_s(outage, now_s=now_s, due_s=due_s, probe_interval_s=1.0, sample=sample())
+            now_s += next_s
+            seen = seen._replace(checks=seen.checks + (now_s < due_s), longest_s=max(seen.longest_s, next_s))
     return seen

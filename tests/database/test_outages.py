@@ -63,8 +63,8 @@ async def test_a_server_that_drops_after_the_handshake_is_asked_at_growing_dista
 
 
 async def test_a_flapping_server_keeps_the_grown_delays(shared_postgres: Postgres, proxy: Proxy) -> None:
-    """Each connection proves itself and dies two seconds later: the distances grow, and nothing is told per turn."""
-    clock = HurriedClock()
+    """Each connection proves itself and dies half a second later: the distances grow, and nothing is told per turn."""
+    clock = HurriedClock(5.0)  # slow enough that a busy machine does not make a second recovery of three
     async with gatehouse(shared_postgres.dsn(port=proxy.port), clock=clock, runtime=STEADY) as house:
         downs: list[float] = []
         for _ in range(7):
@@ -75,7 +75,7 @@ async def test_a_flapping_server_keeps_the_grown_delays(shared_postgres: Postgre
             await house.up()
             downs.append(clock.now_s() - lost_s)
             assert await house.view().fetchval("select 1") == 1
-            await clock.sleep(2.0)
+            await clock.sleep(0.5)
         assert downs[-1] >= 4.0
         assert downs[-1] >= downs[2] >= downs[1]
         told = [event for event in house.entries.events if event in ("database.lost", "database.recovered")]
@@ -85,7 +85,7 @@ async def test_a_flapping_server_keeps_the_grown_delays(shared_postgres: Postgre
 
 async def test_a_flapping_server_that_stays_is_logged_once_more(shared_postgres: Postgres, proxy: Proxy) -> None:
     """After a while with work done the outage is over, which is told with its flaps, and the next one begins afresh."""
-    clock = HurriedClock()
+    clock = HurriedClock(5.0)
     async with gatehouse(shared_postgres.dsn(port=proxy.port), clock=clock) as house:
         for _ in range(3):
             proxy.cut()
@@ -133,7 +133,7 @@ async def test_a_frozen_peer_is_noticed(postgres: Postgres, how: str) -> None:
             await house.down()
             waiting = asyncio.ensure_future(house.view().fetchval("select 1"))
             await aside(postgres.thaw if how == "server" else proxy.thaw)
-            assert await asyncio.wait_for(waiting, 15) == 1
+            assert await asyncio.wait_for(waiting, 30) == 1
             assert house.heard == ["back", "down", "back"]
 
 
@@ -193,7 +193,7 @@ async def test_the_promoted_server_of_two_is_found(postgres: Postgres, standby: 
         await house.down()
         writing = asyncio.ensure_future(house.view().execute("create table after_failover ()"))
         await aside(standby.promote)
-        assert await asyncio.wait_for(writing, 15) == "CREATE TABLE"
+        assert await asyncio.wait_for(writing, 30) == "CREATE TABLE"
         assert house.monitor.connected.endpoint.port == standby.port
 
 
@@ -228,7 +228,7 @@ async def test_a_fail_over_behind_a_proxy_that_accepts_all_the_while(make_postgr
             proxy.aim(new.port)
             served_s = clock.now_s()
             await house.up()
-            assert clock.now_s() - served_s <= 5.0 + 3.0  # the machine may be busy; a thirty-second delay is not this
+            assert clock.now_s() - served_s <= 20.0  # the machine may be busy; a delay of thirty seconds is not this
             assert await house.view().fetchval("select 1") == 1
             assert house.entries.of("database.recovered", flaps=0)
 
@@ -327,6 +327,6 @@ async def test_a_pool_that_cannot_connect_while_the_monitor_is_up_is_logged_in_t
         assert house.database._pool is not None
         assert house.database._pool._failed_connects >= 4
         proxy.forward()
-        assert await asyncio.wait_for(waiting, 10) == 1
+        assert await asyncio.wait_for(waiting, 30) == 1
         assert house.database.exhausted is None
         assert house.heard == ["back"]

@@ -217,7 +217,7 @@ async def test_who_waits_does_not_wait_for_the_borrowers_of_a_retired_pool(postg
             await aside(postgres.stop, "immediate")
             await house.down()
             await aside(postgres.start)
-            assert await asyncio.wait_for(waiting, 20) == 1
+            assert await asyncio.wait_for(waiting, 30) == 1
             assert held.is_closed()
         assert await house.view().fetchval("select 2") == 2
 
@@ -251,7 +251,7 @@ async def test_the_end_waits_for_work_in_flight_and_not_for_ever(postgres: Postg
         short = await sleeping(house, postgres, 0.3)
         closing = asyncio.ensure_future(house.database.close(limit_s=20.0))
         assert await short == 1
-        await asyncio.wait_for(closing, 10)
+        await asyncio.wait_for(closing, 30)
     async with gatehouse(postgres.dsn()) as house:
         long = await sleeping(house, postgres)
         await asyncio.wait_for(house.database.close(limit_s=0.1), 10)
@@ -271,7 +271,7 @@ async def test_a_switch_to_another_database_ends_no_statement(postgres: Postgres
         house.tasks.cancel("monitor")
         await house.database.switch_to(monitor, limit_s=10.0)
         house.run()
-        assert await asyncio.wait_for(waiting, 10) == "other"
+        assert await asyncio.wait_for(waiting, 30) == "other"
         assert await working == 1
         assert house.heard == ["back"]
 

@@ -68,7 +68,7 @@ def next_schema(tmp_path: Path) -> MakeFolder:
 
 async def seen(condition: Callable[[], bool]) -> None:
     """Wait until a condition is true; it is evaluated in a thread."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not await aside(condition):  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.005)
 
@@ -310,7 +310,7 @@ async def test_a_refusal_is_retried_with_retry_refused(postgres: Postgres) -> No
         starting = asyncio.ensure_future(ensure(house))
         await house.entries.wait_for("schema.waiting")
         postgres.execute("create schema supervisor authorization app")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await starting
         assert len(house.entries.of("schema.applied")) == 1
 
@@ -380,7 +380,7 @@ async def test_an_outage_in_the_middle_is_waited_out(postgres: Postgres, next_sc
         await aside(postgres.stop, "immediate")
         await house.down()
         await aside(postgres.start)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await making
         (told,) = house.entries.of("schema.applied")
         assert told.fields["version"] == KNOWN + 1
@@ -392,13 +392,13 @@ async def test_a_cancelled_start_leaves_no_lock(database: str, next_schema: Make
     async with gatehouse(database) as house, connection(database) as other:
         making = asyncio.ensure_future(ensure(house, folder=folder))
         held = f"select count(*) from pg_locks where classid = {LockSpace.MIGRATION:d} and granted"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not await other.fetchval(held):  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.005)
         making.cancel()
         await asyncio.wait([making], timeout=20)
         assert making.cancelled()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await upgrade(other) == CREATED
 
 
@@ -448,11 +448,11 @@ async def test_an_upgrade_does_not_block_others_for_long(database: str, next_sch
         await reader.execute("select from supervisor.event")
         change = asyncio.ensure_future(upgrade(upgrader, folder=folder))
         for _ in range(20):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await writer.fetchval("select supervisor.append('a', 'b')")
         assert not change.done()
         await reading.rollback()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             assert await change == MigrationResult(KNOWN, KNOWN + 1, KNOWN + 1)
         # The older daemon's session, with its prepared statements, goes on.
         assert await writer.fetchval("select supervisor.append('a', 'b')") == 22

@@ -155,7 +155,7 @@ async def test_an_end_is_heard_of_at_once(postgres: Postgres) -> None:
     """A session that the server ends is over at once, and the next one begins."""
     async with tenant(postgres.dsn()) as (house, them):
         await aside(postgres.execute, f"select pg_terminate_backend({house.backend()})")
-        await house.until(lambda: them.begun == 2, limit_s=1.0)
+        await house.until(lambda: them.begun == 2)
         assert len(them.ended) == 1
 
 
@@ -173,7 +173,7 @@ async def test_a_connection_that_is_given_up_stays_until_it_is_hung_up(postgres:
             await asyncio.sleep(0.3)
             assert await aside(postgres.sessions, f"pid = {backend}") == 1
             kept[0].terminate()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while await aside(postgres.sessions, f"pid = {backend}"):  # noqa: ASYNC110 - nobody tells of it
                     await asyncio.sleep(0.02)
             await aside(proxy.thaw)

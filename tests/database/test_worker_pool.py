@@ -83,7 +83,7 @@ async def test_a_call_waits_for_the_database(postgres: Postgres) -> None:
                 await house.view().fetchval("select 1")
         assert not waiting.done()
         await aside(postgres.start)
-        assert await asyncio.wait_for(waiting, 20) == 1
+        assert await asyncio.wait_for(waiting, 30) == 1
 
 
 async def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(postgres: Postgres) -> None:
@@ -96,7 +96,7 @@ async def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(postgres:
         await settle()
         stop.set()
         with pytest.raises(DatabaseUnavailable) as caught:
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 30)
         with pytest.raises(DatabaseUnavailable):
             await asyncio.wait_for(house.view(stop).fetchval("select 1"), 5)
         assert await house.database.is_outage_error(caught.value)
@@ -112,7 +112,7 @@ async def test_a_worker_that_is_to_stop_does_not_wait_for_a_pool_without_connect
         assert not waiting.done()
         stop.set()
         with pytest.raises(DatabaseUnavailable):
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 30)
 
 
 async def test_a_worker_that_is_to_stop_may_finish_its_work(database: str) -> None:

@@ -25,7 +25,7 @@ async def test_it_wakes_its_waiters() -> None:
         assert not waiting.done()
         signal.update_head(Seen())
         cause()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await waiting
 
     signal.update_head(Seen())

@@ -37,7 +37,7 @@ class Minutes:
         """Let one minute pass, and what is done in it end."""
         await self.clock.next_sleep()
         await self.clock.jump(EVERY_S)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not self.clock.sleepers:  # noqa: ASYNC110 - it sleeps again when it is done
                 await asyncio.sleep(0.002)
 

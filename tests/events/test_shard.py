@@ -28,6 +28,7 @@ def _like(pattern: str, text: str) -> bool:
 
 @given(glob=st.text("ab*?%_\\", max_size=6), text=st.text("ab%_\\", max_size=6))
 @example(glob="*", text="")
+@example(glob="_", text="a")
 def test_a_glob_matches_what_it_matches_in_a_shell(glob: str, text: str) -> None:
     """`*` and `?` are special, every other character stands for itself."""
     (pattern,) = like_patterns([glob])
@@ -47,6 +48,12 @@ async def test_the_names_of_leases_are_those_of_the_schema(database: str) -> Non
         for shards in (1, 2, 4, 12):
             names = await connected.fetchval("select supervisor.shard_leases('a-view', $1)", shards)
             assert names == [lease_name("a-view", shard, shards) for shard in range(shards)]
+
+
+def test_a_shard_counts_from_one_in_the_name_of_its_lease() -> None:
+    """A projection of a single shard has its own name."""
+    assert lease_name("view", 0, 1) == "view"
+    assert [lease_name("view", shard, 2) for shard in range(2)] == ["view/1of2", "view/2of2"]
 
 
 def test_a_shard_has_a_label_where_there_are_several() -> None:

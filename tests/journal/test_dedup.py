@@ -8,7 +8,7 @@ from math import log2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.journal.dedup import Deduplicator
+from supervisor.journal.dedup import Deduplicator, Suppressed
 
 # Which of a few keys is said, how long after the one before.
 SAID = st.lists(st.tuples(st.integers(0, 5), st.floats(0, 30, allow_nan=False)), max_size=200)
@@ -82,6 +82,16 @@ def test_a_flood_that_ends_is_reported_and_forgotten() -> None:
     assert admit(dedup, 0, 107.1)
 
 
+def test_windows_grow_to_ten_minutes() -> None:
+    """However long a flood lasts, its number is reported again after ten minutes."""
+    dedup, reported_s = new(), []
+    for second in range(3 * 3600):
+        admit(dedup, 0, 100.0 + second)
+        admit(dedup, 0, 100.0 + second)
+        reported_s += [100.0 + second] * len(dedup.take_due(100.0 + second))
+    assert reported_s[-1] - reported_s[-2] == 600.0
+
+
 def test_a_change_of_state_keeps_the_first_window() -> None:
     """After a burst, an entry that does not grow its window is shown again a second later."""
     dedup = new()
@@ -113,3 +123,97 @@ def test_the_oldest_key_goes_first_and_is_reported() -> None:
         admit(dedup, number, 100.0)
     assert dedup.next_due_s() == float("-inf")
     assert [(told.key, told.times) for told in dedup.take_due(100.0)] == [(0, 1)]
+
+
+def test_an_entry_at_the_very_end_of_a_window_is_shown() -> None:
+    """Entries exactly a second apart are all shown."""
+    dedup = new()
+    assert [admit(dedup, 0, 100.0 + second) for second in range(5)] == [True] * 5
+
+
+def test_the_report_says_over_how_long() -> None:
+    """The time counts from the beginning of the window."""
+    dedup = new()
+    admit(dedup, 0, 100.0)
+    admit(dedup, 0, 100.5)
+    assert dedup.take_due(103.0) == [Suppressed(key=0, times=1, over_s=3.0, latest="at 100.5")]
+
+
+def test_reports_that_are_due_at_once_keep_the_order_of_the_repeats() -> None:
+    """The journal keeps the order in which the entries were repeated."""
+    dedup = new()
+    for number in (2, 0, 1):
+        admit(dedup, number, 100.0)
+        admit(dedup, number, 100.0)
+    assert [told.key for told in dedup.take_due(101.0)] == [2, 0, 1]
+
+
+def test_the_last_report_leaves_nothing_due() -> None:
+    """After everything was reported, nothing is due at any time."""
+    dedup = new()
+    admit(dedup, 0, 100.0)
+    admit(dedup, 0, 100.0)
+    assert [told.times for told in dedup.take_all(100.1)] == [1]
+    assert dedup.next_due_s() is None
+
+
+def test_the_oldest_key_is_the_one_whose_window_began_first() -> None:
+    """A key whose repeats were reported is young again."""
+    dedup = new(2)
+    shown = [admit(dedup, number, now_s) for number, now_s in ((0, 100.0), (0, 100.5), (1, 100.9), (2, 101.1))]
+    assert shown == [True, False, True, True]
+    assert not admit(dedup, 0, 101.2)
+
+
+def test_a_key_that_was_forgotten_delays_no_other() -> None:
+    """What was reported early because of the bound is not reported again, and what is due behind it is in time."""
+    dedup = new(1)
+    for number, now_s in ((0, 100.0), (0, 100.1), (1, 100.2), (1, 100.3)):
+        admit(dedup, number, now_s)
+    assert [told.key for told in dedup.take_due(102.0)] == [0, 1]
+
+
+def test_windows_that_are_over_are_removed() -> None:
+    """A stream of ever new keys leaves no more than the last window."""
+    dedup = new()
+    for number in range(1000):
+        assert admit(dedup, number, 100.0 + number * 10)
+    assert len(dedup._windows) == 1
+
+
+def test_four_thousand_keys_are_kept_by_default() -> None:
+    """The bound holds however many different entries there are."""
+    dedup: Deduplicator[str] = Deduplicator()
+    assert all(admit(dedup, number, 100.0) for number in range(4096))
+    assert not admit(dedup, 0, 100.1)
+    assert admit(dedup, 4096, 100.2)  # the oldest makes room
+    assert len(dedup._windows) == 4096
+
+
+def test_a_window_widens_unless_told_otherwise() -> None:
+    """The second window of a key is twice as long as the first."""
+    dedup = new()
+    assert [dedup.admit(0, now_s, str) for now_s in (100.0, 100.5)] == [True, False]
+    dedup.take_due(101.0)
+    assert not dedup.admit(0, 102.5, str)
+
+
+def test_two_windows_that_are_over_go_for_each_new_key() -> None:
+    """The work of one entry is bounded, and a window that ends this instant is over."""
+    dedup = new()
+    for number in range(5):
+        admit(dedup, number, 100.0)
+    for number, kept in ((5, 4), (6, 3), (7, 3)):
+        admit(dedup, number, 101.0)
+        assert len(dedup._windows) == kept
+
+
+def test_a_window_that_is_over_widens_before_the_next_entry_is_judged() -> None:
+    """An entry that comes before the report of its key is still a repeat, however many keys were repeated before."""
+    dedup = new()
+    for now_s in (0.0, 0.1):
+        for number in range(10):
+            admit(dedup, number, now_s)
+    dedup.take_due(1.0)
+    assert not admit(dedup, 9, 1.1)
+    assert not admit(dedup, 9, 3.0)

@@ -30,7 +30,7 @@ class Receiver:
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
-        self._socket.settimeout(10)
+        self._socket.settimeout(30)
 
     def receive(self) -> dict[str, str]:
         """Return the fields of the next entry."""

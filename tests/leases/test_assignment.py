@@ -144,17 +144,48 @@ def test_several_hand_overs_where_nodes_want_different_leases() -> None:
     assert assign(living, {1: 1, 2: 1, 3: 1, 4: 2}) == {1: 1, 2: 1, 3: 2, 4: 3}
 
 
+def test_several_hand_overs_where_no_node_has_two_more_than_the_next() -> None:
+    """The first has two more than the last, and nothing that the last could take over at once."""
+    living = [Candidate(1, frozenset({1, 2})), Candidate(2, frozenset({2, 3})), Candidate(3, frozenset({3}))]
+    assert assign(living, {1: 1, 2: 1, 3: 2}) == {1: 1, 2: 2, 3: 3}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "holders", "shares"),
+    [
+        ({1: {1, 2}, 2: {2}, 3: {1}}, {}, {1: 1, 2: 2}),
+        ({1: {2, 3}, 2: {1, 2, 3}}, {}, {1: 2, 2: 1, 3: 1}),
+        ({1: {1, 2, 3}, 2: {2, 3}}, {1: 1}, {1: 1, 2: 2, 3: 1}),
+        (
+            {1: {1, 2, 3, 4, 5, 7}, 2: {1, 2, 4, 6, 7}, 3: {2, 3, 4, 5, 6}},
+            {2: 3},
+            {1: 1, 2: 3, 3: 1, 4: 1, 5: 3, 6: 2, 7: 2},
+        ),
+    ],
+)
+def test_a_free_lease_goes_to_the_least_loaded(
+    wanted: dict[int, set[int]], holders: dict[int, int], shares: dict[int, int]
+) -> None:
+    """The leases that the fewest want come first, then those of the lower number; of equal nodes the first gets one."""
+    assert assign([Candidate(node, frozenset(leases)) for node, leases in wanted.items()], holders) == shares
+
+
 @pytest.mark.parametrize("full", [{}, dict.fromkeys(range(1, 1001), 1)], ids=["free", "all-on-one"])
 def test_a_thousand_leases_are_assigned_in_milliseconds(full: dict[int, int]) -> None:
-    """A thousand leases over four nodes cost milliseconds of the loop, also when one holds living all."""
-    living = alike(range(1, 5), 1000)
-    took_s = []
-    for _ in range(5):
-        began_s = time.process_time()
+    """A thousand leases over four nodes cost some ten times what a hundred do, also when one node holds all."""
+    living, few = alike(range(1, 5), 1000), alike(range(1, 5), 100)
+    took_s = floor_s = float("inf")
+    for _ in range(100):  # a busy machine interrupts most of them
+        began_s = time.perf_counter()
+        assign(few, {lease: node for lease, node in full.items() if lease <= 100})
+        floor_s = min(floor_s, time.perf_counter() - began_s)
+        began_s = time.perf_counter()
         shares = assign(living, full)
-        took_s.append(time.process_time() - began_s)
-    assert set(loads(living, shares).values()) == {250}
-    assert min(took_s) < 0.1
+        took_s = min(took_s, time.perf_counter() - began_s)
+        assert set(loads(living, shares).values()) == {250}
+        if took_s < 40 * floor_s:
+            break
+    assert took_s < 40 * floor_s
 
 
 def test_joins_and_deaths_move_no_more_than_they_must() -> None:

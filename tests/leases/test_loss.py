@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.cluster import cluster
 from support.gatehouse import aside
+from support.pace import slack_s
 from support.proxy import Proxy
 
 from supervisor.errors import LeaseLost
@@ -44,7 +45,7 @@ async def test_a_terminated_session_is_noticed_at_once(postgres: Postgres) -> No
             with pytest.raises(LeaseLost, match="epoch 1 is over"):
                 await begin_fence(connection, lease, 5.0)
         await first.database.release(pool, connection)
-        assert noticed < 0.5
+        assert noticed < 0.5 + await slack_s(postgres.dsn())
         [lost] = nodes.entries.of("lease.lost")
         assert lost.fields["lease"] == "mail"
         assert lost.fields["epoch"] == 1
@@ -77,11 +78,11 @@ async def test_a_node_that_is_cut_off_stops_before_the_lock_can_go(postgres: Pos
             await nodes.until(lambda: first.occupants["mail"].ends, limit_s=30)
             ended = loop.time() - began
             assert not second.held
-            assert TRUST_S - 6 < ended < TRUST_S + 1
+            assert TRUST_S - 6 < ended < TRUST_S + 1 + await slack_s(postgres.dsn())
             await nodes.until(lambda: second.held, limit_s=30)
             taken = loop.time() - began
             assert taken > ended + GRACE_S / 2
-            assert taken < 20
+            assert taken < 20 + await slack_s(postgres.dsn())
             assert await second.commit("mail") == 2
             [lost] = nodes.entries.of("lease.lost")
             # Its trust and its limit for the unanswered statement end at the same time.
@@ -116,10 +117,12 @@ async def test_a_restart_is_not_waited_out_by_the_slowest(postgres: Postgres) ->
     async with cluster(postgres.dsn()) as nodes:
         first = await nodes.add("quick", "slow")
         await nodes.until(lambda: len(first.held) == 2)
-        first.occupants["slow"].lingers_s = 1.5
+        slow = first.occupants["slow"]
+        slow.is_stubborn = True
         await aside(postgres.restart)
-        await nodes.until(lambda: first.occupants["quick"].epochs == [1, 2], limit_s=1.4)
-        assert first.occupants["slow"].epochs == [1]
+        await nodes.until(lambda: first.occupants["quick"].epochs == [1, 2])
+        assert slow.epochs == [1]
+        slow.end()
         await nodes.until(lambda: first.occupants["slow"].epochs == [1, 2])
 
 
@@ -196,6 +199,7 @@ async def test_a_node_terminates_its_previous_session(postgres: Postgres) -> Non
             await nodes.holder("mail")
             former = first.backend()
             await aside(proxy.forget)  # the open connections hear nothing more; new ones are fine
-            await nodes.until(lambda: first.occupants["mail"].epochs == [1, 2], limit_s=9)
+            # Before the server would end it.
+            await nodes.until(lambda: first.occupants["mail"].epochs == [1, 2], limit_s=14)
             assert first.backend() != former
             assert not await nodes.query("select from pg_stat_activity where pid = $1", former)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from support.cluster import cluster
+from support.pace import slack_s
 
 
 async def test_one_of_two_nodes_runs_a_singleton(database: str) -> None:
@@ -29,7 +30,8 @@ async def test_a_graceful_stop_hands_over_in_milliseconds(database: str) -> None
         await first.stop()
         await nodes.holder("mail", other_than=first)
         await second.commit("mail")
-        assert loop.time() - began < 0.5
+        took_s = loop.time() - began
+        assert took_s < 0.5 + await slack_s(database)
 
 
 async def test_a_killed_holder_is_taken_over_within_a_second(database: str) -> None:
@@ -43,4 +45,5 @@ async def test_a_killed_holder_is_taken_over_within_a_second(database: str) -> N
         await first.kill()
         await nodes.holder("mail", other_than=first)
         assert await second.commit("mail") == 2
-        assert loop.time() - began < 2.0
+        took_s = loop.time() - began
+        assert took_s < 2.0 + await slack_s(database)

@@ -12,6 +12,7 @@ from supervisor.leases.assignment import Candidate, assign
 from supervisor.leases.local_lease import LeaseState
 from supervisor.leases.plan import (
     EMPTY,
+    RECLAIM_WINDOW_S,
     UNRESPONSIVE_AFTER_S,
     Plan,
     PlanCache,
@@ -22,6 +23,7 @@ from supervisor.leases.plan import (
     make_plan,
 )
 from supervisor.leases.snapshot import ClusterSnapshot
+from supervisor.leases.timing import STANDBY_POLL_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +57,12 @@ def plan_input(
 
 def plan(*args: object, memory: PlanState = EMPTY, **kwargs: object) -> Plan:
     return make_plan(plan_input(*args, **kwargs), memory)[0]  # type: ignore[arg-type]
+
+
+def test_a_node_has_time_to_act_and_not_more() -> None:
+    """After a restart the reclaiming is over before a node counts as unresponsive, and that soon."""
+    assert STANDBY_POLL_S < RECLAIM_WINDOW_S
+    assert max(2 * STANDBY_POLL_S, RECLAIM_WINDOW_S) < UNRESPONSIVE_AFTER_S < 2.0
 
 
 def test_a_free_lease_of_ours_is_acquired() -> None:

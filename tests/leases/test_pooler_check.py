@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 async def plain(dsn: str) -> asyncpg.Connection:
     """Connect as a client that knows of the proxy, once that listens."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(OSError):
                 return await asyncpg.connect(dsn, statement_cache_size=0)

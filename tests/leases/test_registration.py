@@ -77,7 +77,7 @@ async def test_new_rows_are_matched_by_name(database: str) -> None:
             for lease in sorted(node.held):
                 node.node.lease(lease).report_lost("its row is another one")
         rows = "select name from supervisor.lease where node_id is not null order by name"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while [row["name"] for row in await connection.fetch(rows)] != ["a", "b", "c"]:  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(0.02)
         await nodes.until(lambda: len(one.held) + len(two.held) == 3)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 from support.cluster import cluster
 from support.gatehouse import aside
+from support.pace import slack_s
 
 if TYPE_CHECKING:
     from support.postgres import Postgres
@@ -34,8 +35,8 @@ async def test_leases_come_back_to_their_holders(postgres: Postgres, mode: Liter
             for member in nodes.members:
                 for lease in member.held:
                     await member.commit(lease)
-            took = loop.time() - began
-            assert took < 3.0
+            took_s = loop.time() - began
+            assert took_s < 3.0 + await slack_s(postgres.dsn())
         assert nodes.counted("lease.lost") == [3] * 6
         assert not any(one.overrun for one in nodes.members)
 
@@ -61,7 +62,7 @@ async def test_a_node_begins_while_the_server_restarts(postgres: Postgres) -> No
         joining = asyncio.ensure_future(node.node.join())
         await asyncio.sleep(0.2)
         await aside(postgres.start)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await joining
         node.request(["mail"])
         await nodes.holder("mail")

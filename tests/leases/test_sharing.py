@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 from support.cluster import cluster
+from support.pace import slack_s
 
 if TYPE_CHECKING:
     from support.cluster import Cluster, Member
@@ -105,8 +106,9 @@ async def test_a_thousand_leases_over_four_nodes(database: str) -> None:
         await fourth.kill()
         await nodes.until(lambda: spread(nodes) == [333, 333, 334])
         died_s = loop.time() - began
-        assert joined_s < 5
-        assert died_s < 5
+        more_s = await slack_s(database)
+        assert joined_s < 5 + more_s
+        assert died_s < 5 + more_s
         assert not doubles(nodes)
 
 
@@ -116,7 +118,12 @@ async def test_a_single_node_executes_one_statement_in_five_seconds(database: st
         first = await nodes.add("mail", "other")
         await nodes.until(lambda: len(first.held) == 2)
         await asyncio.sleep(1)
-        assert sum(await statements(nodes.members, 5)) == 1
+        asked_s: list[float] = []
+        link = first.database.monitor.connected
+        assert link is not None
+        link.connection.add_query_logger(lambda _: asked_s.append(asyncio.get_running_loop().time()))
+        await nodes.until(lambda: len(asked_s) == 2)
+        assert asked_s[1] - asked_s[0] > 4.5
         [row] = await nodes.query(
             "select state, xact_start, backend_xmin, wait_event from pg_stat_activity where pid = $1", first.backend()
         )
@@ -141,7 +148,7 @@ async def test_a_frozen_node_is_handed_nothing(database: str) -> None:
         await nodes.until(lambda: len(first.held) == 2 and len(third.held) == 2)
         await third.stop()
         # Half of them were free, and of the frozen node's share.
-        await nodes.until(lambda: len(first.held) == 4, limit_s=5)
+        await nodes.until(lambda: len(first.held) == 4, limit_s=12)  # before the server ends the frozen one's session
 
 
 async def test_two_nodes_that_start_at_once_never_hold_the_same(database: str) -> None:
@@ -199,7 +206,7 @@ async def test_a_deleted_row_is_made_again(database: str) -> None:
         async def registered() -> int:
             return len(await nodes.query("select from supervisor.node"))
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while await registered() < 2:  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(0.05)
         assert first.occupants["mail"].epochs == [1]
@@ -215,13 +222,13 @@ async def test_a_stop_that_races_an_acquisition_leaves_nothing(database: str) ->
             await asyncio.sleep(number * 0.0002)
             await (node.stop() if number % 2 else node.kill())
         [row] = await nodes.query("select count(*) from supervisor.lock_holders")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while row["count"]:
                 await asyncio.sleep(0.02)
                 [row] = await nodes.query("select count(*) from supervisor.lock_holders")
         last = await nodes.add("mail", "other")
         await nodes.until(lambda: len(last.held) == 2)
         sessions = "select from pg_stat_activity where application_name = 'pgsupervisor racer'"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while await nodes.query(sessions):  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(0.02)

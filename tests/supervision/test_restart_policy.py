@@ -12,8 +12,7 @@ from support.workers import periodic, projection, service
 from supervisor.backoff import Backoff
 from supervisor.supervision.restart_policy import (
     Exhausted,
-    Finished,
-    NextTick,
+    NoRestart,
     RestartAfter,
     RestartHistory,
     ResumeAfterOutage,
@@ -32,14 +31,14 @@ RETURNED, FAILED, OUTAGE = RunOutcome.RETURNED, RunOutcome.FAILED, RunOutcome.OU
 @pytest.mark.parametrize(
     ("restart", "outcome", "of_service", "of_periodic"),
     [
-        ("always", RETURNED, RestartAfter(1.0, 1), NextTick()),
+        ("always", RETURNED, RestartAfter(1.0, 1), NoRestart.NEXT_TICK),
         ("always", FAILED, RestartAfter(1.0, 1), RestartAfter(1.0, 1)),
         ("always", OUTAGE, ResumeAfterOutage(0.05), ResumeAfterOutage(0.05)),
-        ("on-failure", RETURNED, Finished(is_failure=False), NextTick()),
+        ("on-failure", RETURNED, NoRestart.FINISHED, NoRestart.NEXT_TICK),
         ("on-failure", FAILED, RestartAfter(1.0, 1), RestartAfter(1.0, 1)),
         ("on-failure", OUTAGE, ResumeAfterOutage(0.05), ResumeAfterOutage(0.05)),
-        ("never", RETURNED, Finished(is_failure=False), NextTick()),
-        ("never", FAILED, Finished(is_failure=True), Finished(is_failure=True)),
+        ("never", RETURNED, NoRestart.FINISHED, NoRestart.NEXT_TICK),
+        ("never", FAILED, NoRestart.FAILED, NoRestart.FAILED),
         ("never", OUTAGE, ResumeAfterOutage(0.05), ResumeAfterOutage(0.05)),
     ],
 )
@@ -58,7 +57,7 @@ def test_a_halted_projection_is_not_started_again(restart: str) -> None:
     spec = projection(restart=restart)
     history = on_run_started(spec, RestartHistory(), now_s=0.0)
     decision, after = decide_restart(spec, history, RunOutcome.HALTED, now_s=1.0, sample=1.0)
-    assert decision == Finished(is_failure=True)
+    assert decision == NoRestart.FAILED
     assert after.restarts_s == ()
 
 

@@ -9,8 +9,7 @@ from supervisor.leases import timing
 from supervisor.supervision.stop_policy import (
     FORCED_GRACE_S,
     GRACE_S,
-    Abandon,
-    Cancel,
+    StopAction,
     StopProgress,
     WaitUntil,
     next_stop_action,
@@ -23,58 +22,58 @@ REQUESTED = StopProgress(
 
 def test_an_uncooperative_run_is_cancelled_at_once() -> None:
     """A service that never looked for its stop, and is inside of no database call, is not waited for."""
-    assert next_stop_action(REQUESTED, now_s=100.0) == Cancel()
+    assert next_stop_action(REQUESTED, now_s=100.0) == StopAction.CANCEL
 
 
 def test_database_work_in_flight_is_waited_for() -> None:
     """A database call in flight gets the whole stop timeout, and the cancellation then."""
     busy = REQUESTED._replace(in_flight=1)
     assert next_stop_action(busy, now_s=100.0) == WaitUntil(130.0)
-    assert next_stop_action(busy, now_s=130.0) == Cancel()
+    assert next_stop_action(busy, now_s=130.0) == StopAction.CANCEL
 
 
 def test_a_cooperative_run_gets_its_time() -> None:
     """A worker that looks for its stop, or a tick, may finish by itself."""
     assert next_stop_action(REQUESTED._replace(is_cooperative=True), now_s=100.0) == WaitUntil(130.0)
-    assert next_stop_action(REQUESTED._replace(is_cooperative=True), now_s=130.0) == Cancel()
+    assert next_stop_action(REQUESTED._replace(is_cooperative=True), now_s=130.0) == StopAction.CANCEL
 
 
 def test_an_early_cancellation_leaves_the_rest_of_the_time() -> None:
     """What was cancelled early may use the whole stop timeout to put things in order."""
     cancelled = REQUESTED._replace(cancelled_s=100.0)
     assert next_stop_action(cancelled, now_s=101.0) == WaitUntil(130.0)
-    assert next_stop_action(cancelled, now_s=130.0) == Abandon()
+    assert next_stop_action(cancelled, now_s=130.0) == StopAction.ABANDON
 
 
 def test_a_late_cancellation_leaves_a_grace() -> None:
     """What was cancelled at its deadline gets a short grace, then it is abandoned."""
     cancelled = REQUESTED._replace(cancelled_s=130.0)
     assert next_stop_action(cancelled, now_s=130.0) == WaitUntil(130.0 + GRACE_S)
-    assert next_stop_action(cancelled, now_s=130.0 + GRACE_S) == Abandon()
+    assert next_stop_action(cancelled, now_s=130.0 + GRACE_S) == StopAction.ABANDON
 
 
 def test_a_forced_stop_cancels_now() -> None:
     """After a second SIGTERM nothing is waited for, and a swallowed cancellation comes again."""
     forced = REQUESTED._replace(is_cooperative=True, in_flight=3, forced_since_s=105.0)
-    assert next_stop_action(forced, now_s=105.0) == Cancel()
-    assert next_stop_action(forced._replace(cancelled_s=101.0), now_s=105.0) == Cancel()
+    assert next_stop_action(forced, now_s=105.0) == StopAction.CANCEL
+    assert next_stop_action(forced._replace(cancelled_s=101.0), now_s=105.0) == StopAction.CANCEL
     assert next_stop_action(forced._replace(cancelled_s=105.0), now_s=105.0) == WaitUntil(105.0 + FORCED_GRACE_S)
-    assert next_stop_action(forced._replace(cancelled_s=105.0), now_s=106.0) == Abandon()
+    assert next_stop_action(forced._replace(cancelled_s=105.0), now_s=106.0) == StopAction.ABANDON
 
 
 def test_a_lost_lease_cancels_now() -> None:
     """Without its lease nothing is waited for, not even a statement in flight, and the grace is short."""
     lost = REQUESTED._replace(is_cooperative=True, in_flight=3, lease_lost_s=105.0)
-    assert next_stop_action(lost, now_s=105.0) == Cancel()
-    assert next_stop_action(lost._replace(cancelled_s=101.0), now_s=105.0) == Cancel()
+    assert next_stop_action(lost, now_s=105.0) == StopAction.CANCEL
+    assert next_stop_action(lost._replace(cancelled_s=101.0), now_s=105.0) == StopAction.CANCEL
     assert next_stop_action(lost._replace(cancelled_s=105.0), now_s=105.0) == WaitUntil(105.0 + GRACE_S)
-    assert next_stop_action(lost._replace(cancelled_s=105.0), now_s=105.0 + GRACE_S) == Abandon()
+    assert next_stop_action(lost._replace(cancelled_s=105.0), now_s=105.0 + GRACE_S) == StopAction.ABANDON
 
 
 def test_a_forced_stop_after_a_loss_shortens_the_grace() -> None:
     """A second SIGTERM counts for a run whose lease is lost too."""
     both = REQUESTED._replace(lease_lost_s=105.0, forced_since_s=106.0)
-    assert next_stop_action(both._replace(cancelled_s=105.0), now_s=106.0) == Cancel()
+    assert next_stop_action(both._replace(cancelled_s=105.0), now_s=106.0) == StopAction.CANCEL
     assert next_stop_action(both._replace(cancelled_s=106.0), now_s=106.0) == WaitUntil(106.0 + FORCED_GRACE_S)
 
 
@@ -114,9 +113,9 @@ def test_every_stop_ends(
             case WaitUntil(at_s):
                 assert at_s > now_s
                 now_s = at_s
-            case Cancel():
+            case StopAction.CANCEL:
                 stop = stop._replace(cancelled_s=now_s)
-            case Abandon():
+            case StopAction.ABANDON:
                 break
     else:
         raise AssertionError("it never ends")

@@ -1,7 +1,7 @@
 """A real systemd, journald and dbus in private namespaces, booted in half a second over a view of this machine.
 
-Every file of the machine is there and can be written, but the writes are lost; /tmp, /run and /var/log
-begin empty. The network is the machine's own, so a PostgreSQL on 127.0.0.1 is reachable.
+Every file of the machine is there and can be written, but the writes are lost; /tmp, /run, /var/log and
+/dev/shm begin empty. The network is the machine's own, so a PostgreSQL on 127.0.0.1 is reachable.
 """
 
 from __future__ import annotations

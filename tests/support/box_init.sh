@@ -24,6 +24,8 @@ mount -t overlay overlay -o "lowerdir=$BOX_ROOT,upperdir=up,workdir=work" root
 mount -t proc proc root/proc
 mount --rbind /sys root/sys
 mount --rbind /dev root/dev
+# Its own: logind removes the shared memory of a user whose last session ends, and that would be the machine's.
+mount -t tmpfs -o mode=1777 tmpfs root/dev/shm
 # Empty, because systemd-tmpfiles clears /tmp at boot and must never see the machine's own.
 for folder in run tmp var/log; do mount -t tmpfs -o mode=0755 tmpfs "root/$folder"; done
 chmod 1777 root/tmp

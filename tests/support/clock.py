@@ -37,7 +37,7 @@ class FakeClock:
 
     async def next_sleep(self) -> float:
         """Return the duration of the next sleep that anybody begins (each sleep is told once)."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await self._asked.get()
 
     async def jump(self, delta_s: float) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from supervisor.leases.lease import Lease
     from supervisor.leases.local_lease import LocalLease
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 class Occupant:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from supervisor.database.error_class import Failure
     from supervisor.database.worker_pool import WorkerPool
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 class HurriedClock(SystemClock):

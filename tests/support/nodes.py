@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 class Node:
@@ -143,16 +143,17 @@ class Nodes(list[Node]):
 
     def holder(self, lease: str) -> Holder | None:
         """Return who holds a lease: the node whose session has its lock, and whose name stands in its row."""
+        return self.holders().get(lease)
+
+    def holders(self) -> dict[str, Holder]:
+        """Return the holder of each lease that is held, all at one moment."""
         found = self.postgres.execute(
-            "select l.node, l.epoch from supervisor.lease l "
+            "select l.name, l.node, l.epoch from supervisor.lease l "
             "join supervisor.lock_holders k on k.kind = 'lease' and k.id = l.id "
-            "join supervisor.lock_holders s on s.kind = 'node' and s.id = l.node_id and s.pid = k.pid "
-            f"where l.name = '{lease}'"
+            "join supervisor.lock_holders s on s.kind = 'node' and s.id = l.node_id and s.pid = k.pid"
         )
-        if not found:
-            return None
-        node, epoch = found.split("|")
-        return Holder(node, int(epoch))
+        rows = (line.split("|") for line in found.splitlines())
+        return {lease: Holder(node, int(epoch)) for lease, node, epoch in rows}
 
     def wait_for_holder(self, lease: str, among: list[Node] | None = None, *, limit_s: float = LIMIT_S) -> Node:
         """Wait until one of `among` (default: any) holds a lease, and return it."""

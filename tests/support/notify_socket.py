@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 class NotifySocket:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 class Held(ScriptedTenure):

@@ -50,7 +50,7 @@ class StandIn:
                 client, _ = self._listener.accept()
                 self.attempts += 1
                 with client, contextlib.suppress(OSError):
-                    client.settimeout(5)
+                    client.settimeout(30)
                     self._greet(client)
 
     def _greet(self, client: socket.socket) -> None:

@@ -61,6 +61,17 @@ def test_writes_are_lost(box: Box) -> None:
     assert not Path("/etc/pgsupervisor/box-was-here.toml").exists()
 
 
+def test_shared_memory_is_its_own(box: Box) -> None:
+    """A box neither sees the shared memory of the machine, nor does the machine see that of a box."""
+    with tempfile.NamedTemporaryFile(prefix="pgsupervisor-outside-", dir="/dev/shm") as outside:
+        assert box.run("ls", "-A", "/dev/shm").stdout == ""
+        assert Path(outside.name).exists()
+        inside = Path(f"{outside.name}-inside")
+        box.run("setpriv", "--reuid", "nobody", "--clear-groups", "touch", inside)  # every user may write there
+        assert box.run("ls", "-A", "/dev/shm").stdout.split() == [inside.name]
+        assert not inside.exists()
+
+
 def test_two_boxes_do_not_meet(box: Box, box_binds: dict[str, Path]) -> None:
     """Boxes side by side have units, cgroups and processes of their own."""
     sleeper = "[Service]\nExecStart=/bin/sleep 1000\n"

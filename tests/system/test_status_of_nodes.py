@@ -32,7 +32,7 @@ kind = "projection"
 run = "workers:apply"
 streams = ["orders-*"]
 """
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 def seen(daemon: Daemon, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

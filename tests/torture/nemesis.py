@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torture.history import Drop, Resumption
@@ -57,16 +58,24 @@ class Nemesis:
         self._due: list[Due] = []
         self._numbers = itertools.count()
         self._begun_s = 0.0
+        self._late_s = 0.0
         self._down: set[str] = set()
 
     def run(self, acts: list[Act], seconds: float, say: Callable[[str], None]) -> None:
-        """Carry the plan out for as long as the run is to last; nothing of it is left at the end."""
+        """Carry the plan out for as long as the run is to last; nothing of it is left at the end.
+
+        An act that comes late or takes long delays all later acts by as much. What the plan undoes before an act is
+        therefore undone before it: a server that is still down is not stopped again.
+        """
         self._begun_s = time.monotonic()
-        for act in acts:
-            self._later(act.at_s - self._now_s(), lambda act=act: self._act(act, say))  # type: ignore[misc]
-        while self._due or self._now_s() < seconds:
+        planned = deque(acts)
+        while planned or self._due or self._now_s() < seconds:
             while self._due and self._due[0].at_s <= self._now_s():
                 heapq.heappop(self._due).do()
+            if planned and planned[0].at_s + self._late_s <= self._now_s():
+                act = planned.popleft()
+                self._act(act, say)
+                self._late_s = self._now_s() - act.at_s
             self._revive()
             time.sleep(0.02)
 
@@ -99,7 +108,8 @@ class Nemesis:
         return True
 
     def _of_node(self, act: Act, node: Node) -> bool:
-        if not node.is_alive:
+        # A node that is stopping may take longer than planned.
+        if not node.is_alive or node.name in self._down:
             return False
         match act.kind:
             case Kind.KILL:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 from support.gatehouse import HurriedClock
+from support.pace import slack_s
 from support.proxy import Proxy
 from support.stage import Seen, appended, seen, stage
 
@@ -332,7 +333,7 @@ async def test_an_outage_ends_the_run_and_is_no_failure(postgres: Postgres) -> N
 
         actor = await st.play(handler)
         assert actor.task is not None
-        await asyncio.wait({actor.task}, timeout=10)
+        await asyncio.wait({actor.task}, timeout=30)
         error = actor.task.exception()
         assert error is not None
         assert await st.house.database.is_outage_error(error)
@@ -360,13 +361,13 @@ async def test_a_lost_connection_loses_nothing(postgres: Postgres) -> None:
             for _ in range(5):
                 await owner.execute("select supervisor.append('s', 't') from generate_series(1, 300)")
                 st.append_signal.notify()
-                await st.until(lambda: len(handler.positions) % 300 > 20, limit_s=10)
+                await st.until(lambda: len(handler.positions) % 300 > 20)
                 proxy.freeze("to_client")
                 await asyncio.sleep(0.02)
                 proxy.cut()
                 proxy.thaw()
                 assert actor.task is not None
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await asyncio.gather(actor.task, return_exceptions=True)
                 await st.house.up()
                 actor.go_on()
@@ -500,7 +501,8 @@ async def test_an_idle_projection_stops_at_once(database: str) -> None:
         await st.applied_upto(await st.append("s"))
         began = asyncio.get_running_loop().time()
         await actor.end()
-        assert asyncio.get_running_loop().time() - began < 1
+        took_s = asyncio.get_running_loop().time() - began
+        assert took_s < 1 + await slack_s(database)
 
 
 async def test_a_cancelled_batch_is_rolled_back_without_waiting(database: str) -> None:
@@ -525,7 +527,7 @@ async def test_a_cancelled_batch_is_rolled_back_without_waiting(database: str) -
             busy = "select count(*) from pg_stat_activity where query like '%pg_sleep(30)%' and pid <> pg_backend_pid()"
             return bool(await st.owner.fetchval(busy) == 0)
 
-        await st.until(is_gone, limit_s=5)
+        await st.until(is_gone)
         assert await st.owner.fetchval("select count(*) from seen") == 0
         assert (await st.checkpoint())["position"] == 0
 
@@ -547,6 +549,6 @@ async def test_a_cancelled_batch_does_not_wait_for_a_frozen_server(postgres: Pos
             await begun.wait()
             assert actor.task is not None
             actor.task.cancel()
-            await asyncio.wait({actor.task}, timeout=1.5)
+            await asyncio.wait({actor.task}, timeout=1.5 + await slack_s(postgres.dsn()))
             assert actor.task.done()
             proxy.thaw()
