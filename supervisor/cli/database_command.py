@@ -35,7 +35,7 @@ async def connect_once(config: Config) -> AsyncIterator[Any]:
 
     Raises:
         ConfigError: The connection string cannot work.
-        DatabaseRefused: The server refuses the login, the database or a privilege.
+        DatabaseAccessDenied: The server refuses the login, the database or a privilege.
         DatabaseUnavailable: It cannot be reached, or the connection was lost.
     """
     with _server_of(config) as server:

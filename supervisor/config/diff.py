@@ -1,6 +1,6 @@
 """What a reload has to do: the difference between the running configuration and a new one, decided purely.
 
-What a change of one key means stands with the key, as `Key.on_reload`; a test holds that every field of the model
+What a change of one key means is in `Key.on_reload`; a test holds that every field of the model
 belongs to a key.
 
 Every worker of either configuration is in exactly one of `added`, `removed`, `changed` and
@@ -33,8 +33,8 @@ class ConfigDiff(NamedTuple):
     Attributes:
         added: Workers that are new, in the order of the new file.
         removed: Workers that are gone, in the order of the old file.
-        changed: Workers that are drained and started anew, except for those in `retuned`.
-        retuned: Workers of `changed` that run on under their new policy.
+        changed: Workers that are drained and started anew, except for those in `policy_only`.
+        policy_only: Workers of `changed` that run on under their new policy.
         untouched: Workers that must not notice.
         database_changed: New connections are needed: another server, password, pool size or timeout.
         policy_changed: How the database is tried and probed is new; its connections stay.

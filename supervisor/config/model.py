@@ -1,4 +1,4 @@
-"""The configuration as frozen values; every default of CONTRACT.md stands here and nowhere else.
+"""The configuration as frozen values; every default is here and nowhere else.
 
 All durations are float seconds. Paths are absolute by the time they get here.
 
@@ -39,7 +39,7 @@ class Dsn:
     """A connection string that is shown only without its secrets.
 
     `str`, `repr` and formatting give the redacted form, so that it can be in any log or error;
-    `reveal()` is for the driver alone.
+    `secret_value()` is for the driver alone.
     """
 
     __slots__ = ("_redacted", "_text")
@@ -70,7 +70,7 @@ class Server(NamedTuple):
 
     Attributes:
         dsn: The connection string; empty text means libpq's own variables alone (PGHOST, PGUSER, …).
-        came_from: Where it was found, for people: in a variable, a key of a file, a file, a credential.
+        source: Where it was found, for people: in a variable, a key of a file, a file, a credential.
     """
 
     dsn: Dsn

@@ -129,7 +129,7 @@ def worker_message_id(event: str) -> str:
 
 
 def repeated_entry(suppressed: Suppressed[Summary], at: datetime) -> Entry:
-    """Return the entry that tells how many equal ones were left out, and what they have in common."""
+    """Return the entry that reports how many equal ones were left out, and what they have in common."""
     event, level, event_type, known = suppressed.latest
     if event_type is None:
         # The fields of a worker's own event may have any name: only the daemon's become fields here.
@@ -151,7 +151,7 @@ def repeated_entry(suppressed: Suppressed[Summary], at: datetime) -> Entry:
 
 
 def dropped_entry(count: int, reason: str, at: datetime) -> Entry:
-    """Return the entry that tells how many were lost."""
+    """Return the entry that reports how many were lost."""
     event_type = EVENTS["log.dropped"]
     return Entry(event_type.name, event_type.level, at, {"count": count, "reason": reason}, event_type)
 

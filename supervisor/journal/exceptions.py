@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from itertools import islice
-from traceback import TracebackException
+from traceback import TracebackException, format_tb
 from typing import TYPE_CHECKING
 
 from supervisor.escaping import encodable, exception_chain, message_of, sqlstate_of
@@ -104,8 +104,6 @@ def _has_long_chain(exc: BaseException) -> bool:
 
 
 def _format_alone(exc: BaseException) -> Iterator[str]:
-    from traceback import format_tb  # noqa: PLC0415 - a rare path
-
     yield f"(after at least {_MAX_CHAIN} others)\nTraceback (most recent call last):\n"
     yield from format_tb(exc.__traceback__, limit=-_MAX_FRAMES)
     yield f"{_type_name(exc)}: {_message(exc)}"

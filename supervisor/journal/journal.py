@@ -74,7 +74,7 @@ class Journal:
         return self._writer.flush(limit_s)
 
     def close(self, limit_s: float = 1.0) -> bool:
-        """Write what is left, within `limit_s` seconds, and hand Python's own logging back."""
+        """Write what is left, within `limit_s` seconds, and restore Python's own logging."""
         self._on_close()
         remove_journal(self)
         return self._writer.close(limit_s)

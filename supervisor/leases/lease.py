@@ -52,7 +52,7 @@ class LeaseHandle(Protocol):
         """The lease under which the worker runs or ends; None: there is none any more."""
 
     def on_change(self, callback: Callable[[], object] | None) -> None:
-        """Call `callback` at each change of `standing`; a lease has one instance, and the newest callback counts."""
+        """Call `callback` at each change of `status`; a lease has one instance, and the newest callback counts."""
 
     def request(self) -> None:
         """Request the lease: this node is ready to run the worker."""
@@ -61,7 +61,7 @@ class LeaseHandle(Protocol):
         """End the request (paused, exhausted, removed): the lease is released once nothing runs."""
 
     def worker_ended(self) -> None:
-        """Report that nothing of the worker runs; has an effect only after RECALLED or LOST."""
+        """Report that nothing of the worker runs; has an effect only after REVOKING or LOST."""
 
     def report_lost(self, reason: str) -> None:
         """Report that the database refused the lease: it is lost, whatever this node believed until now."""

@@ -10,18 +10,18 @@ from supervisor.backoff import Backoff, delay_s
 from supervisor.clock import done_within
 from supervisor.database.embedded import server_log
 from supervisor.errors import SupervisorError
+from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.database.embedded.server import EmbeddedServer
-
 
 _RESTARTS = Backoff(initial_s=0.1, factor=2.0, max_s=30.0, jitter="none")
 _STABLE_AFTER_S = 60.0
 
 
 async def supervise(server: EmbeddedServer, *, clock: Clock) -> None:
-    """Start a server that was started once again whenever it ends by itself; return when it was stopped.
+    """Start the server again whenever it ends by itself; return when it was stopped.
 
     Logs `store.failed` and `store.started`. Keeps the server's log from growing without end.
     """
@@ -30,7 +30,7 @@ async def supervise(server: EmbeddedServer, *, clock: Clock) -> None:
         attempt = 0 if await _wait_for_exit(server, clock) else attempt
         if server.is_stopping:
             return
-        _tell("store.failed", reason=_describe_end(server), path=str(server.path))
+        log_event("store.failed", reason=_describe_end(server), path=str(server.path))
         attempt = await _restart(server, attempt, clock)
 
 
@@ -43,30 +43,24 @@ async def _restart(server: EmbeddedServer, attempt: int, clock: Clock) -> int:
         try:
             await server.start()
         except SupervisorError as error:
-            _tell("store.failed", reason=str(error), path=str(server.path))
+            log_event("store.failed", reason=str(error), path=str(server.path))
         else:
-            _tell("store.started", path=str(server.path), took_s=clock.now_s() - began_s)
+            log_event("store.started", path=str(server.path), took_s=clock.now_s() - began_s)
             return attempt
 
 
 async def _wait_for_exit(server: EmbeddedServer, clock: Clock) -> bool:
-    """Wait for the server's end, cutting its log each minute, and say whether it had been steady."""
+    """Wait for the server's end, cutting its log each minute, and return whether it had been stable."""
     assert server.ended is not None  # noqa: S101 - it was started
-    lasted = False
+    was_stable = False
     while not await done_within(server.ended, _STABLE_AFTER_S, clock=clock):
-        lasted = True
+        was_stable = True
         with contextlib.suppress(SupervisorError):
             server_log.open_log(server.path).close()
-    return lasted
+    return was_stable
 
 
 def _describe_end(server: EmbeddedServer) -> str:
     status = server.ended.result() if server.ended is not None else 0
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
     return f"the server {how}, its log is {server.path / server_log.NAME}"
-
-
-def _tell(event: str, **fields: str | float) -> None:
-    from supervisor.journal import log_event  # noqa: PLC0415 - a store that runs says nothing
-
-    log_event(event, exc=None, level=None, **fields)
