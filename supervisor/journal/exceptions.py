@@ -50,9 +50,11 @@ def describe_exception(exc: BaseException) -> tuple[dict[str, Value], int]:
     fields: dict[str, Value] = {"error_type": error_type, "error": _message(exc)}
     if sqlstate:
         fields["sqlstate"] = sqlstate
-    if place := _place(exc, innermost):
+    is_group = isinstance(exc, BaseExceptionGroup)
+    place = _place(exc) if innermost is None or is_group else _format_place(innermost)
+    if place:
         fields["place"] = place
-    if exc.__cause__ is None and exc.__context__ is None and not isinstance(exc, BaseExceptionGroup):
+    if exc.__cause__ is None and exc.__context__ is None and not is_group:
         return fields, hash((error_type, sqlstate, path))
     # A set: tasks of a group fail in any order, and a chain may hold the same failure once more each time.
     links = exception_chain(exc, limit=_MAX_CHAIN, suppressed=False)
@@ -133,8 +135,8 @@ def _message(exc: BaseException) -> str:
     return text or type(exc).__qualname__
 
 
-def _place(exc: BaseException, innermost: TracebackType | None) -> str | None:
-    """Return where an exception came from: the user's code if there is any of it, else the innermost frame.
+def _place(exc: BaseException) -> str | None:
+    """Return where a group or an exception of others' code came from: a user's frame if there is any behind it.
 
     The members of a group count before the group itself: it is raised where the tasks were waited for, always the same.
     """
@@ -144,11 +146,9 @@ def _place(exc: BaseException, innermost: TracebackType | None) -> str | None:
             _format_place(trace) for member in members if (trace := _trace_user_code(member)[0])
         ):
             return ", ".join(places)
-    if innermost is not None:
-        return _format_place(innermost)
     # The daemon may have wrapped the user's exception after it left the user's code.
     for link in exception_chain(exc, limit=_MAX_CHAIN):
-        if link is not exc and (trace := _trace_user_code(link)[0]):
+        if trace := _trace_user_code(link)[0]:
             return _format_place(trace)
     trace = exc.__traceback__
     if trace is None:

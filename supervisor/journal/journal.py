@@ -101,8 +101,8 @@ class Journal:
         def describe() -> Summary:
             return summarize(event_type, event, level, fields)
 
+        variant = None if failure is None else _without_numbers(str(fields["error"])[:_MAX_VARIANT_CHARS])
         if event_type is None:
-            variant = None if failure is None else _message_variant(fields["error"])
             self._writer.submit(_worker_key(event, level, fields, failure_key), build, describe, variant=variant)
         elif event_type.never_folded:
             self._writer.put(build())
@@ -111,7 +111,8 @@ class Journal:
             key: tuple[object, ...] = (event, level, path, *map(fields.get, event_type.fold_by))
             if event_type.folds_by_text:
                 key = tuple(map(_comparable, key))
-            variant = _message_variant(fields["error"]) if event_type.has_variants and "error" in fields else None
+            if not event_type.has_variants:
+                variant = None
             self._writer.submit(key, build, describe, widens=not event_type.keeps_short_window, variant=variant)
 
 
@@ -193,11 +194,6 @@ def _worker_key(event: str, level: int, fields: dict[str, Value], failure_key: i
         fields = {name: value for name, value in fields.items() if name != "error"}
     # Not hash(): that of -1 and -2 is the same. Not the fields themselves: thousands of keys are kept.
     return event, level, _digest(_without_serial_numbers(repr(fields))), failure_key
-
-
-def _message_variant(message: Value) -> str:
-    """Return what two messages of one failure are compared by, in the words of its beginning."""
-    return _without_numbers(str(message)[:_MAX_VARIANT_CHARS])
 
 
 @lru_cache(maxsize=256)
