@@ -52,7 +52,7 @@ class SystemClock:
 
 
 async def done_within(future: asyncio.Future[Any], limit_s: float, *, clock: Clock) -> bool:
-    """Wait for a task or future at most `limit_s` seconds and say whether it is done.
+    """Wait for a task or future at most `limit_s` seconds and return whether it is done.
 
     The future is never cancelled by this, and its result or exception is left for the caller to take.
     """

@@ -21,7 +21,7 @@ class ConfigFault(NamedTuple):
     """One thing that is wrong with the configuration.
 
     Attributes:
-        source: The file, or the environment variable, that says it.
+        source: The file, or the environment variable, that contains it.
         key: The key path, such as `workers.mail.concurrency`; empty when the whole source is meant.
         problem: A sentence: what was found, what was expected, what to do.
     """

@@ -49,8 +49,16 @@ def sqlstate_of(error: BaseException) -> str | None:
     return sqlstate if isinstance(sqlstate, str) else None
 
 
-def exception_chain(error: BaseException, *, limit: int = _MAX_CHAIN) -> Iterator[BaseException]:
-    """Yield an exception and everything behind it: causes, contexts, and the members of groups, each once."""
+def exception_chain(
+    error: BaseException, *, limit: int = _MAX_CHAIN, suppressed: bool = True
+) -> Iterator[BaseException]:
+    """Yield an exception and everything behind it: causes, contexts, and the members of groups, each once.
+
+    Args:
+        error: Where to begin.
+        limit: How many at most.
+        suppressed: With the contexts that a traceback does not show, as after `raise … from None`.
+    """
     seen: set[int] = set()
     waiting = [error]
     while waiting and len(seen) < limit:
@@ -61,7 +69,8 @@ def exception_chain(error: BaseException, *, limit: int = _MAX_CHAIN) -> Iterato
         yield current
         if isinstance(current, BaseExceptionGroup):
             waiting.extend(current.exceptions)
-        waiting.extend(link for link in (current.__cause__, current.__context__) if link is not None)
+        context = current.__context__ if suppressed or not current.__suppress_context__ else None
+        waiting.extend(link for link in (current.__cause__, context) if link is not None)
 
 
 def isoformat(time: datetime | None) -> str | None:

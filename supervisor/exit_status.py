@@ -1,4 +1,4 @@
-"""The exit statuses of `run` and of the commands: those of BSD's sysexits.h, which systemd prints by name."""
+"""The exit statuses of `run` and of the commands: most are of BSD's sysexits.h, which systemd prints by name."""
 
 from __future__ import annotations
 
@@ -16,3 +16,4 @@ class ExitStatus(IntEnum):
     TEMPFAIL = 75
     NOPERM = 77
     CONFIG = 78
+    INTERRUPTED = 130  # of commands: Ctrl-C ended it; as a shell reports a death by SIGINT

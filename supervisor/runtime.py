@@ -25,16 +25,16 @@ class NotifierPort(Protocol):
         """Ask systemd to wait `extend_s` seconds more."""
 
     def ready(self, status: str | None = None, /) -> None:
-        """Say that the start, or a reload, is over."""
+        """Report that the start, or a reload, is over."""
 
     def reloading(self) -> None:
-        """Say that a reload has begun; `ready` has to follow, whatever its outcome."""
+        """Report that a reload has begun; `ready` has to follow, whatever its outcome."""
 
     def stopping(self, status: str | None = None, /) -> None:
-        """Say that the stop has begun."""
+        """Report that the stop has begun."""
 
     def failed(self, exit_status: int, /, *, status: str | None = None) -> None:
-        """Say why the daemon is about to end."""
+        """Report why the daemon is about to end."""
 
 
 class JournalCounts(Protocol):

@@ -1,4 +1,4 @@
-"""What a worker and its database calls know of the worker's stop."""
+"""The request that a worker stops, as the worker and its database calls see it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 class StopSignal:
-    """Says once that a worker is to stop, and counts the database work it has in flight.
+    """Requests once that a worker stops, and counts the database work it has in flight.
 
     Attributes:
         is_set: Whether the worker is to stop; true from then on.
         in_flight: Database calls, connections and transactions the worker is inside of.
-        is_watched: Whether the worker has shown that it notices a stop by itself (it looked at
+        is_cooperative: Whether the worker has shown that it notices a stop by itself (it read
             `ctx.stopping` or slept with `ctx.sleep`), so that it is worth waiting for.
-        dismissed: Tasks of the worker that a `ctx.sleep` has cancelled since the stop.
+        cancelled_tasks: Tasks of the worker that a `ctx.sleep` has cancelled since the stop.
     """
 
     __slots__ = ("_notices", "cancelled_tasks", "in_flight", "is_cooperative", "is_set")
@@ -30,7 +30,7 @@ class StopSignal:
         self._notices: dict[Callable[[], object], None] | None = None
 
     def set(self) -> None:
-        """Tell the worker to stop."""
+        """Request the stop."""
         self.is_set = True
         self._wake()
 

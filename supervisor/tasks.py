@@ -1,4 +1,4 @@
-"""The one place that starts background tasks; the owner of a task is told when it crashes."""
+"""The one place that starts background tasks; the owner of a task is called when it crashes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BackgroundTasks:
         self._critical: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, T], *, name: str, critical: bool = False) -> asyncio.Task[T]:
-        """Run `work` in the background; `name` stands in journals and stacks.
+        """Run `work` in the background; `name` is shown in journals and stacks.
 
         A critical task may only be cancelled through this class: a worker that cancels every task of the
         loop must not leave a daemon behind that looks alive.

@@ -1,9 +1,11 @@
-"""One way to run a blocking call in a thread with a deadline."""
+"""One way to run a blocking call in a thread with a deadline; and where a thread is now."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING, TypeVar
 
 from supervisor.clock import done_within
@@ -11,10 +13,12 @@ from supervisor.durations import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from supervisor.clock import Clock
 
 T = TypeVar("T")
+_MAX_FRAMES = 25
 
 
 def start_thread(
@@ -69,3 +73,15 @@ async def run_in_thread(call: Callable[[], T], *, what: str, timeout_s: float, c
         done.cancel()  # nobody takes the result any more
         raise TimeoutError(f"{what} has not ended after {format_duration(timeout_s)}")
     return done.result()
+
+
+def thread_frame(thread_id: int | None) -> FrameType | None:
+    """Return the frame in which a thread is now; None: there is no such thread."""
+    return sys._current_frames().get(thread_id or 0)  # noqa: SLF001 - documented, in spite of its name
+
+
+def frame_stack(frame: FrameType | None) -> str:
+    """Return the innermost frames of a stack as text; empty: there is none."""
+    if frame is None:
+        return ""
+    return "".join(traceback.format_stack(frame)[-_MAX_FRAMES:]).rstrip()

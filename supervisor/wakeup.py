@@ -1,4 +1,8 @@
-"""The one way in which a loop waits: until something wakes it, or until a deadline."""
+"""The one way in which a loop waits: until something wakes it, or until a deadline.
+
+What is no wait of a loop is asyncio's: an `Event` for a state that lasts and has many waiters (the database is up), a
+`Future` for one answer to one caller (a connection of the pool, the result of a reload or of a thread).
+"""
 
 from __future__ import annotations
 

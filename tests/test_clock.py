@@ -60,7 +60,7 @@ def test_a_clock_goes_with_the_machine() -> None:
     assert abs((datetime.now(UTC) - wall).total_seconds()) < 60
 
 
-async def test_ends_within_says_that_it_ended() -> None:
+async def test_done_within_returns_whether_it_is_done() -> None:
     """A future that ends before the limit is done; its result is still there to take."""
     clock = FakeClock()
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -22,7 +22,7 @@ async def _raise(error: BaseException) -> None:
     raise error
 
 
-async def test_a_crash_is_told_at_once() -> None:
+async def test_a_crash_is_reported_at_once() -> None:
     """The owner hears of a crash with its name, before any garbage collector could."""
     owner = Owner()
     error = ValueError("broken")
@@ -65,7 +65,7 @@ async def test_cancels_by_name() -> None:
     assert owner.tasks.cancel_all() == set()
 
 
-async def test_a_task_that_fails_while_it_is_cancelled_is_told() -> None:
+async def test_a_task_that_fails_while_it_is_cancelled_is_reported() -> None:
     """An error on the way out of a cancellation is a crash like any other."""
     owner = Owner()
 

@@ -61,17 +61,17 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _raise_append_error(error: Exception) -> NoReturn:
-    says = message_of(error)
+    reason = message_of(error)
     match classify(error):
         case ErrorClass.ACCESS_DENIED:
             raise DatabaseAccessDenied(
-                f"The event was not appended: {says}. The role needs {listed(APPEND_GRANTS)}."
+                f"The event was not appended: {reason}. The role needs {listed(APPEND_GRANTS)}."
             ) from error
         case ErrorClass.READ_ONLY:
-            raise DatabaseUnavailable(f"The event was not appended: {says}.") from error
+            raise DatabaseUnavailable(f"The event was not appended: {reason}.") from error
         case _ if may_be_connection_loss(error):
-            raise DatabaseUnavailable(f"It is not known whether the event was appended: {says}.") from error
+            raise DatabaseUnavailable(f"It is not known whether the event was appended: {reason}.") from error
         case _ if isinstance(error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError)):
             raise SchemaIncompatible(SCHEMA_TOO_OLD) from error
         case _:
-            raise InvalidEvent(f"The event was not appended: {says}") from error
+            raise InvalidEvent(f"The event was not appended: {reason}") from error

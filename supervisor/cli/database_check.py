@@ -61,16 +61,17 @@ async def try_database(server: Server, config: Config, clock: Clock) -> str:
         assert monitor.connected is not None  # noqa: S101 - it has connected
         if needs_node(config):
             await reject_transaction_pooling(Session(monitor, monitor.connected, clock=clock), is_thorough=True)
-        return ", the database answers" + await _look_at_schema(monitor.connected.connection, config)
+        return ", the database answers" + await _check_schema(monitor.connected.connection, config)
     finally:
         monitor.close()
 
 
-async def _look_at_schema(connection: Any, config: Config) -> str:
+async def _check_schema(connection: Any, config: Config) -> str:
     """Return what there is to say of the schema.
 
     Raises:
-        SchemaIncompatible: It is newer, or older and `run` is only to check it, and a worker needs it.
+        SchemaIncompatible: It is newer and excludes this daemon, or older and `run` must not upgrade it, and a worker
+            needs it.
         DatabaseAccessDenied: A privilege is missing that a worker needs.
         DatabaseUnavailable: The connection was lost.
     """

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import supervisor
 from supervisor.cli.output import flush, print_error
 from supervisor.errors import SupervisorError
 from supervisor.exit_status import ExitStatus
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     Handler = Callable[[argparse.Namespace], int]
     # argparse has no public name for what `add_subparsers` returns.
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
-
-# What a shell says of a command that Ctrl-C ended.
-_INTERRUPTED = 130
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -41,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return _carry_out(options)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return ExitStatus.INTERRUPTED
     finally:
         flush()
 
@@ -86,8 +85,6 @@ def command_parser() -> argparse.ArgumentParser:
     """Return the parser of every command."""
     import argparse  # noqa: PLC0415 - a start under systemd needs none
 
-    import supervisor  # noqa: PLC0415 - likewise
-
     class Parser(argparse.ArgumentParser):
         """argparse with the exit status that sysexits.h gives a wrong command line, and each command's own usage."""
 
@@ -99,8 +96,6 @@ def command_parser() -> argparse.ArgumentParser:
             return options, unknown
 
         def error(self, message: str) -> NoReturn:
-            import sys  # noqa: PLC0415 - only for a wrong command line
-
             self.print_usage(sys.stderr)
             self.exit(ExitStatus.USAGE, f"{self.prog}: {message}\n")
 

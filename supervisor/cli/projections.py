@@ -160,17 +160,17 @@ def _cells(row: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _raise_database_error(error: Exception) -> NoReturn:
-    says = message_of(error)
+    reason = message_of(error)
     match classify(error):
         case ErrorClass.ACCESS_DENIED:
             raise DatabaseAccessDenied(
-                f"The database denied access: {says}. The role needs {listed(DAEMON_GRANTS)}."
+                f"The database denied access: {reason}. The role needs {listed(DAEMON_GRANTS)}."
             ) from error
         case _ if may_be_connection_loss(error):
-            raise DatabaseUnavailable(f"The connection was lost: {says}. Check with `projections list`.") from error
+            raise DatabaseUnavailable(f"The connection was lost: {reason}. Check with `projections list`.") from error
         case _ if isinstance(
             error, (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError)
         ):
             raise SchemaIncompatible(SCHEMA_TOO_OLD) from error
         case _:
-            raise DatabaseUnavailable(f"The database reported an error: {says}") from error
+            raise DatabaseUnavailable(f"The database reported an error: {reason}") from error

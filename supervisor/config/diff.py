@@ -1,6 +1,6 @@
 """What a reload has to do: the difference between the running configuration and a new one, decided purely.
 
-What a change of one key means stands with the key, as `Key.on_reload`; a test holds that every field of the model
+What a change of one key means is in `Key.on_reload`; a test holds that every field of the model
 belongs to a key.
 
 Every worker of either configuration is in exactly one of `added`, `removed`, `changed` and

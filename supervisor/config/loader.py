@@ -168,7 +168,7 @@ def _no_stall_timeout(kind: WorkerKind) -> str:
 
 
 def _refuse_kind(kind: object, table: dict[str, Any], where: tuple[str, ...], faults: FaultCollector) -> None:
-    """Say what is wrong with the kind, and with every key that can be judged without it."""
+    """Collect the faults of the kind, and of every key that can be checked without it."""
     if isinstance(kind, str) and kind in LATER_KINDS:
         known = word_list(list(KINDS), "and")
         problem = f'this version does not have workers of kind "{kind}" yet; it has {known}'

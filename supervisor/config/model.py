@@ -1,4 +1,4 @@
-"""The configuration as frozen values; every default stands here and nowhere else.
+"""The configuration as frozen values; every default is here and nowhere else.
 
 All durations are float seconds. Paths are absolute by the time they get here.
 

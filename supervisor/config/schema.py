@@ -1,6 +1,6 @@
 """Every key of the configuration, once: for the loader, the environment, the reference page and the commented file.
 
-The keys of one kind of worker stand with the kind, in kinds.py; defaults stand in the model. What a later version adds
+The keys of one kind of worker are in kinds.py; defaults are in the model. What a later version adds
 is only named here, so that the fault can say so.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import stat
 import tomllib
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -24,7 +26,7 @@ OnReload = Literal[
     "replace",  # applied; the worker is stopped and started anew
     "start",  # read at a start only, so it takes effect at the next one
     "restart",  # the reload is refused, because only a restart can apply it
-    "parent",  # as the table that the key stands in
+    "parent",  # as the table that holds the key
 ]
 
 
@@ -78,11 +80,11 @@ class FaultCollector:
         self.faults.append(ConfigFault(source, "", problem))
 
     def has_fault_at(self, *where: str) -> bool:
-        """Whether something is wrong at exactly this key path, so that its value is not the one to judge by."""
+        """Whether something is wrong at exactly this key path, so that its value means nothing."""
         return where in self._places
 
     def source_of(self, where: tuple[str, ...]) -> str:
-        """Return where the value at a key path stands, for people: in a variable, or in the file under its key."""
+        """Return where the value at a key path is, for people: in a variable, or in the file under its key."""
         return self.variable_of(where) or f"{self._file}: {key_path(*where)}"
 
     def variable_of(self, where: tuple[str, ...]) -> str | None:
@@ -202,10 +204,6 @@ def read_error_text(error: OSError) -> str:
 
 
 def _user() -> str:
-    # Only for the fault: no start pays for it.
-    import os  # noqa: PLC0415
-    import pwd  # noqa: PLC0415
-
     try:
         return f'the user "{pwd.getpwuid(os.geteuid()).pw_name}"'
     except KeyError:

@@ -111,10 +111,9 @@ def function(value: object) -> str:
 def cron(value: object) -> str:
     """Read a cron expression that the library accepts."""
     expression = non_empty_text(value)
-    # Only here: most configurations have no cron, and the import is not free at every start.
-    from datetime import UTC, datetime  # noqa: PLC0415
+    from datetime import UTC, datetime  # noqa: PLC0415 - as below
 
-    from cronsim import CronSim  # noqa: PLC0415
+    from cronsim import CronSim  # noqa: PLC0415 - most configurations have no cron, and their start need not load it
 
     try:
         next(CronSim(expression, datetime(2024, 1, 1, tzinfo=UTC)))
@@ -133,7 +132,7 @@ class Duration:
     """Reads durations in seconds."""
 
     def __init__(self, *, zero: bool = False) -> None:
-        """Say whether 0 means something."""
+        """Accept 0 only if `zero` is set."""
         self.zero = zero
 
     def __call__(self, value: object) -> float:
@@ -199,7 +198,7 @@ def factor(value: object) -> float:
 
 
 def describe_found(value: object) -> str:
-    """Say what stood there, without repeating what could be a secret or fill the screen."""
+    """Return what was found, without repeating what could be a secret or fill the screen."""
     if isinstance(value, str):
         return f"found {quoted(value)}"
     if isinstance(value, bool):

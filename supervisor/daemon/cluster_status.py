@@ -153,13 +153,13 @@ class ClusterStatus:
             self._refreshing.cancel()
 
     async def _refresh(self, database: Database, query: StatusQuery) -> None:
-        link, connection = database.monitor.connected, None
-        if link is None:
+        connected, connection = database.monitor.connected, None
+        if connected is None:
             self._problem = "the database is unreachable"
             return
         try:
             # The workers may hold the whole pool, and the session of the node must not wait.
-            connection = await database.monitor.connector.connect(link.endpoint)
+            connection = await database.monitor.connector.connect(connected.endpoint)
             await connection.execute(_STATEMENT_TIMEOUT_SQL)
             await self._read(connection, query)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must end neither the status nor the daemon

@@ -37,7 +37,7 @@ class Component(Protocol):
     """One part; a class that names this as its base inherits what it does not need.
 
     Attributes:
-        name: For people: it stands in the journal when the part is stuck or does not stop.
+        name: For people: it is in the journal when the part is stuck or does not stop.
         stop_timeout_s: How long `stop` may take; the daemon stops without it after that.
     """
 

@@ -173,7 +173,7 @@ class Daemon:
                 self._announce_ready()
                 self.reloader.enable()
         await self._clock.sleep(0)  # the workers begin
-        # What was made so far stays for good: the collector need not look at it again, ten thousand workers of it.
+        # What was made so far stays for good: the collector need not scan it again, ten thousand workers of it.
         gc.freeze()
         self.state.is_ready = True
         if self.state.config.daemon.ready == "connected":
@@ -294,10 +294,10 @@ class Daemon:
         self._exit_immediately(status, "ended at once, as asked")
 
     def _on_lease_overrun(self, worker: str) -> NoReturn:
-        """End the process at once: a worker runs on without the right to, and another node may run it any moment."""
+        """End the process at once: a worker runs on without its lease, and another node may start it at any time."""
         log_event("lease.overrun", worker=worker)
-        self._notifier.failed(ExitStatus.SOFTWARE, status=f"Worker {worker} outlived its lease")
-        self._exit_immediately(ExitStatus.SOFTWARE, f"worker {worker} outlived its lease")
+        self._notifier.failed(ExitStatus.SOFTWARE, status=f"Worker {worker} did not stop after losing its lease")
+        self._exit_immediately(ExitStatus.SOFTWARE, f"worker {worker} did not stop after losing its lease")
 
     def _exit_immediately(self, status: ExitStatus, reason: str) -> NoReturn:
         log_event("daemon.stopped", status=int(status), level="warning", reason=reason)

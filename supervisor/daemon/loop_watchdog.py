@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sys
 import threading
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.daemon.component import Component, Prepared
 from supervisor.journal import log_event
+from supervisor.threads import frame_stack, thread_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.config.model import Config
 
-_MAX_FRAMES = 25
 # CPython waits for the interpreter's lock in steps of 5 ms (sys.getswitchinterval). A thread that was suspended, or
 # that an overloaded host did not schedule, makes none of them.
 _LOCK_WAITS_PER_S = 50
@@ -32,7 +30,7 @@ class LoopWatchdog(Component):
     """Probes the loop and, when it does not answer in time, logs its stack.
 
     This thread does not run either while C code holds the interpreter's lock, or while the process is
-    suspended. It then wakes up late, and says which of the two it was.
+    suspended. It then wakes up late, and logs which of the two it was.
     """
 
     name = "loop watchdog"
@@ -114,13 +112,12 @@ class LoopWatchdog(Component):
         return True
 
     def _log_blocked(self, loop: asyncio.AbstractEventLoop, blocked_s: float) -> None:
-        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - documented, in spite of its name
-        stack = "".join(traceback.format_stack(frame)[-_MAX_FRAMES:]).rstrip() if frame is not None else ""
+        frame = thread_frame(self._loop_thread)
         # The place keeps the blocks of two workers apart when equal entries are folded.
         log_event(
             "loop.blocked",
             blocked_s=round(blocked_s, 2),
-            stack=stack,
+            stack=frame_stack(frame),
             place=_place(frame),
             worker=self._current_worker(loop),
         )

@@ -23,6 +23,7 @@ from supervisor.errors import ConfigError
 from supervisor.exit_status import ExitStatus
 from supervisor.journal import log_event, open_journal
 from supervisor.systemd.notify import Notifier
+from supervisor.threads import frame_stack, thread_frame
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
@@ -33,7 +34,6 @@ _FLUSH_TIMEOUT_S = 1.0
 _LEFTOVERS_TIMEOUT_S = 0.5
 # For exit handlers of workers that have something to put in order, and for threads that are about to end.
 _EXIT_TIMEOUT_S = 1.0
-_MAX_FRAMES = 25
 _exit_status: list[ExitStatus] = []
 
 
@@ -96,7 +96,7 @@ def _run_until_done(loop: asyncio.AbstractEventLoop, task: asyncio.Future[Any]) 
     """Run the loop until `task` is done.
 
     A SystemExit or KeyboardInterrupt that a worker raises in a task of its own passes through the loop
-    and stops it, and a worker may call `loop.stop()`; the daemon lives on.
+    and stops it, and a worker may call `loop.stop()`; the daemon runs on.
     """
     while not task.done():
         try:
@@ -113,7 +113,7 @@ async def _wait_for(task: Awaitable[object]) -> None:
 
 
 def _cancel_leftover_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Give tasks that workers started by themselves a moment to end."""
+    """Give tasks that workers started by themselves a short time to end."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
@@ -168,7 +168,7 @@ def _close(journal: Journal) -> None:
 
 
 def _blocking_threads() -> tuple[str, str]:
-    """Return what keeps the interpreter from ending, and where it stands."""
+    """Return the threads that keep the interpreter from ending, and their stacks."""
     held = [*_held_threads()]
     names = ", ".join(f"thread {thread.name}" for thread in held) or "Python's exit handlers"
     places = [_stack(thread) for thread in held or [threading.main_thread()]]
@@ -182,9 +182,6 @@ def _held_threads() -> Iterator[threading.Thread]:
 
 
 def _stack(thread: threading.Thread) -> str:
-    import traceback  # noqa: PLC0415 - only when something is wrong
-
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - documented, in spite of its name
     with contextlib.suppress(OSError):
-        return "".join(traceback.format_stack(frame)[-_MAX_FRAMES:]).rstrip() if frame is not None else ""
+        return frame_stack(thread_frame(thread.ident))
     return ""

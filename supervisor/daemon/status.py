@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StatusReport:
-    """Says what the daemon does, from the state and from what each component says of itself.
+    """Describes the daemon, from its state and from the status of each component.
 
     Args:
         state: The daemon's.
@@ -100,7 +100,7 @@ class StatusReport:
         attempts = sum(monitor.outage.failures.values()) if monitor.outage else 0
         line = f": attempt {attempts}: {monitor.failure.reason}"
         if monitor.next_try_at_s is not None:
-            # "Within": between two tries a probe looks every probe_interval whether anything listens again.
+            # "Within": between two tries a probe checks every probe_interval whether anything listens again.
             line += f"; next try within {format_duration(max(0.0, monitor.next_try_at_s - self._clock.now_s()))}"
         return line
 

@@ -2,8 +2,8 @@
 
 asyncpg has no public way for four things that the daemon needs: pooled connections of a pool that is not asyncpg's own
 (`wrap`, `unwrap`), a transaction that our own SQL begins and ends (`mark_begun`, `mark_ended`: BEGIN and the fence
-travel in one round trip, and so do the checkpoint and COMMIT), keepalive on the socket, and a look at what the server
-sends last (`transport_of`).
+travel in one round trip, and so do the checkpoint and COMMIT), keepalive on the socket, and a tap on the server's last
+message (`transport_of`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from asyncpg.transaction import Transaction
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection
-
-    import asyncpg
 
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 6), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
 _USER_TIMEOUT_MS = 12_000
@@ -67,11 +66,9 @@ def raw_connection(proxy: Any) -> asyncpg.Connection:
     Raises:
         asyncpg.InterfaceError: It has been released.
     """
-    connection: asyncpg.Connection | None = proxy._con  # noqa: SLF001 - as `lend` has it
+    connection: asyncpg.Connection | None = proxy._con  # noqa: SLF001
     if connection is None:
-        from asyncpg import InterfaceError  # noqa: PLC0415 - an error's own
-
-        raise InterfaceError("the connection has been given back to the pool")
+        raise asyncpg.InterfaceError("the connection has been given back to the pool")
     return connection
 
 

@@ -97,7 +97,7 @@ class Database:
                 return pool, await pool.acquire(stop)
 
     async def release(self, pool: Pool, connection: Any) -> None:
-        """Give a borrowed connection back."""
+        """Give a connection back."""
         await pool.release(connection, limit_s=self.monitor.config.connect_timeout_s)
 
     def note_use(self, error: BaseException | None) -> None:

@@ -1,6 +1,6 @@
 """What an error says about the database, decided from its SQLSTATE and its type alone.
 
-This is the one place that tells asyncpg's, the operating system's and PostgreSQL's errors apart.
+This is the one place that classifies asyncpg's, the operating system's and PostgreSQL's errors.
 SQLSTATEs: PostgreSQL's appendix A, "PostgreSQL Error Codes".
 """
 
@@ -184,7 +184,7 @@ def most_recoverable(failures: list[Failure]) -> Failure:
 
 def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s: float) -> str:
     code = sqlstate_of(error)
-    says = message_of(error)
+    message = message_of(error)
     match error_class:
         case ErrorClass.TIMED_OUT:
             return f"{address} did not answer within {limit_s:g}s"
@@ -193,18 +193,20 @@ def _reason(error: BaseException, error_class: ErrorClass, address: str, limit_s
         case ErrorClass.NOT_LISTENING if isinstance(error, FileNotFoundError):
             return f"{address} has no server (no such socket)"
         case ErrorClass.NOT_LISTENING:
-            return f"{address} cannot be reached ({(error.strerror if isinstance(error, OSError) else None) or says})"
+            return (
+                f"{address} cannot be reached ({(error.strerror if isinstance(error, OSError) else None) or message})"
+            )
         case ErrorClass.DROPPED if code in ("08003", "08006", "08001") or isinstance(error, OSError):
             return f"{address} accepted and then dropped the connection"
-        case ErrorClass.NOT_POSTGRES if _NO_POSTGRES in says:
+        case ErrorClass.NOT_POSTGRES if _NO_POSTGRES in message:
             return f"what answers at {address} does not speak PostgreSQL, or not the TLS that sslmode asks for"
         case ErrorClass.NOT_POSTGRES if isinstance(error, (ValueError, EOFError)):
             return f"what answers at {address} does not speak PostgreSQL"
         case ErrorClass.MISCONFIGURED:
-            return f"the connection string cannot work: {says}"
+            return f"the connection string cannot work: {message}"
         case ErrorClass.READ_ONLY if code is None:
             return f"{address} is not the primary that target_session_attrs asks for"
         case _:
             # Only what has an SQLSTATE was said by the server; the rest is the driver's own.
-            failed = f"the connection to {address} failed: {says} ({type(error).__name__})"
-            return f"{address} says: {says} ({code})" if code else failed
+            failed = f"the connection to {address} failed: {message} ({type(error).__name__})"
+            return f"{address} says: {message} ({code})" if code else failed

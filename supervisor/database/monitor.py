@@ -69,7 +69,7 @@ class SessionOwner(Protocol):
         """There is a new connection."""
 
     def on_disconnected(self, connected: Connected) -> None:
-        """The monitor gives this connection up; the owner terminates it once no lease rests on it any more."""
+        """The monitor gives this connection up; the owner terminates it once no lease depends on it any more."""
 
     async def check(self, connected: Connected, *, is_routine: bool) -> Failure | None:
         """Return what is wrong with the connection; a routine check may be answered without asking the server."""

@@ -62,7 +62,7 @@ NEEDS_OPERATOR = (
 
 
 class Outage(NamedTuple):
-    """A time without a usable database, from its first moment on.
+    """A time without a usable database, from its beginning on.
 
     Attributes:
         since_s: When it began.
@@ -95,7 +95,7 @@ def begin_outage(now_s: float) -> Outage:
 def begin_start(now_s: float) -> Outage:
     """Return the time before the first connection, as an outage whose cause is logged after a second.
 
-    An operator watches a start that has to wait; a start a moment before its server needs no entry.
+    An operator watches a start that has to wait; a start just before its server needs no entry.
     """
     return begin_outage(now_s)._replace(
         next_log_s=now_s + START_REMINDER_AFTER_S, log_interval_s=FIRST_REMINDER_AFTER_S / 2
@@ -187,7 +187,7 @@ def _delay(error_class: ErrorClass, grown: int, backoff: Backoff, probe_interval
     match error_class:
         case ErrorClass.STARTING_UP | ErrorClass.READ_ONLY:
             # Steady after a few quick attempts (a restart takes a second), and jittered around the interval:
-            # a thousand daemons must not ask at the same moment.
+            # a thousand daemons must not ask at the same time.
             quick = Backoff(initial_s=FIRST_RETRY_S, factor=1.5, max_s=probe_interval_s, jitter="none")
             return delay_s(quick, grown, sample) * (0.75 + 0.5 * sample)
         case ErrorClass.DROPPED:

@@ -98,7 +98,7 @@ class Pool:
         """Return a connection, however long that takes.
 
         Raises:
-            PoolRetired: The pool has ended.
+            PoolClosed: The pool has ended.
             DatabaseUnavailable: The worker is to stop, and the pool has no connection and gets none.
         """
         while not self.is_closed:
@@ -336,7 +336,7 @@ class Checkouts:
     """Which worker has each connection of a pool, and whether any is given back.
 
     Attributes:
-        is_leaked: Whether it was noticed that nobody gives anything back, and still nobody has.
+        is_leaking: Whether a leak was found, and still no connection has been given back.
     """
 
     def __init__(self, *, clock: Clock) -> None:
@@ -357,8 +357,8 @@ class Checkouts:
     def progress(self) -> bool:
         """Record progress; return True if a suspected leak is over."""
         self._progress_s = self._clock.now_s()
-        was_leaked, self.is_leaking = self.is_leaking, False
-        return was_leaked
+        was_leaking, self.is_leaking = self.is_leaking, False
+        return was_leaking
 
     def find_leak(self, limit: int, address: str) -> Failure | None:
         """Return which worker has most of the `limit` connections, if none has been given back for long."""

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from supervisor.database.connect import ping
-from supervisor.database.error_class import ErrorClass, Failure, classify, connect_failure, may_be_connection_loss
+from supervisor.database.error_class import (
+    CONNECTION_ERRORS,
+    ErrorClass,
+    Failure,
+    classify,
+    connect_failure,
+    may_be_connection_loss,
+)
 from supervisor.database.fatal_message import tap
 from supervisor.errors import DatabaseUnavailable
 
@@ -29,7 +36,7 @@ T = TypeVar("T")
 
 # A routine heartbeat needs no statement while one of the node's was answered so recently.
 _FRESH_S = 5.0
-# Shorter than connect_timeout may be: trust in a lease rests on statements that are answered sooner.
+# Shorter than connect_timeout may be: trust in a lease depends on statements that are answered sooner.
 _TIMEOUT_S = 5.0
 
 
@@ -45,7 +52,7 @@ class Session:
         connected: The connection and its host.
         started_s: When it began.
         answered_s: When the newest of its statements that was answered had been sent.
-        is_over: Whether it has ended.
+        is_closed: Whether it has ended.
         failure: Why it is invalid; None: it is valid.
     """
 
@@ -78,7 +85,7 @@ class Session:
             except asyncio.CancelledError as error:
                 self._fail(self._as_failure(error))
                 raise
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            except CONNECTION_ERRORS as error:
                 if classify(error) is ErrorClass.READ_ONLY:
                     self.monitor.request_check()  # it knows whether that is what the connection string asks for
                 elif not isinstance(error, asyncpg.PostgresError) or may_be_connection_loss(error):
@@ -131,8 +138,8 @@ class Session:
     @property
     def close_reason(self) -> str | None:
         """Why it has ended, as a clause: the server's message, else the driver's error. None: unknown."""
-        if (words := self._fatal_message.message) is not None:
-            return f"{self.connected.endpoint.address} says: {words}"
+        if (message := self._fatal_message.message) is not None:
+            return f"{self.connected.endpoint.address} says: {message}"
         return self.failure.reason if self.failure is not None else None
 
     @property

@@ -5,6 +5,9 @@ their number, and the next one is twice as long, up to ten minutes; a window wit
 stream slower than one entry a second is shown in full, a fast one costs a logarithm of its length, and an entry with a
 different key is never left out. The caller decides what belongs to a key (`EventType.fold_by`) and whether its window
 widens: for changes of state it does not.
+
+Entries of one key may have variants, such as the messages of an error: the first eight of a key are shown each, any
+further one is a repeat, for there may be endlessly many. A key's variants are forgotten with the key.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 T = TypeVar("T")
+_MAX_VARIANTS = 8
 
 
 class Suppressed(NamedTuple, Generic[T]):
@@ -35,14 +39,17 @@ class Suppressed(NamedTuple, Generic[T]):
 
 
 class _Window(Generic[T]):
-    __slots__ = ("began_s", "count", "ends_s", "latest", "length_s", "widens")
+    __slots__ = ("began_s", "count", "ends_s", "is_scheduled", "latest", "length_s", "variants", "widens")
 
-    def __init__(self, began_s: float, length_s: float, *, widens: bool) -> None:
+    def __init__(self, began_s: float, length_s: float, variants: set[Hashable], *, widens: bool) -> None:
         self.began_s = began_s
         self.length_s = length_s
         self.ends_s = began_s + length_s
+        self.variants = variants
         self.widens = widens
         self.count = 0
+        # Whether its end is among those that the deduplicator looks at.
+        self.is_scheduled = False
         self.latest: T
 
 
@@ -55,33 +62,46 @@ class Deduplicator(Generic[T]):
         self._max_keys = max_keys
         # In the order in which the windows began.
         self._windows: dict[Hashable, _Window[T]] = {}
-        # Ends of windows that saw a repeat. One whose window has been forgotten since is skipped.
+        # Ends of windows that saw a repeat or another variant. One whose window has been forgotten since is skipped.
         self._ends: list[tuple[float, int, Hashable, _Window[T]]] = []
         self._pushed = 0
         self._unreported: list[Suppressed[T]] = []
 
-    def admit(self, key: Hashable, now_s: float, describe: Callable[[], T], *, widens: bool = True) -> bool:
+    def admit(
+        self,
+        key: Hashable,
+        now_s: float,
+        describe: Callable[[], T],
+        *,
+        widens: bool = True,
+        variant: Hashable = None,
+    ) -> bool:
         """Return whether an entry is shown; if not, it has been counted.
 
         Args:
             key: Equal for equal entries.
             now_s: The present moment, never earlier than in the call before.
             describe: Called for an entry that is left out: what the report says of the latest one.
-            widens: Whether the key's window gets longer while repeats keep coming.
+            widens: Whether the key's window gets longer while entries keep coming.
+            variant: What may differ between entries of the key.
         """
         if self._ends and self._ends[0][0] <= now_s:
             self._end_windows(now_s)
         window = self._windows.get(key)
         if window is not None and now_s < window.ends_s:
-            window.count += 1
-            window.latest = describe()
-            if window.count == 1:
+            if not window.is_scheduled:
                 # Only now: a key that is never repeated must not wake the writer.
+                window.is_scheduled = True
                 self._pushed += 1
                 heappush(self._ends, (window.ends_s, self._pushed, key, window))
+            if variant not in window.variants and len(window.variants) < _MAX_VARIANTS:
+                window.variants.add(variant)
+                return True
+            window.count += 1
+            window.latest = describe()
             return False
         self._make_room(now_s)
-        self._begin(key, _Window(now_s, self._first_s, widens=widens))
+        self._begin(key, _Window(now_s, self._first_s, {variant}, widens=widens))
         return True
 
     def take_due(self, now_s: float) -> list[Suppressed[T]]:
@@ -98,7 +118,7 @@ class Deduplicator(Generic[T]):
         return self.take_due(now_s)
 
     def next_due_s(self) -> float | None:
-        """Return the moment from which `take_due` returns something; None: not before the next repeat."""
+        """Return the moment from which `take_due` may return something; None: not before the next entry."""
         if self._unreported:
             return float("-inf")
         return self._ends[0][0] if self._ends else None
@@ -114,7 +134,7 @@ class Deduplicator(Generic[T]):
                 continue
             self._report(key, window, now_s)
             length_s = min(window.length_s * 2, self._max_s) if window.widens else window.length_s
-            self._begin(key, _Window(now_s, length_s, widens=window.widens))
+            self._begin(key, _Window(now_s, length_s, window.variants, widens=window.widens))
 
     def _make_room(self, now_s: float) -> None:
         # Two go for each one that comes, so that what is over never piles up.

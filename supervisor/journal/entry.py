@@ -26,6 +26,7 @@ _FOR_FILTERS = frozenset({"error_class", "address", "path"})
 _MAX_SUMMARY_CHARS = 1000
 _MAX_SUMMARY_FIELDS = 16
 _OF_EVERY_EVENT: tuple[str, ...] = ("worker", "error_type", "place")
+_EMPTY = (None, "", ())
 # Fields of log.repeated; what was repeated has no fields of these names.
 REPEATED_FIELDS = frozenset({"of_event", "count", "over_s", "same", "latest"})
 
@@ -129,7 +130,7 @@ def worker_message_id(event: str) -> str:
 
 
 def repeated_entry(suppressed: Suppressed[Summary], at: datetime) -> Entry:
-    """Return the entry that tells how many equal ones were left out, and what they have in common."""
+    """Return the entry that reports how many equal ones were left out, and what they have in common."""
     event, level, event_type, known = suppressed.latest
     if event_type is None:
         # The fields of a worker's own event may have any name: only the daemon's become fields here.
@@ -139,7 +140,7 @@ def repeated_entry(suppressed: Suppressed[Summary], at: datetime) -> Entry:
         latest = {name: known[name] for name in event_type.varies if name in known}
         field_names = event_type.fold_by
     report: dict[str, Value] = {
-        **{name: known[name] for name in field_names if name in known and name != "stack"},
+        **{name: known[name] for name in field_names if known.get(name) not in _EMPTY and name != "stack"},
         "of_event": event,
         "count": suppressed.times,
         "over_s": round(suppressed.over_s, 3),
@@ -151,13 +152,15 @@ def repeated_entry(suppressed: Suppressed[Summary], at: datetime) -> Entry:
 
 
 def dropped_entry(count: int, reason: str, at: datetime) -> Entry:
-    """Return the entry that tells how many were lost."""
+    """Return the entry that reports how many were lost."""
     event_type = EVENTS["log.dropped"]
     return Entry(event_type.name, event_type.level, at, {"count": count, "reason": reason}, event_type)
 
 
 def _name_values(fields: dict[str, Value]) -> str:
-    return " ".join(f"{name}={preview(_clean(value))}" for name, value in fields.items() if name != "stack")
+    return " ".join(
+        f"{name}={preview(_clean(value))}" for name, value in fields.items() if name != "stack" and value not in _EMPTY
+    )
 
 
 def _clean(value: Value) -> Value:

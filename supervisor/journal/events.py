@@ -6,7 +6,11 @@ it. Sentences use the small language of `templates.py`.
 
 Two entries are equal, so that the second may be folded (see `dedup.py`), when they have the same event, level and
 `fold_by` fields. What an entry is about belongs there: the worker, shard, lease, signal, file, event position, host or
-reason. Durations and counts belong into `varies`.
+reason. Durations and counts belong into `varies`. Where an instance ends for good, the instance belongs to `fold_by`,
+too; failures of two replicas are equal.
+
+With `place` in `fold_by`, the exception's whole path through the user's code is compared, and so are its causes. With
+`error` in `varies`, the first eight messages are shown each.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ class EventType(NamedTuple):
         never_folded: Every entry is shown: it answers a request, or happens once.
         keeps_short_window: Each entry is a change of the daemon's state: a slow stream of them is shown in full.
         folds_by_text: `fold_by` has fields that may be long.
+        folds_by_path: `fold_by` has the place of an exception.
+        has_variants: The message of an error may differ between equal entries.
     """
 
     name: str
@@ -48,6 +54,8 @@ class EventType(NamedTuple):
     never_folded: bool
     keeps_short_window: bool
     folds_by_text: bool
+    folds_by_path: bool
+    has_variants: bool
 
 
 # fmt: off
@@ -113,13 +121,13 @@ _TABLE = (
      ("Worker {worker} has stopped[ ({replicas|replica})][ ({shards|shard})][: {reason}]"
      "[; its work was cancelled after {cancelled_after_s}].")),
     ("worker.failed", "9ea0c16871ad768943221921f6517d76", ERROR,
-     "worker shard error_type place", "error sqlstate instance",
+     "worker shard error_type sqlstate place", "error instance",
      "Worker {worker} failed[ in {place}]: {error_type}: {error}"),
-    ("worker.ended", "590bca6e5d4eaa3dfeb3455825c79537", WARNING, "worker shard reason", "instance",
+    ("worker.ended", "590bca6e5d4eaa3dfeb3455825c79537", WARNING, "worker shard instance reason", "",
      "Worker {worker} ended by itself[: {reason}]."),
     ("worker.restarting", "9c75cb001c92d3b26003f9c5a8a8743b", INFO, "worker", "shard instance delay_s restarts",
      "Worker {worker} starts again[ in {delay_s}][ ({restarts|restart} in its window)]."),
-    ("worker.exhausted", "aabcc6c433e38769ac44536ddae4db57", ERROR, "worker shard", "instance restarts window_s",
+    ("worker.exhausted", "aabcc6c433e38769ac44536ddae4db57", ERROR, "worker shard instance", "restarts window_s",
      ("Worker {worker} used up its restarts[: {restarts} within {window_s}]. Fix it, then: "
      "pgsupervisor restart {worker}")),
     ("worker.stalled", "62395a6da127f6445541a646605b4dc2", WARNING, "worker shard instance stack", "limit_s",
@@ -224,12 +232,14 @@ _TABLE = (
 
 def _event_type(row: tuple[str, str, int, str, str, str]) -> EventType:
     name, message_id, level, fold_by, varies, sentence = row
-    fields = tuple(fold_by.split())
+    fields, varying = tuple(fold_by.split()), tuple(varies.split())
     return EventType(
-        name, message_id, level, fields, tuple(varies.split()), sentence,
+        name, message_id, level, fields, varying, sentence,
         never_folded=name.startswith(_NEVER_FOLDED),
         keeps_short_window=name.startswith(_STATE_CHANGES),
         folds_by_text=not _LONG_FIELDS.isdisjoint(fields),
+        folds_by_path="place" in fields,
+        has_variants="error" in varying,
     )  # fmt: skip
 
 

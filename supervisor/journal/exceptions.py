@@ -1,15 +1,18 @@
-"""An exception as fields of an entry: error_type, error, sqlstate, place, traceback; and as one line.
+"""An exception as fields of an entry: error_type, error, sqlstate, place, traceback; as a key; and as one line.
 
 `place` is the innermost frame of the user's code: below it are drivers and the standard library, where all errors look
 the same. User code is everything but the standard library, installed packages, generated code and this package; an
 installed package that the daemon called itself (a worker from site-packages) is the user's, too.
+
+The key tells failures apart that have the same place: two statements that go through one helper, or two causes of one
+wrapping exception.
 """
 
 from __future__ import annotations
 
 import os
 from itertools import islice
-from traceback import TracebackException
+from traceback import TracebackException, format_tb
 from typing import TYPE_CHECKING
 
 from supervisor.escaping import encodable, exception_chain, message_of, sqlstate_of
@@ -18,7 +21,7 @@ from supervisor.journal.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import CodeType, TracebackType
+    from types import TracebackType
 
     from supervisor.journal.fields import Value
 
@@ -36,18 +39,26 @@ _MAX_FILES = 4096
 _origins: dict[str, int] = {}
 
 
-def describe_exception(exc: BaseException) -> dict[str, Value]:
-    """Return what can be known of an exception at little cost.
+def describe_exception(exc: BaseException) -> tuple[dict[str, Value], int]:
+    """Return what can be known of an exception at little cost, and the key that equal failures share.
 
     A group of one is described by what it holds: `unhandled errors in a TaskGroup` helps nobody.
     """
     exc = _only_member(exc)
-    fields: dict[str, Value] = {"error_type": _type_name(exc), "error": _message(exc)}
-    if sqlstate := sqlstate_of(exc):
+    error_type, sqlstate = _type_name(exc), sqlstate_of(exc)
+    innermost, path = _trace_user_code(exc)
+    fields: dict[str, Value] = {"error_type": error_type, "error": _message(exc)}
+    if sqlstate:
         fields["sqlstate"] = sqlstate
-    if place := _place(exc):
+    is_group = isinstance(exc, BaseExceptionGroup)
+    place = _place(exc) if innermost is None or is_group else _format_place(innermost)
+    if place:
         fields["place"] = place
-    return fields
+    if exc.__cause__ is None and exc.__context__ is None and not is_group:
+        return fields, hash((error_type, sqlstate, path))
+    # A set: tasks of a group fail in any order, and a chain may hold the same failure once more each time.
+    links = exception_chain(exc, limit=_MAX_CHAIN, suppressed=False)
+    return fields, hash(frozenset((_type_name(link), sqlstate_of(link), _trace_user_code(link)[1]) for link in links))
 
 
 def one_line(exc: BaseException) -> str:
@@ -104,8 +115,6 @@ def _has_long_chain(exc: BaseException) -> bool:
 
 
 def _format_alone(exc: BaseException) -> Iterator[str]:
-    from traceback import format_tb  # noqa: PLC0415 - a rare path
-
     yield f"(after at least {_MAX_CHAIN} others)\nTraceback (most recent call last):\n"
     yield from format_tb(exc.__traceback__, limit=-_MAX_FRAMES)
     yield f"{_type_name(exc)}: {_message(exc)}"
@@ -125,26 +134,26 @@ def _message(exc: BaseException) -> str:
 
 
 def _place(exc: BaseException) -> str | None:
-    """Return where an exception came from: the user's code if there is any of it, else the innermost frame.
+    """Return where a group or an exception of others' code came from: a user's frame if there is any behind it.
 
     The members of a group count before the group itself: it is raised where the tasks were waited for, always the same.
     """
     if isinstance(exc, BaseExceptionGroup):
         members = islice(_leaves(exc), _MAX_PLACES)
-        if places := dict.fromkeys(place for member in members if (place := _place_in_user_code(member))):
+        if places := dict.fromkeys(
+            _format_place(trace) for member in members if (trace := _trace_user_code(member)[0])
+        ):
             return ", ".join(places)
-    if place := _place_in_user_code(exc):
-        return place
     # The daemon may have wrapped the user's exception after it left the user's code.
     for link in exception_chain(exc, limit=_MAX_CHAIN):
-        if link is not exc and (place := _place_in_user_code(link)):
-            return place
+        if trace := _trace_user_code(link)[0]:
+            return _format_place(trace)
     trace = exc.__traceback__
     if trace is None:
         return None
     while trace.tb_next is not None:
         trace = trace.tb_next
-    return _format_place(trace.tb_frame.f_code, trace.tb_lineno)
+    return _format_place(trace)
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:
@@ -159,14 +168,25 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
             yield member
 
 
-def _place_in_user_code(exc: BaseException) -> str | None:
-    trace, found, entry = exc.__traceback__, None, None
+def _trace_user_code(exc: BaseException) -> tuple[TracebackType | None, frozenset[int]]:
+    """Return the innermost frame of the user's code, and which of its instructions the exception came through.
+
+    An instruction's address in memory is cheaper than its line, for which Python searches a table. They are a set, so
+    that a recursion has few paths, however deep it is.
+    """
+    path: set[int] = set()
+    trace, innermost, entry = exc.__traceback__, None, None
     follows_daemon = False
+    add = path.add
     while trace is not None:
-        filename = trace.tb_frame.f_code.co_filename
-        origin = _origins.get(filename) or _origin(filename)
+        code = trace.tb_frame.f_code
+        try:
+            origin = _origins[code.co_filename]
+        except KeyError:
+            origin = _origin(code.co_filename)
         if origin == _USER:
-            found, follows_daemon = trace, False
+            add(id(code) + trace.tb_lasti)
+            innermost, follows_daemon = trace, False
         elif origin == _OWN:
             follows_daemon = True
         elif origin == _PACKAGE:
@@ -174,10 +194,11 @@ def _place_in_user_code(exc: BaseException) -> str | None:
             if follows_daemon and package not in _DRIVERS:
                 entry = package
             if package == entry:
-                found = trace
+                add(id(code) + trace.tb_lasti)
+                innermost = trace
             follows_daemon = False
         trace = trace.tb_next
-    return _format_place(found.tb_frame.f_code, found.tb_lineno) if found is not None else None
+    return innermost, frozenset(path)
 
 
 def _origin(filename: str) -> int:
@@ -194,5 +215,6 @@ def _origin(filename: str) -> int:
     return origin
 
 
-def _format_place(code: CodeType, line: int) -> str:
-    return f"{code.co_filename}:{line} {code.co_name}"
+def _format_place(trace: TracebackType) -> str:
+    code = trace.tb_frame.f_code
+    return f"{code.co_filename}:{trace.tb_lineno} {code.co_name}"

@@ -40,13 +40,13 @@ def safe_fields(fields: dict[str, object]) -> dict[str, Value]:
 
 @lru_cache(maxsize=1024)
 def journald_name(name: str) -> str:
-    """Return a name as journald takes it, not yet cut: it drops fields with other letters without a word."""
+    """Return a name as journald takes it, not yet cut: it silently drops fields with other letters."""
     # Lower first, as JSON writes it: a few letters are ASCII in only one of the two cases.
     return _NOT_IN_NAMES.sub("_", name.lower().upper()).lstrip("_")
 
 
 def safe_value(value: object, *, depth: int = 0) -> Value:
-    """Return a plain value that stands for `value`."""
+    """Return a plain value for `value`."""
     kind = type(value)
     if kind is str:
         return value if len(value) <= LIMIT else value[: LIMIT + OVERLAP]  # type: ignore[arg-type,index,return-value]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ _open: Journal | None = None
 _observers: tuple[Observer, ...] = ()
 # Longer texts are compared by their digest: thousands of keys are kept.
 _MAX_KEY_CHARS = 200
+_MAX_VARIANT_CHARS = 300  # eight are kept for each key
+_WORD_WITH_DIGIT = re.compile(r"(?<![\w-])(?:[^\W\d]|-)*+\d[\w-]*")
 _SERIAL_NUMBER = re.compile(r"\b0x[0-9a-f]+|(?<=\bThread-)\d+|(?<=\bTask-)\d+")
 
 
@@ -74,7 +77,7 @@ class Journal:
         return self._writer.flush(limit_s)
 
     def close(self, limit_s: float = 1.0) -> bool:
-        """Write what is left, within `limit_s` seconds, and hand Python's own logging back."""
+        """Write what is left, within `limit_s` seconds, and restore Python's own logging."""
         self._on_close()
         remove_journal(self)
         return self._writer.close(limit_s)
@@ -85,9 +88,10 @@ class Journal:
         event: str,
         level: int,
         fields: dict[str, Value],
-        exc: BaseException | None,
+        failure: tuple[BaseException, int] | None,
     ) -> None:
-        """Fold or queue one entry."""
+        """Fold or queue one entry; `failure`: an exception and its key, see `describe_exception`."""
+        exc, failure_key = failure or (None, None)
 
         def build() -> Entry:
             # A traceback is captured only for an entry that is shown: it is the most expensive part.
@@ -97,15 +101,19 @@ class Journal:
         def describe() -> Summary:
             return summarize(event_type, event, level, fields)
 
+        variant = None if failure is None else _without_numbers(str(fields["error"])[:_MAX_VARIANT_CHARS])
         if event_type is None:
-            self._writer.submit(_worker_key(event, level, fields, exc), build, describe)
+            self._writer.submit(_worker_key(event, level, fields, failure_key), build, describe, variant=variant)
         elif event_type.never_folded:
             self._writer.put(build())
         else:
-            key: tuple[object, ...] = (event, level, *map(fields.get, event_type.fold_by))
+            path = failure_key if event_type.folds_by_path else None
+            key: tuple[object, ...] = (event, level, path, *map(fields.get, event_type.fold_by))
             if event_type.folds_by_text:
                 key = tuple(map(_comparable, key))
-            self._writer.submit(key, build, describe, widens=not event_type.keeps_short_window)
+            if not event_type.has_variants:
+                variant = None
+            self._writer.submit(key, build, describe, widens=not event_type.keeps_short_window, variant=variant)
 
 
 def log_event(event: str, /, *, exc: BaseException | None = None, level: str | None = None, **fields: object) -> None:
@@ -135,13 +143,15 @@ def emit(
     journal = _open
     if not _observers and (journal is None or level < journal.threshold):
         return
-    safe = safe_fields(fields)
+    safe, failure = safe_fields(fields), None
     if exc is not None:
-        safe.update(describe_exception(exc))
+        description, failure_key = describe_exception(exc)
+        safe.update(description)
+        failure = exc, failure_key
     for observer in _observers:
         observer(event, level, safe)
     if journal is not None and level >= journal.threshold:
-        journal.submit(event_type, event, level, safe, exc)
+        journal.submit(event_type, event, level, safe, failure)
 
 
 def observe(observer: Observer) -> Callable[[], None]:
@@ -178,12 +188,18 @@ def flush_journal(limit_s: float) -> None:
         _open.flush(limit_s)
 
 
-def _worker_key(event: str, level: int, fields: dict[str, Value], exc: BaseException | None) -> Hashable:
+def _worker_key(event: str, level: int, fields: dict[str, Value], failure_key: int | None) -> Hashable:
     """Return what makes a worker's own entries equal: all of their fields, but not an exception's message."""
-    if exc is not None:
+    if failure_key is not None:
         fields = {name: value for name, value in fields.items() if name != "error"}
     # Not hash(): that of -1 and -2 is the same. Not the fields themselves: thousands of keys are kept.
-    return event, level, _digest(_without_serial_numbers(repr(fields)))
+    return event, level, _digest(_without_serial_numbers(repr(fields))), failure_key
+
+
+@lru_cache(maxsize=256)
+def _without_numbers(text: str) -> str:
+    """Leave out words with a digit: identifiers, times, counts and addresses make a message new each time."""
+    return _WORD_WITH_DIGIT.sub("#", text)
 
 
 def _comparable(value: object) -> object:

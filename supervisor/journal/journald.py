@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 SOCKET_PATH = "/run/systemd/journal/socket"
 _PRIORITIES = {DEBUG: b"7", INFO: b"6", WARNING: b"4", ERROR: b"3", CRITICAL: b"2"}
 _MAX_NAME = 64
+_FINAL = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 def encode_native(entry: Rendered) -> bytes:
@@ -97,15 +99,13 @@ class JournalSocket:
 
 
 def _send_file(connection: socket.socket, data: bytes) -> None:
-    from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl  # noqa: PLC0415 - rare
-
     descriptor = os.memfd_create("pgsupervisor-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
         # journald maps the file and only trusts one that cannot change any more.
-        fcntl(descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _FINAL)
         socket.send_fds(connection, [b""], [descriptor])
     finally:
         os.close(descriptor)

@@ -50,6 +50,7 @@ class Unfolded(NamedTuple):
     key: Hashable
     describe: Callable[[], Summary]
     widens: bool
+    variant: Hashable
 
 
 # An Event is set when everything before it has been written or given up.
@@ -141,7 +142,13 @@ class Writer:
         self._thread.start()
 
     def submit(
-        self, key: Hashable, build: Callable[[], Entry], describe: Callable[[], Summary], *, widens: bool = True
+        self,
+        key: Hashable,
+        build: Callable[[], Entry],
+        describe: Callable[[], Summary],
+        *,
+        widens: bool = True,
+        variant: Hashable = None,
     ) -> None:
         """Queue the entry that `build` makes, or count it when an equal one was shown just now.
 
@@ -150,12 +157,13 @@ class Writer:
             build: Makes the entry; not called for one that is left out.
             describe: Makes the summary of one that is left out.
             widens: See `Deduplicator.admit`.
+            variant: The same.
         """
         if not self._fold_lock.acquire(blocking=False):
-            self._queue.put(Unfolded(build(), key, describe, widens))
+            self._queue.put(Unfolded(build(), key, describe, widens, variant))
             return
         try:
-            is_shown = self._admit(key, describe, widens=widens)
+            is_shown = self._admit(key, describe, widens=widens, variant=variant)
         finally:
             self._fold_lock.release()
         if is_shown:
@@ -185,9 +193,9 @@ class Writer:
         self._used.target.close()
         return self._unreported == 0
 
-    def _admit(self, key: Hashable, describe: Callable[[], Summary], *, widens: bool) -> bool:
+    def _admit(self, key: Hashable, describe: Callable[[], Summary], *, widens: bool, variant: Hashable) -> bool:
         """Fold; the caller holds the lock."""
-        if self._dedup.admit(key, self._clock.now_s(), describe, widens=widens):
+        if self._dedup.admit(key, self._clock.now_s(), describe, widens=widens, variant=variant):
             return True
         self._folded += 1
         due_s = self._dedup.next_due_s()
@@ -226,9 +234,9 @@ class Writer:
         match item:
             case Event():
                 item.set()
-            case Unfolded(entry, key, describe, widens):
+            case Unfolded(entry, key, describe, widens, variant):
                 with self._fold_lock:
-                    is_shown = self._admit(key, describe, widens=widens)
+                    is_shown = self._admit(key, describe, widens=widens, variant=variant)
                 if is_shown:
                     self._write(entry)
             case Entry():

@@ -124,7 +124,7 @@ class LeaseAcquirer:
         self.lose((local for local in self._leases if local.session is session), reason)
 
     async def release(self, current: NodeSession, unclaimed: tuple[int, ...] = ()) -> None:
-        """Release the leases under which nothing runs any more; raises as `Session.do` does.
+        """Release the leases under which nothing runs any more; raises as `Session.execute` does.
 
         Args:
             current: This node's session.
@@ -149,7 +149,7 @@ class LeaseAcquirer:
     async def acquire(self, current: NodeSession, ids: tuple[int, ...]) -> None:
         """Try the locks of leases; a background task advances the epochs of those that were free.
 
-        Raises as `Session.do` does.
+        Raises as `Session.execute` does.
         """
         trying = self._leases.apply(ids, LeaseEvent.TRY)
         for local in trying:

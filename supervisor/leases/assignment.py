@@ -50,7 +50,7 @@ class _Shares:
     """The leases of each candidate while they are assigned; candidates are numbered in the order of their ids.
 
     Leases that the same candidates want are interchangeable. They form one group, and a group is a bit mask of those
-    candidates, so that a search looks at groups and not at thousands of leases.
+    candidates, so that a search visits groups and not thousands of leases.
     """
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:

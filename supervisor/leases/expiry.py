@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # A deadline is always further away when it is set: trust lasts for ten seconds, and a heartbeat comes every five.
 _CHECK_INTERVAL_S = 1.0
-# The loop acts at the same moment, where it runs.
+# The loop acts at the same time, if it runs.
 _LOOP_MARGIN_S = 0.2
 _OVERSLEPT_S = 1.0
 
@@ -81,7 +81,7 @@ class LeaseExpiry:
             self._on_expired(f"no answer from the server that shows it held for {TRUST_S:g}s")
 
     def wake(self) -> None:
-        """Look at the leases again: one has changed."""
+        """Check the leases again: one has changed."""
         self._wakeup.wake()
 
     async def run(self) -> NoReturn:

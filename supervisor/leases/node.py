@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from supervisor.runtime import Runtime
 
 _NOTIFY_SQL = "SELECT pg_catalog.pg_notify('supervisor_lease', p) FROM unnest($1::text[]) AS p"
-JOIN_TASK = "join the nodes"
+_JOIN_TASK = "join the nodes"
 _LOOP_TASK = "leases"
 _EXPIRY_TASK = "leases: expiry"
 # Joining is a handful of statements; a reload waits for it.
@@ -126,16 +126,6 @@ class Node:
         """What keeps this node from holding leases; None: nothing."""
         return self._tick_problem or self._acquirer.problem
 
-    def describe(self) -> dict[str, Any]:
-        """Return what `status` shows of the nodes and of this node's leases, from memory."""
-        return {
-            "node": self.identity.name,
-            "id": self.id,
-            "trouble": self.problem,
-            "nodes": [node.describe() for node in self._peers.nodes.values()],
-            "leases": [lease.describe() for lease in self._leases],
-        }
-
     def lease(self, name: str) -> LocalLease:
         """Return the lease of this name, always the same object."""
         return self._leases.get(name)
@@ -175,6 +165,10 @@ class Node:
         self._tasks.start(self._run(), name=_LOOP_TASK, critical=True)
         self._expiry_thread.start()
 
+    def start_joining(self) -> None:
+        """Join in the background; a failure ends the daemon."""
+        self._tasks.start(self.join(), name=_JOIN_TASK, critical=True)
+
     async def join_with_timeout(self) -> None:
         """Join for a reload, which must not wait without end.
 
@@ -182,7 +176,7 @@ class Node:
             SupervisorError: Leases cannot work here; nothing was joined.
             TimeoutError: It took too long; nothing was joined.
         """
-        joining = self._tasks.start(_error_of(self.join()), name=JOIN_TASK)
+        joining = self._tasks.start(_error_of(self.join()), name=_JOIN_TASK)
         if await done_within(joining, _JOIN_TIMEOUT_S, clock=self._clock):
             error = joining.result()
         else:
@@ -213,7 +207,7 @@ class Node:
             self._detach()
         self._acquirer.log.flush()
         self._expiry_thread.stop()
-        for name in (_LOOP_TASK, _EXPIRY_TASK, JOIN_TASK):
+        for name in (_LOOP_TASK, _EXPIRY_TASK, _JOIN_TASK):
             self._tasks.cancel(name)
 
     def _detach(self) -> None:

@@ -37,7 +37,7 @@ class Notifications:
         self._on_change()
 
     async def listen(self, current: NodeSession) -> None:
-        """Listen to every channel on this session; raises as `Session.do` does."""
+        """Listen to every channel on this session; raises as `Session.execute` does."""
         if self._current is not current:
             self._current = current
             self._listening.clear()
@@ -49,7 +49,7 @@ class Notifications:
                 callback("")
 
     async def unlisten_all(self, current: NodeSession) -> None:
-        """Listen to no channel any more; raises as `Session.do` does."""
+        """Listen to no channel any more; raises as `Session.execute` does."""
         while self._listening:
             channel = self._listening.pop()
             await current.session.execute(partial(_unlisten, channel=channel, callback=self._on_notification))

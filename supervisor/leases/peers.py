@@ -44,7 +44,7 @@ class Peers:
         self._acquired.clear()
 
     async def refresh(self, current: NodeSession, snapshot: ClusterSnapshot) -> None:
-        """Fetch the rows again if a node came, went or changed; raises as `Session.do` does."""
+        """Fetch the rows again if a node came, went or changed; raises as `Session.execute` does."""
         version = (snapshot.nodes, snapshot.nodes_version)
         if version == self._version:
             return
@@ -60,7 +60,7 @@ class Peers:
     async def update_holders(
         self, session: Session, snapshot: ClusterSnapshot, waiting: Collection[LocalLease]
     ) -> None:
-        """Set the holder of each lease that this node waits for. Raises as `Session.do` does."""
+        """Set the holder of each lease that this node waits for. Raises as `Session.execute` does."""
         holders = snapshot.holder_by_lease()
         now_s = self._clock.now_s()
         for lease in waiting:

@@ -36,7 +36,7 @@ _PROBLEM = (
 
 
 async def reject_transaction_pooling(session: Session, *, is_thorough: bool) -> None:
-    """Make sure that a session keeps one server process; raises as `Session.do` does.
+    """Make sure that a session keeps one server process; raises as `Session.execute` does.
 
     Args:
         session: A new session, on which nothing has been set.

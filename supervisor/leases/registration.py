@@ -63,7 +63,7 @@ _START_RETRY_S = 0.25
 
 
 class BackendId(NamedTuple):
-    """A server process; its start tells it from later ones with the same number."""
+    """A server process; its start distinguishes it from later ones with the same number."""
 
     pid: int
     start: datetime
@@ -142,7 +142,7 @@ class NodeRegistration:
         return self._reclaimable
 
     async def register(self, session: Session) -> NodeSession | None:
-        """Make a session this node's, again if it is already; raises as `Session.do` does.
+        """Make a session this node's, again if it is already; raises as `Session.execute` does.
 
         Returns:
             The node's session; None: the previous one is open, and something still runs under its locks.
@@ -190,7 +190,7 @@ class NodeRegistration:
         self.current = None
 
     async def publish_wanted(self, current: NodeSession) -> None:
-        """Publish what this node wants, if that has changed; raises as `Session.do` does."""
+        """Publish what this node wants, if that has changed; raises as `Session.execute` does."""
         await self._fetch_ids(current.session)
         wanted = self.wanted
         if wanted == self._published:
@@ -202,11 +202,11 @@ class NodeRegistration:
             self.on_session_lost()
 
     async def unregister(self, current: NodeSession) -> None:
-        """Delete the node's row; every lock is released. Raises as `Session.do` does."""
+        """Delete the node's row; every lock is released. Raises as `Session.execute` does."""
         await current.session.fetch(_LEAVE_SQL, current.id)
 
     async def fetch_reclaimable(self, current: NodeSession) -> None:
-        """Fetch which leases may be acquired already; raises as `Session.do` does."""
+        """Fetch which leases may be acquired already; raises as `Session.execute` does."""
         if self.reclaimable is None:
             return
         rows = await current.session.fetch(_RECLAIMABLE_SQL, sorted(self.wanted), current.id)

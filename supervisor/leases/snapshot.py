@@ -16,7 +16,7 @@ SNAPSHOT_SQL = """
     FROM supervisor.cluster_snapshot($1) AS l
 """
 NODES_SQL = """
-    SELECT n.id, n.name, n.host, n.pid, n.started_at, n.wanted_leases FROM supervisor.node n WHERE n.id = ANY ($1)
+    SELECT n.id, n.name, n.host, n.pid, n.wanted_leases FROM supervisor.node n WHERE n.id = ANY ($1)
 """
 LEASES_SQL = "SELECT l.id, l.name, l.node, l.node_id, l.acquired_at FROM supervisor.lease l WHERE l.id = ANY ($1)"
 
@@ -79,7 +79,6 @@ class NodeInfo(NamedTuple):
         name: Daemon, host and process in one.
         host: Where it runs.
         pid: Its process there.
-        started: When the process began.
         wanted: The leases that it is ready to hold.
     """
 
@@ -87,24 +86,12 @@ class NodeInfo(NamedTuple):
     name: str
     host: str
     pid: int
-    started: datetime
     wanted: frozenset[int]
 
     @classmethod
     def from_row(cls, row: Any) -> NodeInfo:
         """Return what a row of `NODES_SQL` says."""
-        return cls(row["id"], row["name"], row["host"], row["pid"], row["started_at"], frozenset(row["wanted_leases"]))
-
-    def describe(self) -> dict[str, object]:
-        """Return what `status` shows of the node."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "host": self.host,
-            "pid": self.pid,
-            "started": self.started,
-            "wants": len(self.wanted),
-        }
+        return cls(row["id"], row["name"], row["host"], row["pid"], frozenset(row["wanted_leases"]))
 
 
 class LeaseHolder(NamedTuple):

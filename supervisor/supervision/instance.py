@@ -52,7 +52,7 @@ class InstanceServices(NamedTuple):
         on_parked: Called when an instance begins to wait for the database; its wakeup is woken when that is up.
         on_exhausted: Called when a worker is exhausted whose configuration says that the daemon ends with it.
         on_lease_overrun: Called with the worker's name, and whether the lease is lost already, when a run under a
-            lease outlives its deadlines: the lease cannot be given back, and another node may take it any moment.
+            lease did not end by its deadline: the lease cannot be given back, and another node may take it at any time.
     """
 
     clock: Clock
@@ -208,7 +208,7 @@ class WorkerInstance:
         if self.lease is None:
             return
         if self.state is InstanceState.EXHAUSTED or self.last_outcome is RunOutcome.SHARDING_CONFLICT:
-            # Another node may have better luck, and its configuration may need the lease.
+            # The worker may succeed on another node, and that node's configuration may need the lease.
             self.lease.decline_for_good()
         self.lease.on_change(self._on_lease_changed_after_end)
         self._on_lease_changed_after_end()
@@ -222,7 +222,7 @@ class WorkerInstance:
             self._report_lease_overrun()
 
     def _on_lease_changed(self) -> None:
-        """Cancel the run in the very moment in which its lease is lost; all else is for the task's next turn."""
+        """Cancel the run as soon as its lease is lost; everything else waits for the task's next turn."""
         run = self.current_run
         if self._is_lease_lost() and run is not None and not run.is_done:
             run.cancel_early()
@@ -479,7 +479,7 @@ class WorkerInstance:
             self.log.failed(error, was_logged=is_excused or isinstance(error, (ProjectionHalted, ShardingConflict)))
 
     def _abandon(self, run: Run) -> None:
-        """Go on without a run that does not end, and hear of its end."""
+        """Go on without a run that does not end, and wake up when it does."""
         self.abandoned_runs.append(run)
         run.add_done_callback(self.wakeup.wake)
 

@@ -40,7 +40,7 @@ class InstanceLease:
 
     @property
     def awaits_worker_end(self) -> bool:
-        """Whether the lease is lost, and the node cannot let it go before the worker has ended."""
+        """Whether the lease is lost, and the node cannot release it before the worker has ended."""
         return self.handle.status is LeaseStatus.LOST
 
     def take_over_from(self, predecessor: InstanceLease) -> None:

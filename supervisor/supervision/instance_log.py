@@ -50,7 +50,7 @@ class InstanceLog:
     Args:
         worker: The worker.
         instance: The instance's name where the worker has several.
-        shard: Which shard it is, if it is one: entries about two shards are different, about two replicas they are not.
+        shard: Which shard it is, if it is one: failures of two shards are different, those of two replicas are not.
 
     Attributes:
         name: The instance's name: `mail`, or `mail/3` (a shard: `view/1of4`) where there are several.

@@ -76,7 +76,7 @@ _TRANSITIONS: dict[Transition, tuple[frozenset[InstanceState], InstanceState]] =
 
 # Only a new instance in its place ends these.
 FINAL = frozenset({_S.FINISHED, _S.FAILED, _S.EXHAUSTED})
-# Where somebody has to look at it.
+# An operator has to act.
 UNHEALTHY = frozenset({_S.FAILED, _S.EXHAUSTED, _S.ABANDONED})
 
 

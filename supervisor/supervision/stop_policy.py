@@ -21,7 +21,7 @@ class StopProgress(NamedTuple):
     Attributes:
         requested_s: When the run was asked to stop.
         timeout_s: How long work in flight may take from then on.
-        is_cooperative: Whether the run is work in flight by nature (a tick), or looks for its stop by itself.
+        is_cooperative: Whether the run is work in flight by nature (a tick), or checks for its stop by itself.
         in_flight: Database calls under way.
         forced_since_s: Since when it is to end at once; None: it is not.
         cancelled_s: When it was last cancelled; None: not yet.

@@ -17,7 +17,7 @@ from supervisor.supervision.progress_check import ProgressCheck
 from supervisor.supervision.states import FINAL, UNHEALTHY, DesiredState, InstanceState
 from supervisor.supervision.stop_policy import GRACE_S
 from supervisor.supervision.worker_group import GroupServices, WorkerGroup
-from supervisor.supervision.worker_status import count_by_state, worker_row
+from supervisor.supervision.worker_status import worker_row
 from supervisor.tasks import BackgroundTasks
 from supervisor.wakeup import TimerQueue
 
@@ -60,9 +60,9 @@ class Supervisor:
         database: The database.
         runtime: Time and chance; the supervisor owns its background tasks.
         on_exhausted: Called once a worker is exhausted whose configuration says that the daemon ends with it.
-        on_lease_overrun: Called with the name of a worker with a lease whose run outlives its deadlines: the process
-            has to end before another node runs the worker. During the stop it is called only if the lease is lost;
-            for the others, see `holding_leases()`.
+        on_lease_overrun: Called with the name of a worker with a lease whose run did not end by its deadline: the
+            process has to end before another node runs the worker. During the stop it is called only if the lease is
+            lost; for the others, see `holding_leases()`.
     """
 
     def __init__(
@@ -239,10 +239,6 @@ class Supervisor:
     def specs(self) -> dict[str, WorkerSpec]:
         """Return the configuration by which each worker really runs, by name."""
         return {name: group.spec for name, group in self._groups.items()}
-
-    def instances_by_state(self) -> dict[str, int]:
-        """Return how many instances are in each state."""
-        return count_by_state(self._instances())
 
     def counts(self) -> tuple[int, int]:
         """Return how many workers there are, and how many instances of them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from supervisor.clock import Clock
     from supervisor.leases.lease import LeaseHandle
-    from supervisor.supervision.instance import WorkerInstance
     from supervisor.supervision.worker_group import WorkerGroup
 
 # A worker with several instances has the state of the one that most needs attention.
@@ -34,11 +32,6 @@ STATE_PRECEDENCE = (
     InstanceState.FINISHED,
     InstanceState.STOPPED,
 )
-
-
-def count_by_state(instances: Iterable[WorkerInstance]) -> dict[str, int]:
-    """Return how many instances are in each state."""
-    return dict(Counter(instance.state.value for instance in instances))
 
 
 def worker_row(group: WorkerGroup, clock: Clock) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor.exit_status import ExitStatus
 from supervisor.systemd.unit_access import hidden, outermost, path_to_bind, under_homes
 
 # What systemd accepts for User= with DynamicUser=; Linux allows 31 characters.
@@ -62,6 +63,7 @@ def _service(installation: Installation) -> str:
         name=_word(installation.name, installation),
         user=_user(installation),
         credential=_credential(installation),
+        final=f"{ExitStatus.USAGE:d} {ExitStatus.CONFIG:d}",
         stop=round(installation.stop_timeout_s) + 15,
     )
 
@@ -129,7 +131,7 @@ ExecReload={command} reload -c {config}
 Restart=always
 RestartSec=5s
 # A restart does not repair a wrong command line or configuration.
-RestartPreventExitStatus=64 78
+RestartPreventExitStatus={final}
 # The daemon extends the first while it connects and the second while it drains.
 TimeoutStartSec=90s
 TimeoutStopSec={stop}s

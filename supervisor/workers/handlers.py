@@ -17,7 +17,7 @@ from supervisor.errors import ConfigError, ConfigFault
 from supervisor.journal import configure_structlog
 from supervisor.journal.exceptions import one_line
 from supervisor.suggestions import nearest
-from supervisor.threads import start_thread
+from supervisor.threads import start_thread, thread_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -139,7 +139,7 @@ class _Imports:
 
     def _place(self) -> str:
         """Return where the import hangs, in the module's own code."""
-        frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - documented, and there is no other way
+        frame = thread_frame(self._thread_id)
         while frame is not None:
             path = frame.f_code.co_filename
             if "importlib" not in path and path != threading.__file__ and frame.f_code.co_name == "<module>":

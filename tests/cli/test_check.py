@@ -176,7 +176,7 @@ def test_does_not_run_or_touch_anything(launch: Launcher) -> None:
     assert not (daemon.folder / "state").exists()
 
 
-def test_connect_looks_at_the_schema(launch: Launcher, database: str, shared_postgres: Postgres) -> None:
+def test_connect_checks_the_schema(launch: Launcher, database: str, shared_postgres: Postgres) -> None:
     """A schema with which `run` would end at once is a fault; one that it would bring up to date is a remark."""
     name = database.rpartition("/")[2]
     auto = launch.prepare(config(database, workers=SINGLETON))
@@ -195,7 +195,7 @@ def test_connect_looks_at_the_schema(launch: Launcher, database: str, shared_pos
         assert (done.returncode, "has version 99" in done.stderr) == (78, True)
 
 
-def test_connect_looks_at_the_privileges(launch: Launcher, postgres: Postgres) -> None:
+def test_connect_checks_the_privileges(launch: Launcher, postgres: Postgres) -> None:
     """What a role lacks is a fault where a worker needs it, and a remark where none does."""
     postgres.add_user("app", "pw")
     dsn = postgres.dsn(user="app", password="pw")

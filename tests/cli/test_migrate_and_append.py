@@ -151,7 +151,7 @@ def test_a_newer_schema_ends_with_78(command: Any, database: str, shared_postgre
     assert f"up to {KNOWN}" in text
 
 
-def test_a_read_only_server_is_told(command: Any, postgres: Postgres) -> None:
+def test_a_read_only_server_is_reported(command: Any, postgres: Postgres) -> None:
     """A server that cannot be written to is 77 for `migrate` and 69 for `append`, which may try again later."""
     daemon = command(postgres.dsn())
     postgres.set_read_only()

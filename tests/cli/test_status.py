@@ -145,7 +145,7 @@ def worker(*leases: dict[str, Any]) -> dict[str, Any]:
     return row | {"leases": list(leases)}
 
 
-def stand(standing: str, holder: str | None = None) -> dict[str, Any]:
+def lease_row(standing: str, holder: str | None = None) -> dict[str, Any]:
     """What this node knows of a lease."""
     known = None if holder is None else {"name": holder, "host": "box", "pid": 7, "since": str(SINCE)}
     return {"lease": "mail", "standing": standing, "epoch": 1, "offered": True, "holder": known}
@@ -154,11 +154,11 @@ def stand(standing: str, holder: str | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("leases", "said"),
     [
-        ([stand("held")], "here"),
-        ([stand("absent", "till@box:7")], f"till on box, pid 7, since {SAID}"),
-        ([stand("absent", "")], "by a session that is no node's"),
-        ([stand("held"), stand("recalled"), stand("absent", "till@box:7")], "2 here, 1 elsewhere"),
-        ([stand("absent")], ""),
+        ([lease_row("held")], "here"),
+        ([lease_row("absent", "till@box:7")], f"till on box, pid 7, since {SAID}"),
+        ([lease_row("absent", "")], "by a session that is no node's"),
+        ([lease_row("held"), lease_row("recalled"), lease_row("absent", "till@box:7")], "2 here, 1 elsewhere"),
+        ([lease_row("absent")], ""),
     ],
     ids=["here", "elsewhere", "no-node", "shards", "unknown"],
 )

@@ -209,7 +209,7 @@ def test_a_new_password_is_said_and_not_shown() -> None:
     ]
 
 
-def test_a_retuned_worker_is_said_to_run_on() -> None:
+def test_a_worker_with_a_new_policy_is_said_to_run_on() -> None:
     """The description tells a new policy from a restart."""
     assert diff_text(BASE, _changed_worker(max_restarts=3, backoff=Backoff(2.0))) == [
         "~ worker a (runs on): max_restarts: 10 -> 3; backoff.initial: 1s -> 2s",

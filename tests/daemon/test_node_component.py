@@ -63,7 +63,7 @@ async def test_a_stuck_loop_is_unhealthy(tmp_path: Path, database: str) -> None:
         assert not node.is_stuck(now_s + 30.0)
         assert node.is_stuck(now_s + 100.0)
         assert not daemon.node.is_healthy(now_s + 100.0)
-        house.gate.close()
+        house.monitor.close()
         assert not node.is_stuck(now_s + 100.0)
 
 
@@ -89,8 +89,8 @@ async def test_a_refused_join_leaves_nothing_behind(tmp_path: Path, database: st
         with pytest.raises(SupervisorError, match="pgsupervisor migrate"):
             await daemon.node.validate(new._replace(workers={}), new)
         assert daemon.node.membership is None
-        assert house.gate.session_owner is None
-        assert await house.gate.check_now()
+        assert house.monitor.session_owner is None
+        assert await house.monitor.check_now()
         assert await _advisory_locks(shared_postgres, house) == "0"
 
 
@@ -101,11 +101,11 @@ async def test_a_discarded_join_leaves_nothing_behind(tmp_path: Path, database: 
         daemon.node._has_started = True
         new = daemon.state.config
         prepared = await daemon.node.validate(new._replace(workers={}), new)
-        assert house.gate.session_owner is not None
+        assert house.monitor.session_owner is not None
         assert await _advisory_locks(shared_postgres, house) != "0"
         await prepared.discard()
         assert daemon.node.membership is None
-        assert house.gate.session_owner is None
+        assert house.monitor.session_owner is None
         await house.until(lambda: not {task.get_name() for task in asyncio.all_tasks()} & {"leases", "leases: trust"})
         assert await _advisory_locks(shared_postgres, house) == "0"
 

@@ -30,7 +30,7 @@ def systemd(tmp_path: Path) -> Iterator[NotifySocket]:
         yield reader
 
 
-def test_tells_a_whole_life_in_its_order(launch: Launcher, database: str, systemd: NotifySocket) -> None:
+def test_reports_a_whole_life_in_its_order(launch: Launcher, database: str, systemd: NotifySocket) -> None:
     """READY once the workers run, RELOADING then READY for a reload, STOPPING at the end; each with its STATUS."""
     daemon = launch.ready(config(database), environ=systemd.environ)
     index = systemd.wait_for("READY")
@@ -115,7 +115,7 @@ def test_a_stop_during_a_reload_is_final(launch: Launcher, database: str, system
     assert systemd.essence() == ["READY", "RELOADING", "STOPPING"]
 
 
-def test_a_fatal_end_is_told_with_its_status(launch: Launcher, systemd: NotifySocket) -> None:
+def test_a_fatal_end_is_reported_with_its_status(launch: Launcher, systemd: NotifySocket) -> None:
     """What ends a start stands in STATUS, beside the exit status."""
     daemon = launch(config("postgresql://x@127.0.0.1:1/x", database="startup.attempts = 1"), environ=systemd.environ)
     assert daemon.wait() == 69
@@ -123,7 +123,7 @@ def test_a_fatal_end_is_told_with_its_status(launch: Launcher, systemd: NotifySo
     assert "gave up" in systemd.messages[index]["STATUS"]
 
 
-def test_a_wrong_configuration_is_told_too(launch: Launcher, systemd: NotifySocket) -> None:
+def test_a_wrong_configuration_is_reported_too(launch: Launcher, systemd: NotifySocket) -> None:
     """A configuration that cannot be read ends with 78, and systemd shows the first fault."""
     daemon = launch("[database]\ndns = 'x'\n", environ=systemd.environ)
     assert daemon.wait() == 78
@@ -180,7 +180,7 @@ def test_the_watchdog_is_not_fed_by_a_blocked_loop(launch: Launcher, database: s
 
 
 @pytest.mark.parametrize("kind", ["missing", "a file", "a stream", "full", "removed", "no address"])
-def test_a_notify_socket_that_fails_is_told_once(launch: Launcher, database: str, tmp_path: Path, kind: str) -> None:
+def test_a_notify_socket_that_fails_is_logged_once(launch: Launcher, database: str, tmp_path: Path, kind: str) -> None:
     """Whatever is wrong with NOTIFY_SOCKET, the journal says it once and everything else works."""
     path = tmp_path / "notify"
     address = "nonsense" if kind == "no address" else str(path)

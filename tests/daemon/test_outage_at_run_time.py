@@ -78,7 +78,7 @@ def _all_run(daemon: Daemon) -> None:
         time.sleep(0.05)
 
 
-def test_a_flapping_server_is_told_once(launch: Launcher, shared_postgres: Postgres) -> None:
+def test_a_flapping_server_is_logged_once(launch: Launcher, shared_postgres: Postgres) -> None:
     """Each connection dies soon after it was made: the entries are those of one outage, and no worker is harmed."""
     with Proxy(shared_postgres.port) as proxy:
         dsn = shared_postgres.dsn(port=proxy.port)

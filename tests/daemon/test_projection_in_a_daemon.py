@@ -151,7 +151,7 @@ def test_the_number_of_shards_changes_by_a_reload(launch: Launcher, database: st
     )
 
 
-def test_who_stood_aside_helps_again_when_the_numbers_agree(
+def test_a_sharding_conflict_is_over_when_the_numbers_agree(
     launch: Launcher, database: str, sql: Callable[[str], str]
 ) -> None:
     """Another node takes its number of shards back and gets the lease; who stood aside can take it over then."""

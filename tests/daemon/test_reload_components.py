@@ -143,7 +143,7 @@ async def test_a_refusal_leaves_no_connection(tmp_path: Path, database: str, sha
         await aside(shared_postgres.execute, f"drop database {new} with (force)")
 
 
-async def test_a_failure_half_way_is_told_and_healed(tmp_path: Path, database: str) -> None:
+async def test_a_failure_half_way_is_reported_and_healed(tmp_path: Path, database: str) -> None:
     """What was applied stays in force, the rest is discarded; the daemon is degraded until a reload applies."""
     calls: list[str] = []
     broken, last = Scripted("broken", calls), Scripted("last", calls)

@@ -92,7 +92,7 @@ def test_many_sighups_while_connecting_are_one_reload(launch: Launcher, shared_p
         assert count(daemon, "reload.started") == 1
 
 
-def test_sigterm_before_the_handlers_stand_is_not_lost(launch: Launcher, database: str) -> None:
+def test_sigterm_before_the_handlers_are_installed_is_not_lost(launch: Launcher, database: str) -> None:
     """The first statement blocks SIGTERM; one that comes during the imports is a clean stop afterwards."""
     daemon = launch(config(database))
     deadline = time.monotonic() + 20

@@ -39,7 +39,7 @@ async def _feedings(reader: socket.socket, clock: FakeClock) -> int:
     return count
 
 
-async def test_ready_after_a_full_socket_does_not_wait_for_the_next_beat(tmp_path: Path) -> None:
+async def test_ready_after_a_full_socket_does_not_wait_for_the_next_heartbeat(tmp_path: Path) -> None:
     """Once it is woken the heartbeat tries again every 200 ms, and READY arrives as soon as the socket is read."""
     clock = FakeClock()
     with (

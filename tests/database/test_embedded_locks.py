@@ -121,7 +121,7 @@ async def test_gives_up(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     await clock.jump(0.2)
     with pytest.raises(EmbeddedDatabaseLocked, match=f"process {holder.pid} on .* gave up after 12 s"):
         await waiting
-    await the_thread_lets_go(tmp_path, holder)
+    await the_thread_releases_the_lock(tmp_path, holder)
 
 
 async def test_cancelled_waiting_takes_nothing(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
@@ -132,11 +132,11 @@ async def test_cancelled_waiting_takes_nothing(tmp_path: Path, holder: subproces
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    await the_thread_lets_go(tmp_path, holder)
+    await the_thread_releases_the_lock(tmp_path, holder)
     assert not lock.is_held
 
 
-async def the_thread_lets_go(directory: Path, holder: subprocess.Popen[str]) -> None:
+async def the_thread_releases_the_lock(directory: Path, holder: subprocess.Popen[str]) -> None:
     """Release the lock, wait until no thread waits for it any more, and find it free."""
     let_go(holder)
     for thread in threading.enumerate():

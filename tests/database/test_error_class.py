@@ -126,7 +126,7 @@ def test_a_class_of_the_same_name_elsewhere_is_not_asyncpgs() -> None:
         (ValueError("a bug"), False),
     ],
 )
-def test_what_makes_the_gate_look(error: Exception, expected: bool) -> None:
+def test_what_makes_the_monitor_check(error: Exception, expected: bool) -> None:
     """Only what could mean a lost connection is a suspicion; backpressure and a worker's bug are none."""
     assert may_be_connection_loss(error) is expected
 

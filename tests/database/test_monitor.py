@@ -1,4 +1,4 @@
-"""The gate against a real PostgreSQL: connecting, and holding a connection."""
+"""The monitor against a real PostgreSQL: connecting, and holding a connection."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_server_that_begins_to_listen_is_connected_to_before_the_next_at
     proxy.refuse()
     slow = policy(backoff=Backoff(initial_s=3600.0, max_s=3600.0, jitter="none"))
     async with gatehouse(shared_postgres.dsn(port=proxy.port), startup=slow, wait=False) as house:
-        await house.until(lambda: house.gate.next_try_at_s is not None)
+        await house.until(lambda: house.monitor.next_try_at_s is not None)
         proxy.forward()
         await house.up()
         assert house.entries.of("database.connected", attempts=2)
@@ -69,7 +69,8 @@ async def test_a_server_that_is_coming_uses_up_no_attempts(postgres: Postgres) -
             await house.until(lambda: stand_in.attempts > 12)
             assert not house.database.is_up
             proxy.refuse()
-            await house.until(lambda: ErrorClass.NOT_LISTENING in house.gate.outage.failures)  # the first that counts
+            # The first that counts.
+            await house.until(lambda: ErrorClass.NOT_LISTENING in house.monitor.outage.failures)
             proxy.aim(postgres.port)
             proxy.forward()
             await house.up()
@@ -105,14 +106,14 @@ async def test_a_refusal_ends_the_start_at_once(
     async with gatehouse(dsn, startup=policy(attempts=10, retry_refused=False), wait=False) as house:
         await house.failure(DatabaseAccessDenied)
         (gave_up,) = house.entries.of("database.gave_up")
-        assert (gave_up.fields["sqlstate"], house.gate.outage.attempts) == (sqlstate, 1)
+        assert (gave_up.fields["sqlstate"], house.monitor.outage.attempts) == (sqlstate, 1)
         assert "wrong" not in str(house.entries.all)
 
 
 async def test_a_refusal_is_tried_again_when_asked_to(postgres: Postgres) -> None:
     """With `retry_refused` the daemon waits for the administrator to create what is missing."""
     async with gatehouse(postgres.dsn(dbname="later"), wait=False) as house:
-        await house.until(lambda: house.gate.outage and house.gate.outage.attempts >= 2)
+        await house.until(lambda: house.monitor.outage and house.monitor.outage.attempts >= 2)
         await aside(postgres.execute, "create database later")
         await house.up()
 
@@ -162,14 +163,14 @@ async def test_a_hung_first_host_does_not_delay_the_second(shared_postgres: Post
     for fault in (proxy.black_hole, proxy.mute):
         fault()
         async with gatehouse(two(proxy.port, shared_postgres.port), connect_timeout_s=3600.0) as house:
-            assert house.gate.connected.endpoint.port == shared_postgres.port
+            assert house.monitor.connected.endpoint.port == shared_postgres.port
             assert house.entries.of("database.connected", attempts=1)
 
 
 async def test_the_first_of_two_healthy_hosts_is_preferred(shared_postgres: Postgres, proxy: Proxy) -> None:
     """Hosts are tried in their order."""
     async with gatehouse(two(proxy.port, shared_postgres.port)) as house:
-        assert house.gate.connected.endpoint.port == proxy.port
+        assert house.monitor.connected.endpoint.port == proxy.port
 
 
 async def test_the_primary_of_two_hosts_is_found(postgres: Postgres, standby: Postgres) -> None:
@@ -177,13 +178,13 @@ async def test_the_primary_of_two_hosts_is_found(postgres: Postgres, standby: Po
     for wanted, port in (("read-write", postgres.port), ("primary", postgres.port), ("standby", standby.port)):
         dsn = two(standby.port, postgres.port, f"?target_session_attrs={wanted}")
         async with gatehouse(dsn) as house:
-            assert house.gate.connected.endpoint.port == port
+            assert house.monitor.connected.endpoint.port == port
             assert await house.view().fetchval("select pg_is_in_recovery()") is (wanted == "standby")
     async with gatehouse(two(standby.port, postgres.port, "?target_session_attrs=prefer-standby")) as house:
-        assert house.gate.connected.endpoint.port == standby.port
+        assert house.monitor.connected.endpoint.port == standby.port
     await aside(standby.stop)
     async with gatehouse(two(standby.port, postgres.port, "?target_session_attrs=prefer-standby")) as house:
-        assert house.gate.connected.endpoint.port == postgres.port
+        assert house.monitor.connected.endpoint.port == postgres.port
 
 
 # Holding it
@@ -202,14 +203,14 @@ async def test_only_the_gates_session_ended_is_no_outage(postgres: Postgres) -> 
         assert not house.entries.of("database.lost")
 
 
-async def test_a_connection_for_a_worker_waits_while_the_gate_renews_its_own(
+async def test_a_connection_for_a_worker_waits_while_the_monitor_renews_its_own(
     shared_postgres: Postgres, proxy: Proxy
 ) -> None:
-    """It neither fails nor spins: the loop goes on turning, and the worker is served once the gate is."""
+    """It neither fails nor spins: the loop goes on turning, and the worker is served once the monitor is."""
     async with gatehouse(shared_postgres.dsn(port=proxy.port), pool_min=0) as house:
         proxy.mute()
         proxy.cut()
-        await house.until(lambda: house.gate.connected is None)
+        await house.until(lambda: house.monitor.connected is None)
         assert house.database.is_up  # one lost session is no outage yet
         asked = asyncio.ensure_future(house.view().fetchval("select 1"))
         await house.until(lambda: proxy.attempts == 2)
@@ -221,11 +222,11 @@ async def test_a_connection_for_a_worker_waits_while_the_gate_renews_its_own(
 
 
 async def test_a_heartbeat_statement_that_fails_once_ends_nothing(postgres: Postgres) -> None:
-    """A cancelled heartbeat costs at most the gate's own session; the next one goes out, and the one after."""
+    """A cancelled heartbeat costs at most the monitor's own session; the next one goes out, and the one after."""
     async with gatehouse(postgres.dsn(), clock=HurriedClock()) as house:
         await aside(_cancel_a_heartbeat, postgres, house.backend())
-        turned_s = house.gate.last_progress_s
-        await house.until(lambda: house.gate.last_progress_s > turned_s + 12.0)  # two more heartbeats
+        turned_s = house.monitor.last_progress_s
+        await house.until(lambda: house.monitor.last_progress_s > turned_s + 12.0)  # two more heartbeats
         assert house.database.is_up
         assert house.heard == ["back"]
         assert await house.view().fetchval("select 1") == 1
@@ -245,8 +246,8 @@ def test_a_blocked_event_loop_is_not_taken_for_a_frozen_server(shared_postgres: 
     async def block() -> None:
         async with gatehouse(shared_postgres.dsn(), connect_timeout_s=0.3) as house:
             before = house.backend()
-            asked = asyncio.ensure_future(house.gate.check_now())
-            await house.until(lambda: not house.gate._checks.is_requested)  # the statement is sent in this turn
+            asked = asyncio.ensure_future(house.monitor.check_now())
+            await house.until(lambda: not house.monitor._checks.is_requested)  # the statement is sent in this turn
             time.sleep(0.6)  # noqa: ASYNC251 - the loop stands still
             assert await asked
             assert house.backend() == before
@@ -273,10 +274,10 @@ async def test_a_workers_own_errors_are_not_explained(database: str) -> None:
     """Its HTTP call's OSError is checked and found its own; a bug is not even checked."""
     async with gatehouse(database) as house:
         assert not await house.database.is_outage_error(ConnectionRefusedError("some web server"))
-        turned_s = house.gate.last_progress_s
+        turned_s = house.monitor.last_progress_s
         assert not await house.database.is_outage_error(ValueError())
         assert not await house.database.is_outage_error(asyncpg.TooManyConnectionsError("backpressure"))
-        assert house.gate.last_progress_s == turned_s
+        assert house.monitor.last_progress_s == turned_s
 
 
 async def test_a_workers_session_ended_alone_is_not_an_outage(postgres: Postgres) -> None:

@@ -1,4 +1,4 @@
-"""The gate's decisions: delays, limits, reminders, and what it takes to forget an outage."""
+"""The monitor's decisions: delays, limits, reminders, and what it takes to forget an outage."""
 
 from __future__ import annotations
 
@@ -357,7 +357,7 @@ class Seen(NamedTuple):
 
 
 def simulate(error_class: ErrorClass, length_s: float, seed: int) -> Seen:
-    """Live through an outage as the gate does, on a clock of numbers."""
+    """Live through an outage as the monitor does, on a clock of numbers."""
     sample: Callable[[], float] = Random(seed).random
     outage, now_s, seen = lost(None, 0.0), 0.0, Seen(0, 0, 0, 0.0)
     policy = ConnectPolicy(backoff=Backoff(initial_s=0.25, max_s=30.0))

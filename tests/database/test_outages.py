@@ -1,4 +1,4 @@
-"""The gate and its pool through outages of every kind, against real servers and a faulty network."""
+"""The monitor and its pool through outages of every kind, against real servers and a faulty network."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_a_server_that_drops_after_the_handshake_is_asked_at_growing_dista
         await house.down()
         proxy.reset_attempts()
         began_s = clock.now_s()
-        await house.until(lambda: house.gate.outage.failures and sum(house.gate.outage.failures.values()) >= 7)
+        await house.until(lambda: house.monitor.outage.failures and sum(house.monitor.outage.failures.values()) >= 7)
         # 0.25 + 0.5 + 1 + 2 + 4 + 5 s: the distances grow to five seconds, and the server that accepts all the while
         # is no reason to come early.
         assert clock.now_s() - began_s >= 12.0
@@ -69,7 +69,7 @@ async def test_a_flapping_server_keeps_the_grown_delays(shared_postgres: Postgre
         downs: list[float] = []
         for _ in range(7):
             proxy.cut()
-            # The first loss renews the gate's own connection on the spot; from then on it is on probation.
+            # The first loss renews the monitor's own connection on the spot; from then on it is on probation.
             await house.until(lambda: not house.database.is_up or not downs)
             lost_s = clock.now_s()
             await house.up()
@@ -83,7 +83,7 @@ async def test_a_flapping_server_keeps_the_grown_delays(shared_postgres: Postgre
         assert [heard for heard in house.heard if not heard.startswith("~")] == ["back", "down", "back"]
 
 
-async def test_a_flapping_server_that_stays_is_told_once_more(shared_postgres: Postgres, proxy: Proxy) -> None:
+async def test_a_flapping_server_that_stays_is_logged_once_more(shared_postgres: Postgres, proxy: Proxy) -> None:
     """After a while with work done the outage is over, which is told with its flaps, and the next one begins afresh."""
     clock = HurriedClock(5.0)
     async with gatehouse(shared_postgres.dsn(port=proxy.port), clock=clock) as house:
@@ -91,12 +91,12 @@ async def test_a_flapping_server_that_stays_is_told_once_more(shared_postgres: P
             proxy.cut()
             await clock.sleep(1.0)
             await house.up()
-        assert house.gate.outage.flaps >= 1
+        assert house.monitor.outage.flaps >= 1
         assert await house.view().fetchval("select 1") == 1
         settled = await house.entries.wait_for("database.recovered", times=2)
         assert settled.fields["flaps"] >= 1
         assert house.heard[-1] == "settled"
-        assert house.gate.outage is None
+        assert house.monitor.outage is None
 
 
 async def test_time_up_is_not_counted_as_downtime(postgres: Postgres) -> None:
@@ -104,7 +104,7 @@ async def test_time_up_is_not_counted_as_downtime(postgres: Postgres) -> None:
     await aside(postgres.stop)
     clock = HurriedClock()
     async with gatehouse(postgres.dsn(), clock=clock, wait=False) as house:
-        await house.until(lambda: house.gate.outage and house.gate.outage.attempts >= 2)
+        await house.until(lambda: house.monitor.outage and house.monitor.outage.attempts >= 2)
         await aside(postgres.start)
         await house.up()
         await clock.sleep(5.0)
@@ -150,7 +150,7 @@ async def test_a_frozen_session_costs_every_connection_of_the_pool(shared_postgr
 
 
 async def test_an_outage_ends_the_statements_in_flight(postgres: Postgres) -> None:
-    """The gate's session is gone and no other can be made: nobody waits on a connection of before."""
+    """The monitor's session is gone and no other can be made: nothing waits on a former connection."""
     with Proxy(postgres.port) as proxy:
         async with gatehouse(postgres.dsn(port=proxy.port), command_timeout_s=0.0) as house:
             working = await sleeping(house, postgres)
@@ -172,7 +172,7 @@ async def test_a_demoted_primary_is_given_up(postgres: Postgres) -> None:
             await house.view().execute("create table t ()")
         assert await house.database.is_outage_error(caught.value)
         await house.down()
-        assert house.gate.failure.error_class.value == "read-only"
+        assert house.monitor.failure.error_class.value == "read-only"
         await aside(postgres.set_read_only, False)
         await house.up()
         assert await house.view().execute("create table t ()") == "CREATE TABLE"
@@ -194,11 +194,11 @@ async def test_the_promoted_server_of_two_is_found(postgres: Postgres, standby: 
         writing = asyncio.ensure_future(house.view().execute("create table after_failover ()"))
         await aside(standby.promote)
         assert await asyncio.wait_for(writing, 30) == "CREATE TABLE"
-        assert house.gate.connected.endpoint.port == standby.port
+        assert house.monitor.connected.endpoint.port == standby.port
 
 
 async def test_no_connection_to_the_demoted_primary_is_kept(postgres: Postgres, standby: Postgres) -> None:
-    """A switch-over that is done before the gate looks is no outage, but every pooled connection moves with it."""
+    """A switch-over that is done before the monitor checks is no outage, but every pooled connection moves with it."""
     dsn = (
         f"postgresql://postgres@127.0.0.1:{postgres.port},127.0.0.1:{standby.port}/postgres"
         "?target_session_attrs=read-write"
@@ -212,7 +212,7 @@ async def test_no_connection_to_the_demoted_primary_is_kept(postgres: Postgres, 
         assert await house.database.is_outage_error(caught.value)
         tables = [f"create table t{number} ()" for number in range(5)]
         assert await asyncio.gather(*map(house.view().execute, tables)) == ["CREATE TABLE"] * 5
-        assert house.gate.connected.endpoint.port == standby.port
+        assert house.monitor.connected.endpoint.port == standby.port
         assert house.heard == ["back"]
 
 
@@ -233,19 +233,19 @@ async def test_a_fail_over_behind_a_proxy_that_accepts_all_the_while(make_postgr
             assert house.entries.of("database.recovered", flaps=0)
 
 
-# Crowded, refused, pool and gate apart
+# Crowded, refused, pool and monitor apart
 
 
 async def test_a_pool_that_workers_exhaust_does_not_hide_the_database(database: str) -> None:
-    """Every connection is on loan and many wait; the gate goes on asking on its own, and nobody is parked."""
+    """Every connection is in use and many wait; the monitor goes on checking on its own, and nothing is parked."""
     async with gatehouse(database, clock=HurriedClock(), pool_max=2) as house:
         db = house.view()
         async with db.acquire(), db.acquire():
             waiting = [asyncio.ensure_future(db.fetchval("select 1")) for _ in range(20)]
-            turned_s = house.gate.last_progress_s
-            await house.until(lambda: house.gate.last_progress_s > turned_s + 12.0)
+            turned_s = house.monitor.last_progress_s
+            await house.until(lambda: house.monitor.last_progress_s > turned_s + 12.0)
             assert house.database.is_up
-            assert await house.gate.check_now()
+            assert await house.monitor.check_now()
             assert house.count("waiting") == 20
         assert await asyncio.gather(*waiting) == [1] * 20
         assert house.heard == ["back"]
@@ -256,22 +256,24 @@ async def test_too_many_connections_for_the_pool_are_backpressure(postgres: Post
     postgres.execute("create role app login connection limit 4")
     dsn = postgres.dsn(user="app", host="socket")
     async with gatehouse(dsn) as house:
-        connected = _dials(postgres)
+        connected = _connections_made(postgres)
         db = house.view()
         answers = await asyncio.gather(*(db.fetchval("select 1 from pg_sleep(0.01)") for _ in range(300)))
         assert answers == [1] * 300
         assert house.count("size") == 3
         assert "53300" in str(house.database.pool_counts()["starved"])
         assert len(house.entries.of("pool.exhausted")) == 1
-        assert _dials(postgres) - connected <= 3 + 7 + 6  # three succeed, seven fail at once, then one at a time
+        assert (
+            _connections_made(postgres) - connected <= 3 + 7 + 6
+        )  # three succeed, seven fail at once, then one at a time
         assert house.heard == ["back"]
 
 
-def _dials(postgres: Postgres) -> int:
+def _connections_made(postgres: Postgres) -> int:
     return postgres.log.read_text().count("connection received")
 
 
-async def test_a_changed_password_starves_the_pool_until_a_reload(postgres: Postgres) -> None:
+async def test_a_changed_password_exhausts_the_pool_until_a_reload(postgres: Postgres) -> None:
     """What is open still serves, the reason is told, and a reload with the right password feeds the pool."""
     postgres.add_user("app", "old")
     async with gatehouse(postgres.dsn(user="app", password="old"), pool_max=3) as house:
@@ -288,10 +290,10 @@ async def test_a_changed_password_starves_the_pool_until_a_reload(postgres: Post
         async with db.acquire():
             waiting = asyncio.ensure_future(db.fetchval("select 4"))
             await house.until(lambda: house.database.exhausted is not None)
-            gate = house.database.new_monitor(server(postgres.dsn(user="app", password="new")), house.config)
-            assert await gate.connect_once() is None
-            house.tasks.cancel("gate")
-            await house.database.switch_to(gate, limit_s=5.0)
+            monitor = house.database.new_monitor(server(postgres.dsn(user="app", password="new")), house.config)
+            assert await monitor.connect_once() is None
+            house.tasks.cancel("monitor")
+            await house.database.switch_to(monitor, limit_s=5.0)
             house.run()
             assert await waiting == 4
         assert house.database.exhausted is None
@@ -299,7 +301,7 @@ async def test_a_changed_password_starves_the_pool_until_a_reload(postgres: Post
 
 
 async def test_a_full_server_keeps_what_is_open(postgres: Postgres) -> None:
-    """When the gate itself cannot come back for want of a place, the workers' statements are not ended for it."""
+    """When the monitor itself cannot come back for want of a place, the workers' statements are not ended for it."""
     postgres.execute("create role app login connection limit 2")
     async with gatehouse(postgres.dsn(user="app", host="socket"), pool_min=0) as house:
         working = await sleeping(house, postgres, 1.0)
@@ -312,7 +314,7 @@ async def test_a_full_server_keeps_what_is_open(postgres: Postgres) -> None:
         await house.up()
 
 
-async def test_a_pool_that_cannot_dial_while_the_gate_is_up_is_told_in_the_end(
+async def test_a_pool_that_cannot_connect_while_the_monitor_is_up_is_logged_in_the_end(
     shared_postgres: Postgres, proxy: Proxy
 ) -> None:
     """An outage explains failed dials and is told by itself; when there is none, the pool's hunger is."""

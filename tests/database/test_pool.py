@@ -31,7 +31,7 @@ async def test_keeps_pool_min_connections(postgres: Postgres) -> None:
 
 
 async def test_has_no_connection_that_nobody_asked_for(database: str) -> None:
-    """With pool_min = 0 the gate's own is the only one until a worker comes."""
+    """With pool_min = 0 the monitor's own is the only one until a worker comes."""
     async with gatehouse(database, pool_min=0) as house:
         await settle()
         assert house.count("size") == 0
@@ -182,26 +182,26 @@ async def test_ten_thousand_waiters_all_go_on(postgres: Postgres) -> None:
 
         waiting = [asyncio.ensure_future(borrow()) for _ in range(10_000)]
         await settle()
-        dialled = _dials(postgres)
+        before = _connections_made(postgres)
         await aside(postgres.start)
         assert sum(await asyncio.wait_for(asyncio.gather(*waiting), 60)) == 10_000
         assert house.count("size") <= 10
-        assert _dials(postgres) - dialled <= 10 + 10  # the pool's, and the gate's with its checks
+        assert _connections_made(postgres) - before <= 10 + 10  # the pool's, and the monitor's with its checks
         assert house.heard == ["back", "down", "back"]
 
 
-def _dials(postgres: Postgres) -> int:
+def _connections_made(postgres: Postgres) -> int:
     return postgres.log.read_text().count("connection received")
 
 
-async def test_one_dial_at_a_time_before_a_server_that_takes_no_more(postgres: Postgres) -> None:
+async def test_one_attempt_at_a_time_before_a_server_that_takes_no_more(postgres: Postgres) -> None:
     """A thousand who wait for the first connection cause no more dials than one would."""
     postgres.execute("create role app login connection limit 1")
     async with gatehouse(postgres.dsn(user="app", host="socket"), pool_min=0, clock=HurriedClock()) as house:
-        dialled = _dials(postgres)
+        before = _connections_made(postgres)
         waiting = [asyncio.ensure_future(house.view().fetchval("select 1")) for _ in range(1000)]
         await house.until(lambda: house.database._pool is not None and house.database._pool._failed_connects >= 15)
-        assert _dials(postgres) - dialled <= 10 + 8
+        assert _connections_made(postgres) - before <= 10 + 8
         assert house.database.is_up
         await aside(postgres.execute, "alter role app connection limit 20")
         assert sum(await asyncio.wait_for(asyncio.gather(*waiting), 30)) == 1000
@@ -266,10 +266,10 @@ async def test_a_switch_to_another_database_ends_no_statement(postgres: Postgres
         working = await sleeping(house, postgres, 0.5)
         waiting = asyncio.ensure_future(house.view().fetchval("select current_database()"))
         await settle()
-        gate = house.database.new_monitor(server(postgres.dsn(dbname="other")), house.config)
-        assert await gate.connect_once() is None
-        house.tasks.cancel("gate")
-        await house.database.switch_to(gate, limit_s=10.0)
+        monitor = house.database.new_monitor(server(postgres.dsn(dbname="other")), house.config)
+        assert await monitor.connect_once() is None
+        house.tasks.cancel("monitor")
+        await house.database.switch_to(monitor, limit_s=10.0)
         house.run()
         assert await asyncio.wait_for(waiting, 30) == "other"
         assert await working == 1
@@ -281,10 +281,10 @@ async def test_a_switch_ends_an_outage(postgres: Postgres, shared_postgres: Post
     async with gatehouse(postgres.dsn()) as house:
         await aside(postgres.stop)
         await house.down()
-        gate = house.database.new_monitor(server(shared_postgres.dsn()), house.config)
-        assert await gate.connect_once() is None
-        house.tasks.cancel("gate")
-        await house.database.switch_to(gate, limit_s=10.0)
+        monitor = house.database.new_monitor(server(shared_postgres.dsn()), house.config)
+        assert await monitor.connect_once() is None
+        house.tasks.cancel("monitor")
+        await house.database.switch_to(monitor, limit_s=10.0)
         house.run()
         assert await asyncio.wait_for(house.view().fetchval("select 1"), 10) == 1
         assert house.heard == ["back", "down", "back"]

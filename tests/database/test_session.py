@@ -1,4 +1,4 @@
-"""The gate's connection as a node's session: one statement at a time, each with a limit, and given up when in doubt."""
+"""The monitor's connection as a node's session: one statement at a time, each with a limit; in doubt it is ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Tenant:
-    """Who lives on a gate's connection, and hangs up at once when a session ends."""
+    """The owner of a session on a monitor's connection; it terminates the connection when the session ends."""
 
     def __init__(self, house: Gatehouse) -> None:
         self.begun = 0
@@ -50,10 +50,10 @@ async def tenant(dsn: str, **config: Any) -> AsyncIterator[tuple[Gatehouse, Tena
 
 
 async def test_statements_take_turns(postgres: Postgres) -> None:
-    """Many statements at once, and the gate's own checks among them, are sent one after the other."""
+    """Many statements at once, and the monitor's own checks among them, are sent one after the other."""
     async with tenant(postgres.dsn()) as (house, them):
         asked = [them.session.fetch("select $1::int as n from pg_sleep(0.005)", number) for number in range(20)]
-        answers, is_up = await asyncio.gather(asyncio.gather(*asked), house.gate.check_now())
+        answers, is_up = await asyncio.gather(asyncio.gather(*asked), house.monitor.check_now())
         assert [row["n"] for [row] in answers] == list(range(20))
         assert is_up
         assert not them.ended
@@ -70,14 +70,14 @@ async def test_an_error_of_a_statement_is_its_own(postgres: Postgres) -> None:
         assert house.backend() == backend
 
 
-async def test_a_read_only_server_is_the_gates_to_judge(postgres: Postgres) -> None:
+async def test_only_the_monitor_decides_about_a_read_only_server(postgres: Postgres) -> None:
     """A write that a read-only transaction refuses does not end a session that nobody wanted to write."""
     async with tenant(postgres.dsn()) as (house, them):
         session = them.session
         await session.execute_script("set default_transaction_read_only = on")
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
             await session.fetch("create table t ()")
-        assert await house.gate.check_now()
+        assert await house.monitor.check_now()
         assert them.session is session
 
 
@@ -111,10 +111,10 @@ async def test_a_routine_check_is_answered_by_a_fresh_statement(postgres: Postgr
     async with tenant(postgres.dsn()) as (house, them):
         await them.session.fetch("select 1")
         said: list[str] = []
-        house.gate.connected.connection.add_query_logger(lambda record: said.append(record.query))
+        house.monitor.connected.connection.add_query_logger(lambda record: said.append(record.query))
         assert await them.session.check(is_routine=True) is None
         assert not said
-        assert await house.gate.check_now()
+        assert await house.monitor.check_now()
         assert len(said) == 1
 
 

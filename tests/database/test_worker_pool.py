@@ -47,7 +47,7 @@ async def test_every_copy_of_a_pool_works(database: str) -> None:
         assert out.getvalue() == b"1\n2\n3\n4\n4\n"
 
 
-async def test_a_connection_on_loan_by_either_way(database: str) -> None:
+async def test_a_connection_acquired_by_either_way(database: str) -> None:
     """`async with` and `await` with `release` lend a connection each, and take it back."""
     async with gatehouse(database, pool_max=1) as house:
         db = house.view()

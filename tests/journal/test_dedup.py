@@ -109,6 +109,33 @@ def test_the_report_describes_the_latest_repeat() -> None:
     assert [(told.times, told.latest) for told in dedup.take_due(101.0)] == [(2, "at 100.4")]
 
 
+def test_the_first_eight_variants_of_a_key_are_shown() -> None:
+    """Each of them once, any further one is a repeat, and so it stays while any come."""
+    dedup, shown = new(), []
+    for tick in range(36000):
+        now_s = 100 + tick / 10
+        if dedup.admit(0, now_s, str, variant=tick):
+            shown.append(tick)
+        dedup.take_due(now_s)
+    assert shown == list(range(8))
+
+
+def test_variants_alone_keep_a_window_alive() -> None:
+    """A stream of ever new variants is bounded, too, when each window sees fewer than there is room for."""
+    dedup = new()
+    shown = [dedup.admit(0, 100 + tick / 2, str, variant=tick) for tick in range(1000)]
+    assert shown.count(True) == 8
+    assert sum(told.times for told in dedup.take_all(600.0)) == 992
+
+
+def test_variants_are_forgotten_with_their_key() -> None:
+    """After a quiet window every variant is shown again."""
+    dedup = new()
+    for now_s in (100.0, 110.0):
+        assert [dedup.admit(0, now_s, str, variant=name) for name in "abab"] == [True, True, False, False]
+        dedup.take_due(now_s + 1)
+
+
 def test_a_single_entry_wakes_nobody() -> None:
     """An entry without repeats leaves nothing to report, so that an idle daemon stays asleep."""
     dedup = new()

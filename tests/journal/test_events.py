@@ -103,6 +103,7 @@ def test_only_times_counts_and_messages_vary(event_type: EventType) -> None:
         "part",
         "position",
         "shard",
+        "instance",
         "node",
         "address",
         "holder_host",
@@ -110,7 +111,7 @@ def test_only_times_counts_and_messages_vary(event_type: EventType) -> None:
         "reason",
         "worker",
     }
-    merged = {("worker.restarting", "shard")}  # folded per worker
+    merged = {("worker.restarting", "shard"), ("worker.restarting", "instance"), ("worker.failed", "instance")}
     assert not {(event_type.name, name) for name in about & set(event_type.varies)} - merged
     others = set(event_type.varies) - numbers
     assert others <= {

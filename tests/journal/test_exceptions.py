@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -29,7 +30,11 @@ async def raised_by(call: Callable[..., Awaitable[object]], *args: object) -> Ba
 
 
 def place_of(exc: BaseException) -> str:
-    return str(describe_exception(exc)["place"])
+    return str(describe_exception(exc)[0]["place"])
+
+
+def key_of(exc: BaseException) -> int:
+    return describe_exception(exc)[1]
 
 
 async def first_bug(connection: Any) -> None:
@@ -86,6 +91,118 @@ async def test_the_second_bug_of_a_worker_is_shown(database: str, capfd: pytest.
     shown = [line["error"] for line in lines if line["event"] == "worker.failed"]
     assert shown == ['relation "no_such_table" does not exist', 'relation "another_missing_table" does not exist']
     assert [line["count"] for line in lines if line["event"] == "log.repeated"] == [2]
+
+
+async def query(connection: Any, sql: str) -> None:
+    await connection.execute(sql)
+
+
+async def asks_for_orders(connection: Any) -> None:
+    await query(connection, "SELECT * FROM no_such_table")
+
+
+async def asks_for_payments(connection: Any) -> None:
+    await query(connection, "SELECT * FROM no_such_table")
+
+
+async def test_two_callers_of_one_helper_are_two_failures(database: str) -> None:
+    """The place is the helper's for both, the key is not, and the same failure has the same key."""
+    connection = await asyncpg.connect(database)
+    try:
+        orders, again, payments = [
+            await raised_by(call, connection) for call in (asks_for_orders, asks_for_orders, asks_for_payments)
+        ]
+    finally:
+        await connection.close()
+    assert place_of(orders) == place_of(payments)
+    assert key_of(orders) == key_of(again) != key_of(payments)
+
+
+async def wraps(failing: Callable[[], object], *, hides: bool = False) -> None:
+    try:
+        failing()
+    except Exception as error:
+        if hides:
+            raise RuntimeError("wrapped") from None
+        raise RuntimeError("wrapped") from error
+
+
+async def fails_while_handling(failing: Callable[[], object]) -> None:
+    try:
+        failing()
+    except Exception:  # noqa: BLE001 - the context of the next one
+        raise RuntimeError("wrapped")  # noqa: B904 - without a cause on purpose
+
+
+async def groups(*failing: Callable[[], object]) -> None:
+    async def call(function: Callable[[], object]) -> None:
+        function()
+
+    async with asyncio.TaskGroup() as group:
+        for function in failing:
+            group.create_task(call(function))
+
+
+def no_number() -> None:
+    int("x")
+
+
+def no_member() -> None:
+    raise KeyError("y")
+
+
+def another_member() -> None:
+    raise KeyError("y")
+
+
+@pytest.mark.parametrize("call", [wraps, fails_while_handling, groups])
+async def test_causes_contexts_and_members_belong_to_the_key(call: Callable[..., Awaitable[object]]) -> None:
+    """An exception with another cause, context or member is another failure, with an equal one it is the same."""
+    keys = [key_of(await raised_by(call, failing)) for failing in (no_number, no_member, another_member, no_number)]
+    assert len(set(keys)) == 3
+    assert keys[0] == keys[3]
+
+
+async def test_a_context_that_is_not_shown_does_not_count() -> None:
+    """After `raise … from None` only the exception itself makes the key."""
+    first, second = [await raised_by(partial(wraps, failing, hides=True)) for failing in (no_number, no_member)]
+    assert key_of(first) == key_of(second)
+
+
+async def test_the_order_of_a_groups_members_does_not_count() -> None:
+    """Tasks that fail in another order are the same failure."""
+    first, second = [await raised_by(groups, *pair) for pair in ((no_number, no_member), (no_member, no_number))]
+    assert key_of(first) == key_of(second)
+
+
+async def test_a_chain_that_grows_stays_the_same_failure() -> None:
+    """A loop that raises in its own handler has few keys, however long the chain is."""
+    keys, former = set(), None
+    for _ in range(50):
+        failure = await raised_by(wraps, no_number)
+        assert failure.__cause__ is not None
+        failure.__cause__.__context__, former = former, failure
+        keys.add(key_of(failure))
+    assert len(keys) == 1
+
+
+def test_a_recursion_has_few_keys() -> None:
+    """A bug that a recursion meets at any depth and by any branch is one failure."""
+
+    def visit(turns: list[bool]) -> None:
+        if not turns:
+            raise ValueError("leaf")
+        if turns[0]:
+            visit(turns[1:])
+        else:
+            visit(turns[1:])
+
+    keys = set()
+    for number in range(200):
+        with pytest.raises(ValueError, match="leaf") as raised:
+            visit([bit == "1" for bit in f"{number:b}"])
+        keys.add(key_of(raised.value))
+    assert len(keys) <= 3
 
 
 async def test_an_exception_that_the_daemon_wrapped() -> None:

@@ -172,6 +172,75 @@ def test_a_workers_exceptions_are_folded_by_their_place(lines: Lines) -> None:
     assert [line["event"] for line in lines.read()] == ["rejected"]
 
 
+def test_a_second_caller_of_one_helper_is_shown(lines: Lines) -> None:
+    """Two failures through one helper have the same place; both are shown with their tracebacks, in either journal."""
+
+    def orders() -> None:
+        fail("no")
+
+    def payments() -> None:
+        fail("no")
+
+    log = worker_logger("mail")
+    for call in (orders, payments, orders, payments):
+        try:
+            call()
+        except ValueError as exc:
+            log_event("worker.failed", worker="mail", exc=exc)
+            log.exception("rejected")
+    shown = lines.read()
+    assert [line["event"] for line in shown] == ["worker.failed", "rejected"] * 2
+    assert len({line["place"] for line in shown}) == 1
+    assert ["payments" in line["traceback"] for line in shown] == [False, False, True, True]
+
+
+def test_the_first_messages_of_a_failure_are_shown_each(lines: Lines) -> None:
+    """Eight messages of one failure are shown, endlessly many are not, and identifiers make no other message."""
+    words = [f"{first}{second}" for first in "abcde" for second in "vwxyz"]
+    for number, word in enumerate(words * 2):
+        for text in (repr(word), f"order {number} of {number:032x} at 12:{number}"):
+            try:
+                fail(text)
+            except ValueError as exc:
+                log_event("worker.failed", worker=text[:1], exc=exc)
+    lines.journal.close(5)
+    shown = [line["error"] for line in lines.read_closed() if line["event"] == "worker.failed"]
+    assert shown == [repr(words[0]), f"order 0 of {0:032x} at 12:0", *map(repr, words[1:8])]
+    reports = [line for line in lines.read_closed() if line["event"] == "log.repeated"]
+    assert [line["count"] for line in reports] == [42, 49]
+    assert "error=\"'ez'\"" in reports[0]["message"]
+
+
+def test_another_sqlstate_is_another_failure(lines: Lines) -> None:
+    """A failure with another SQLSTATE is shown, and the report names it."""
+    for sqlstate in ("40001", "40P01", "40001"):
+        log_event("worker.failed", worker="a", error_type="E", place="p", sqlstate=sqlstate)
+    lines.journal.close(5)
+    *shown, report = lines.read_closed()
+    assert [line["sqlstate"] for line in shown] == ["40001", "40P01"]
+    assert "sqlstate=40001" in report["message"]
+
+
+@pytest.mark.parametrize("event", ["worker.ended", "worker.exhausted", "worker.abandoned", "worker.stopped"])
+def test_the_end_of_each_replica_is_shown(lines: Lines, event: str) -> None:
+    """An entry that tells of the end of an instance is not folded with that of another one."""
+    for instance in ("rep/1", "rep/2", "rep/3"):
+        log_event(event, level="error", worker="rep", instance=instance)
+    assert [line["instance"] for line in lines.read()] == ["rep/1", "rep/2", "rep/3"]
+
+
+def test_a_report_of_repeats_leaves_out_empty_values(lines: Lines) -> None:
+    """A field without a value is not named."""
+    for _ in range(2):
+        log_event("projection.lagging", worker="view", shard=None, events=3)
+        worker_logger("mail").info("sent", order=None, to="")
+    lines.journal.close(5)
+    reports = [line for line in lines.read_closed() if line["event"] == "log.repeated"]
+    assert reports[0]["message"].startswith("projection.lagging (worker=view) was logged 1 more time in ")
+    assert reports[1]["message"].startswith("sent (worker=mail) was logged 1 more time in ")
+    assert "shard" not in reports[0]
+
+
 def test_a_librarys_messages_are_told_apart(lines: Lines) -> None:
     """Two hosts in a library's warning are two entries, though one line of code logged both."""
     for host in ("a", "b", "b"):

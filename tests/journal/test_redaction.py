@@ -82,7 +82,7 @@ def test_no_part_of_an_entry_shows_a_secret() -> None:
             "long": "x" * (LIMIT - 5) + secret + "y" * LIMIT,
             "longer": (secret + " ") * 3000,
             "cut": "x" * (LIMIT + 1024 - 5) + secret,
-            **describe_exception(exc),
+            **describe_exception(exc)[0],
         })  # fmt: skip
         entry = Entry(f"sending {secret}", INFO, FakeClock().wall_time(), fields, None, capture_traceback(exc))
     written = encode_json_line(render(entry)).decode()

@@ -77,8 +77,8 @@ async def test_an_acquisition_does_not_wait_for_the_pool(database: str) -> None:
         first = await nodes.add(pool_max=1)
         pool, connection = await first.database.acquire(None)
         first.request(["mail"])
-        await nodes.until(lambda: first.node.describe()["trouble"])
-        assert "the pool gave no connection within 2s" in first.node.describe()["trouble"]
+        await nodes.until(lambda: first.node.problem)
+        assert "the pool gave no connection within 2s" in (first.node.problem or "")
         told = await nodes.entries.wait_for("lease.blocked")
         assert "the pool gave no connection within 2s" in told.fields["reason"]
         second = await nodes.add("mail")
@@ -86,7 +86,7 @@ async def test_an_acquisition_does_not_wait_for_the_pool(database: str) -> None:
         await second.stop()
         await first.database.release(pool, connection)
         await nodes.until(lambda: first.held == {"mail"})
-        await nodes.until(lambda: not first.node.describe()["trouble"])
+        await nodes.until(lambda: not first.node.problem)
         await nodes.entries.wait_for("lease.unblocked")
         assert len(nodes.entries.of("lease.blocked")) == 1
 

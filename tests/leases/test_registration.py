@@ -24,12 +24,13 @@ async def test_a_reload_that_changes_the_database_takes_the_node_along(
         await there.add("unrelated")  # numbers are given out there already
         node = await here.add("mail", "other")
         await here.until(lambda: len(node.held) == 2)
-        gate, old = node.database.new_monitor(server(other.dsn()), node.database.monitor.config), node.database.monitor
-        assert await gate.connect_once() is None
+        old = node.database.monitor
+        monitor = node.database.new_monitor(server(other.dsn()), old.config)
+        assert await monitor.connect_once() is None
         node.occupants["mail"].is_stubborn = True  # it takes a moment to end
-        await node.database.switch_to(gate, limit_s=1.0)
-        node.tasks.cancel("gate")
-        node.tasks.start(gate.run(), name="gate")
+        await node.database.switch_to(monitor, limit_s=1.0)
+        node.tasks.cancel("monitor")
+        node.tasks.start(monitor.run(), name="monitor")
         await here.until(lambda: node.occupants["other"].epochs == [1, 1])
         node.occupants["mail"].is_running = False
         node.occupants["mail"].is_stubborn = False

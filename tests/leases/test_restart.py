@@ -56,7 +56,7 @@ async def test_a_node_begins_while_the_server_restarts(postgres: Postgres) -> No
     """A node that joins amid an outage waits it out."""
     async with cluster(postgres.dsn()) as nodes:
         node = nodes.make()
-        node.tasks.start(node.database.monitor.run(), name="gate")
+        node.tasks.start(node.database.monitor.run(), name="monitor")
         await node.database.wait_until_up()
         await aside(postgres.stop, "fast")
         joining = asyncio.ensure_future(node.node.join())

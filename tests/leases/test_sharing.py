@@ -137,7 +137,7 @@ async def test_a_frozen_node_is_handed_nothing(database: str) -> None:
         first = await nodes.add(*names)
         await nodes.until(lambda: len(first.held) == 4)
         frozen = nodes.make()
-        frozen.tasks.start(frozen.database.monitor.run(), name="gate")
+        frozen.tasks.start(frozen.database.monitor.run(), name="monitor")
         await frozen.node.join()
         frozen.tasks.cancel("leases")  # it joins, publishes what it wants, and ticks no more
         frozen.request(names)

@@ -137,7 +137,7 @@ async def test_replicas_have_histories_of_their_own() -> None:
         await forever()
 
     async with running((service(replicas=3, max_restarts=0), first_fails)) as stage:
-        assert stage.supervisor.instances_by_state() == {"exhausted": 1, "running": 2}
+        assert stage.instances_by_state() == {"exhausted": 1, "running": 2}
         assert stage.row("mail")["state"] == "exhausted"
         assert stage.row("mail")["running"] == 2
 

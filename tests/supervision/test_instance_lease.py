@@ -80,7 +80,7 @@ async def test_a_singleton_waits_in_standby_until_its_lease_is_held() -> None:
         await stage.clock.jump(3600.0)
         assert (stage.state("mail"), worker.runs, stage.events()) == ("standby", 0, [])
         assert stage.supervisor.unhealthy() == {}
-        assert stage.leases["mail"].said == ["offer"]
+        assert stage.leases["mail"].said == ["request"]
         await give(stage)
         assert (stage.state("mail"), worker.runs, stage.events()) == ("running", 1, ["worker.started"])
         lease = worker.contexts[0].lease
@@ -94,11 +94,11 @@ async def test_a_revoked_lease_is_released_after_the_stop() -> None:
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
         lease_handle = stage.leases["mail"]
-        lease_handle.recall()
+        lease_handle.revoke()
         await stage.clock.jump(4.0)
-        assert (stage.state("mail"), lease_handle.said) == ("stopping", ["offer"])
+        assert (stage.state("mail"), lease_handle.said) == ("stopping", ["request"])
         await stage.clock.jump(2.0)
-        assert (stage.state("mail"), lease_handle.said) == ("standby", ["offer", "vacate"])
+        assert (stage.state("mail"), lease_handle.said) == ("standby", ["request", "worker_ended"])
         assert stage.row("mail")["failures"] == 0
         assert stage.events() == ["worker.started"]
         await give(stage)
@@ -112,7 +112,7 @@ async def test_a_lost_lease_ends_the_run_at_once() -> None:
         await give(stage)
         stage.leases["mail"].lose()
         await settle()
-        assert (stage.state("mail"), stage.leases["mail"].said) == ("standby", ["offer", "vacate"])
+        assert (stage.state("mail"), stage.leases["mail"].said) == ("standby", ["request", "worker_ended"])
         row = stage.row("mail")
         assert (row["restarts"], row["failures"], row["last_error"]) == (0, 0, None)
         assert stage.events() == ["worker.started"]
@@ -151,11 +151,11 @@ async def test_a_refusal_by_the_database_is_a_loss() -> None:
         assert (stage.state("mail"), stage.row("mail")["failures"]) == ("standby", 0)
 
 
-async def test_a_loss_during_a_recall_cuts_it_short() -> None:
+async def test_a_loss_during_a_revocation_cuts_it_short() -> None:
     """A run that is being waited for is cancelled when its lease is lost meanwhile."""
     async with running((service(singleton=True, stop_timeout_s=30.0), ScriptedWorker(watchful))) as stage:
         await give(stage)
-        stage.leases["mail"].recall()
+        stage.leases["mail"].revoke()
         await stage.clock.jump(1.0)
         assert stage.state("mail") == "stopping"
         stage.leases["mail"].lose()
@@ -163,7 +163,7 @@ async def test_a_loss_during_a_recall_cuts_it_short() -> None:
         assert stage.state("mail") == "standby"
 
 
-@pytest.mark.parametrize(("standing", "after_s"), [("lose", 2.0), ("recall", 12.0)])
+@pytest.mark.parametrize(("standing", "after_s"), [("lose", 2.0), ("revoke", 12.0)])
 async def test_a_run_that_outlives_its_lease_is_reported(standing: str, after_s: float, deaf: IgnoresStop) -> None:
     """A run that ignores its stop is reported when its deadline and grace are over, and its lease is not given back."""
     async with running((service(singleton=True, stop_timeout_s=10.0), ScriptedWorker(deaf))) as stage:
@@ -171,11 +171,11 @@ async def test_a_run_that_outlives_its_lease_is_reported(standing: str, after_s:
         next(stage.supervisor._instances()).current_run.stop.is_cooperative = True  # type: ignore[union-attr]
         getattr(stage.leases["mail"], standing)()
         await stage.clock.jump(after_s - 0.1)
-        assert stage.outlived == []
+        assert stage.overruns == []
         await stage.clock.jump(0.2)
-        assert stage.outlived[:1] == ["mail"]
+        assert stage.overruns[:1] == ["mail"]
         assert "worker.abandoned" in stage.events()
-        assert stage.leases["mail"].said == ["offer"]
+        assert stage.leases["mail"].said == ["request"]
 
 
 async def test_an_abandoned_tick_is_reported_when_its_lease_is_lost(deaf: IgnoresStop) -> None:
@@ -184,11 +184,11 @@ async def test_an_abandoned_tick_is_reported_when_its_lease_is_lost(deaf: Ignore
     async with running((spec, ScriptedWorker(deaf))) as stage:
         await give(stage, "tidy")
         await stage.clock.jump(60.0)
-        assert (stage.state("tidy"), stage.outlived) == ("abandoned", [])
+        assert (stage.state("tidy"), stage.overruns) == ("abandoned", [])
         stage.leases["tidy"].lose()
         await stage.clock.jump(3.0)
-        assert stage.outlived == ["tidy"]
-        assert stage.leases["tidy"].said == ["offer"]
+        assert stage.overruns == ["tidy"]
+        assert stage.leases["tidy"].said == ["request"]
 
 
 async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: IgnoresStop) -> None:
@@ -197,12 +197,12 @@ async def test_a_stalled_tick_that_ends_after_all_gives_the_lease_back(deaf: Ign
     async with running((spec, ScriptedWorker(deaf))) as stage:
         await give(stage, "tidy")
         await stage.clock.jump(60.0)
-        stage.leases["tidy"].recall()
+        stage.leases["tidy"].revoke()
         await stage.clock.jump(1.0)
         deaf.may_end.set()
         await stage.clock.jump(0.5)
-        assert (stage.state("tidy"), stage.outlived) == ("standby", [])
-        assert stage.leases["tidy"].said == ["offer", "vacate"]
+        assert (stage.state("tidy"), stage.overruns) == ("standby", [])
+        assert stage.leases["tidy"].said == ["request", "worker_ended"]
 
 
 async def test_pausing_lets_the_lease_go() -> None:
@@ -213,10 +213,10 @@ async def test_pausing_lets_the_lease_go() -> None:
         await stage.supervisor.pause("mail")
         await settle()
         lease_handle = stage.leases["mail"]
-        assert (stage.state("mail"), lease_handle.said) == ("paused", ["offer", "decline", "vacate"])
+        assert (stage.state("mail"), lease_handle.said) == ("paused", ["request", "decline", "worker_ended"])
         await stage.supervisor.resume("mail")
         await settle()
-        assert (stage.state("mail"), lease_handle.said[3:]) == ("standby", ["offer"])
+        assert (stage.state("mail"), lease_handle.said[3:]) == ("standby", ["request"])
 
 
 async def test_an_instance_in_standby_can_be_paused_and_stopped() -> None:
@@ -224,7 +224,7 @@ async def test_an_instance_in_standby_can_be_paused_and_stopped() -> None:
     async with running((SINGLETON, ScriptedWorker())) as stage:
         await stage.supervisor.pause("mail")
         await settle()
-        assert (stage.state("mail"), stage.leases["mail"].said) == ("paused", ["offer", "decline"])
+        assert (stage.state("mail"), stage.leases["mail"].said) == ("paused", ["request", "decline"])
         await stage.supervisor.resume("mail")
         await settle()
         assert await stage.supervisor.stop() == []
@@ -237,7 +237,7 @@ async def test_a_stop_gives_the_lease_back_once_the_worker_has_ended() -> None:
         await give(stage)
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
         await settle()
-        assert stage.leases["mail"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["mail"].said == ["request", "decline", "worker_ended"]
         assert not stop.done()
         await stage.clock.jump(10.0)
         assert await stop == []
@@ -249,7 +249,7 @@ async def test_a_stop_returns_the_workers_whose_leases_cannot_be_given_back(deaf
         await give(stage)
         assert await ended(stage.supervisor.stop(), stage.clock) == ["mail"]
         assert stage.supervisor.holding_leases() == ["mail"]
-        assert (stage.outlived, stage.leases["mail"].said) == ([], ["offer", "decline"])
+        assert (stage.overruns, stage.leases["mail"].said) == ([], ["request", "decline"])
 
 
 async def test_a_lease_lost_during_the_stop_is_reported_at_once(deaf: IgnoresStop) -> None:
@@ -267,10 +267,10 @@ async def test_a_lease_lost_during_the_stop_is_reported_at_once(deaf: IgnoresSto
         await give(stage)
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
         await clock.jump(10.0)
-        assert (stage.outlived, stop.done()) == ([], False)
+        assert (stage.overruns, stop.done()) == ([], False)
         stage.leases["mail"].lose()
         await settle()
-        assert stage.outlived == ["mail"]
+        assert stage.overruns == ["mail"]
         await clock.jump(100.0)
         assert await stop == ["mail"]
 
@@ -283,7 +283,7 @@ async def test_a_restart_keeps_the_lease() -> None:
         await stage.supervisor.restart("mail")
         await settle()
         assert (stage.state("mail"), worker.runs) == ("running", 2)
-        assert stage.leases["mail"].said == ["offer"]
+        assert stage.leases["mail"].said == ["request"]
         assert stage.leases["mail"].status is LeaseStatus.HELD
 
 
@@ -296,16 +296,16 @@ async def test_a_finished_worker_keeps_the_lease(script: object, restart: str, s
     async with running((service(singleton=True, restart=restart), worker)) as stage:
         await give(stage)
         lease_handle = stage.leases["mail"]
-        lease_handle.recall()
+        lease_handle.revoke()
         await settle()
-        assert (stage.state("mail"), lease_handle.said) == (state, ["offer"])
+        assert (stage.state("mail"), lease_handle.said) == (state, ["request"])
         lease_handle.lose()
         await settle()
-        assert lease_handle.said == ["offer", "vacate"]
+        assert lease_handle.said == ["request", "worker_ended"]
         await give(stage)
         assert (stage.state("mail"), worker.runs) == (state, 1)
         await stage.supervisor.stop()
-        assert lease_handle.said == ["offer", "vacate", "decline", "vacate"]
+        assert lease_handle.said == ["request", "worker_ended", "decline", "worker_ended"]
 
 
 async def test_an_exhausted_worker_lets_the_lease_go() -> None:
@@ -314,7 +314,7 @@ async def test_an_exhausted_worker_lets_the_lease_go() -> None:
     async with running((service(singleton=True, max_restarts=0), worker)) as stage:
         await give(stage)
         assert stage.state("mail") == "exhausted"
-        assert stage.leases["mail"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["mail"].said == ["request", "decline", "worker_ended"]
 
 
 async def test_a_backoff_goes_on_under_the_lease() -> None:
@@ -322,10 +322,10 @@ async def test_a_backoff_goes_on_under_the_lease() -> None:
     worker = ScriptedWorker(ValueError("no"))
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
-        assert (stage.state("mail"), stage.leases["mail"].said) == ("waiting", ["offer"])
-        stage.leases["mail"].recall()
+        assert (stage.state("mail"), stage.leases["mail"].said) == ("waiting", ["request"])
+        stage.leases["mail"].revoke()
         await settle()
-        assert (stage.state("mail"), stage.leases["mail"].said) == ("standby", ["offer", "vacate"])
+        assert (stage.state("mail"), stage.leases["mail"].said) == ("standby", ["request", "worker_ended"])
         await give(stage)
         assert stage.state("mail") == "waiting"
         await stage.clock.jump(2.0)
@@ -380,7 +380,7 @@ async def test_ticks_of_another_node_are_not_repeated() -> None:
     worker = ScriptedWorker(*[None] * 9)
     async with running((periodic(every_s=60.0, singleton=True), worker)) as stage:
         await give(stage, "tidy")
-        stage.leases["tidy"].recall()
+        stage.leases["tidy"].revoke()
         await settle()
         stage.leases["tidy"].pass_elsewhere()
         await stage.clock.jump(150.0)
@@ -441,7 +441,7 @@ async def test_poison_stops_a_shard_whatever_its_restart_says() -> None:
         assert (stage.state("view"), worker.runs) == ("failed", 1)
         assert stage.events() == ["worker.stopped"]
         assert stage.row("view")["last_error"] == "ProjectionHalted: event 7"
-        assert stage.leases["view/1of2"].said == ["offer"]
+        assert stage.leases["view/1of2"].said == ["request"]
 
 
 async def test_a_shard_in_a_sharding_conflict_gives_its_lease_up_and_requests_it_again_when_resumed() -> None:
@@ -451,12 +451,12 @@ async def test_a_shard_in_a_sharding_conflict_gives_its_lease_up_and_requests_it
         await give(stage, "view")
         await stage.clock.jump(3600.0)
         assert (stage.state("view"), worker.runs) == ("failed", 1)
-        assert stage.leases["view"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["view"].said == ["request", "decline", "worker_ended"]
         (reason,) = [fields["reason"] for event, _, fields in stage.said if event == "worker.stopped"]
         assert reason.startswith("a node with a newer configuration")
         stage.supervisor.resume_halted("view")
         await settle()
-        assert (stage.state("view"), stage.leases["view"].said[-1]) == ("standby", "offer")
+        assert (stage.state("view"), stage.leases["view"].said[-1]) == ("standby", "request")
         await give(stage, "view")
         assert (stage.state("view"), worker.runs) == ("running", 2)
 
@@ -487,8 +487,9 @@ async def test_a_reload_to_fewer_shards_lets_the_others_go() -> None:
         await give(stage, "view/4of4")
         await reload(stage, [projection(shards=4)], [projection(shards=2)], view=worker)
         former = [stage.leases[f"view/{shard}of4"] for shard in (1, 2, 3, 4)]
-        assert [lease_handle.said[-1] for lease_handle in former] == ["vacate", "decline", "decline", "vacate"]
-        assert stage.leases["view/1of2"].said == stage.leases["view/2of2"].said == ["offer"]
+        last = [lease_handle.said[-1] for lease_handle in former]
+        assert last == ["worker_ended", "decline", "decline", "worker_ended"]
+        assert stage.leases["view/1of2"].said == stage.leases["view/2of2"].said == ["request"]
         assert stage.row("view")["replicas"] == 2
 
 
@@ -497,7 +498,7 @@ async def test_a_removed_worker_releases_its_lease() -> None:
     async with running((SINGLETON, ScriptedWorker())) as stage:
         await give(stage)
         await reload(stage, [SINGLETON], [])
-        assert stage.leases["mail"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["mail"].said == ["request", "decline", "worker_ended"]
 
 
 async def test_a_changed_worker_keeps_its_lease() -> None:
@@ -506,7 +507,7 @@ async def test_a_changed_worker_keeps_its_lease() -> None:
     async with running((SINGLETON, worker)) as stage:
         await give(stage)
         await reload(stage, [SINGLETON], [changed], mail=worker)
-        assert (stage.state("mail"), worker.runs, stage.leases["mail"].said) == ("running", 2, ["offer"])
+        assert (stage.state("mail"), worker.runs, stage.leases["mail"].said) == ("running", 2, ["request"])
 
 
 async def test_a_worker_that_is_no_singleton_any_more_lets_its_lease_go() -> None:
@@ -516,7 +517,7 @@ async def test_a_worker_that_is_no_singleton_any_more_lets_its_lease_go() -> Non
         await give(stage)
         await reload(stage, [SINGLETON], [service()], mail=worker)
         assert (stage.state("mail"), worker.runs) == ("running", 2)
-        assert stage.leases["mail"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["mail"].said == ["request", "decline", "worker_ended"]
 
 
 async def test_all_leases_go_and_come_back_when_the_connection_changes() -> None:
@@ -528,9 +529,9 @@ async def test_all_leases_go_and_come_back_when_the_connection_changes() -> None
         await stage.supervisor.pause("quiet")
         await settle()
         await stage.supervisor.stop_leased_workers("the database connection changes")
-        assert stage.leases["mail"].said == ["offer", "decline", "vacate"]
+        assert stage.leases["mail"].said == ["request", "decline", "worker_ended"]
         await reload(stage, specs, specs, **workers)
-        assert stage.leases["mail"].said[3:] == ["offer"]
+        assert stage.leases["mail"].said[3:] == ["request"]
         await give(stage)
         assert [stage.state(spec.name) for spec in specs] == ["running", "running", "paused"]
         assert [workers[spec.name].runs for spec in specs] == [2, 1, 0]
@@ -579,11 +580,11 @@ async def test_a_crash_of_the_instance_does_not_leak_the_lease(monkeypatch: pyte
         monkeypatch.setattr(WorkerInstance, "_run_once", broken)
         monkeypatch.setattr(Wakeup, "wait", broken)
         instance.wakeup.wake()
-        stage.leases["mail"].recall()
+        stage.leases["mail"].revoke()
         await stage.clock.jump(10.0)
         monkeypatch.undo()
         assert not stage.supervisor.is_healthy()
-        assert stage.leases["mail"].said == ["offer", "vacate"]
+        assert stage.leases["mail"].said == ["request", "worker_ended"]
 
 
 async def test_a_crash_of_the_instance_starts_no_second_run(monkeypatch: pytest.MonkeyPatch, deaf: IgnoresStop) -> None:

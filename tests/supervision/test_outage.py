@@ -122,10 +122,10 @@ async def test_a_thousand_parked_workers_go_on_at_once() -> None:
         database.go_down()
         await stage.supervisor.restart("mail")
         await settle()
-        assert stage.supervisor.instances_by_state() == {"parked": 1000}
+        assert stage.instances_by_state() == {"parked": 1000}
         stage.database.come_back()
         await stage.clock.jump(0.05)
-        assert stage.supervisor.instances_by_state() == {"running": 1000}
+        assert stage.instances_by_state() == {"running": 1000}
         assert stage.row("mail")["restarts"] == 0
 
 

@@ -19,7 +19,7 @@ async def test_an_idle_service_ends_without_time_passing() -> None:
     """A service that waits for something of its own is cancelled at once."""
     async with running((service(), ScriptedWorker())) as stage:
         assert await stage.supervisor.stop() == []
-        assert stage.supervisor.instances_by_state() == {"stopped": 1}
+        assert stage.instances_by_state() == {"stopped": 1}
         assert stage.events()[-1] == "worker.stopped"
 
 
@@ -83,7 +83,7 @@ async def test_a_tick_in_flight_gets_the_stop_timeout() -> None:
     async with running(*specs, clock=clock) as stage:
         stop = asyncio.get_running_loop().create_task(stage.supervisor.stop())
         await clock.jump(3.9)
-        assert stage.supervisor.instances_by_state() == {"stopping": 2}
+        assert stage.instances_by_state() == {"stopping": 2}
         await clock.jump(0.2)
         assert stage.state("quick") == "stopped"
         assert stage.state("slow") == "stopping"

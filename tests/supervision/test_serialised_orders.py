@@ -267,7 +267,7 @@ async def test_nothing_but_the_reload_starts_what_was_stopped_for_another_connec
         await stage.supervisor.resume("mail")
         stage.supervisor.resume_halted("")
         await settle()
-        assert (stage.state("mail"), stage.leases["mail"].said[-1]) == ("stopped", "vacate")
+        assert (stage.state("mail"), stage.leases["mail"].said[-1]) == ("stopped", "worker_ended")
         await reload(stage, [spec], [spec])
         await give(stage, "mail")
         assert (stage.state("mail"), worker.runs) == ("running", 2)
@@ -310,10 +310,10 @@ async def test_a_paused_worker_that_takes_over_an_abandoned_run_is_paused_once_t
         await stage.clock.jump(30.0)
         await stage.supervisor.pause("tidy")
         await reload(stage, [spec], [changed], tidy=ScriptedWorker())
-        assert stage.leases["tidy"].said == ["offer"]
+        assert stage.leases["tidy"].said == ["request"]
         may_end.set()
         await settle()
-        assert (stage.state("tidy"), stage.leases["tidy"].said) == ("paused", ["offer", "decline", "vacate"])
+        assert (stage.state("tidy"), stage.leases["tidy"].said) == ("paused", ["request", "decline", "worker_ended"])
 
 
 async def test_a_worker_that_cannot_be_changed_leaves_no_other_one_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,7 +421,7 @@ class Orders(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.leases: dict[str, ScriptedTenure] = {}
         self.poison: dict[str, asyncio.Future[None]] = {}
-        # plain/1 outlives its stop timeout and the grace after it: it is abandoned.
+        # plain/1 does not end within its stop timeout and the grace after it: it is abandoned.
         self.drain_s = {"plain/1": 25.0, "single": DRAIN_S, "view/2of2": DRAIN_S}
         self.config = dict(SPECS)
         self.changes = 0
@@ -433,7 +433,7 @@ class Orders(RuleBasedStateMachine):
     async def _set_up(self) -> None:
         self.reloading = asyncio.Lock()
         self.supervisor = Supervisor(
-            work_factory=self._hire,
+            work_factory=self._make_work,
             database=SwitchedDatabase(),
             runtime=Runtime(clock=self.clock, rng=HighRoller(), tasks=None, notifier=None, journal=None),  # type: ignore[arg-type]
             on_exhausted=self.exits.append,
@@ -444,7 +444,7 @@ class Orders(RuleBasedStateMachine):
         for lease_handle in self.leases.values():
             lease_handle.give()
 
-    def _hire(self, spec: WorkerSpec, function: Any, index: int) -> Work:  # noqa: ARG002 - the work is the machine's
+    def _make_work(self, spec: WorkerSpec, function: Any, index: int) -> Work:  # noqa: ARG002 - the work is the machine's
         if spec.name == "plain":
             return ModelWork(self, spec, f"plain/{index}", None)
         name = spec.name
@@ -503,15 +503,15 @@ class Orders(RuleBasedStateMachine):
     @rule()
     def leases_gained(self) -> None:
         for lease_handle in self.leases.values():
-            is_offered = [said for said in lease_handle.said if said != "vacate"][-1:] == ["offer"]
-            if is_offered and lease_handle.status is LeaseStatus.NOT_HELD:
+            is_requested = [said for said in lease_handle.said if said != "worker_ended"][-1:] == ["request"]
+            if is_requested and lease_handle.status is LeaseStatus.NOT_HELD:
                 self.order(lease_handle.give)
 
-    @rule(name=st.sampled_from(LEASES), how=st.sampled_from(["lose", "recall"]))
+    @rule(name=st.sampled_from(LEASES), how=st.sampled_from(["lose", "revoke"]))
     def lease_lost(self, name: str, how: str) -> None:
         lease_handle = self.leases.get(name)
         if lease_handle is not None and lease_handle.status is LeaseStatus.HELD:
-            self.order(lease_handle.lose if how == "lose" else lease_handle.recall)
+            self.order(lease_handle.lose if how == "lose" else lease_handle.revoke)
 
     @rule(name=st.sampled_from(["view/1of2", "view/1of3"]))
     def halt(self, name: str) -> None:
@@ -545,7 +545,11 @@ class Orders(RuleBasedStateMachine):
     def teardown(self) -> None:
         async def stop() -> None:
             # No order waits for another one for ever, and the stop waits for none of them.
-            await self.clock.jump(300.0)
+            # Each order that waits for another one begins its drain, at most, when that one has ended.
+            for _ in self.orders:
+                if all(order.done() for order in self.orders):
+                    break
+                await self.clock.jump(60.0)
             assert all(order.done() for order in self.orders)
             task = asyncio.get_running_loop().create_task(self.supervisor.stop())
             await self.clock.jump(60.0)

@@ -80,7 +80,7 @@ async def test_restarts_at_the_same_time_leave_one_instance() -> None:
         await asyncio.gather(*(stage.supervisor.restart("mail") for _ in range(10)))
         await settle()
         assert len(running_now) == 1
-        assert stage.supervisor.instances_by_state() == {"running": 1}
+        assert stage.instances_by_state() == {"running": 1}
 
 
 async def test_an_unknown_worker_is_answered_with_the_nearest() -> None:
@@ -148,9 +148,9 @@ async def test_fewer_and_more_replicas() -> None:
     three, one = service(replicas=3), service(replicas=1)
     async with running((three, worker)) as stage:
         await reload(stage, [three], [one], mail=worker)
-        assert stage.supervisor.instances_by_state() == {"running": 1}
+        assert stage.instances_by_state() == {"running": 1}
         await reload(stage, [one], [three], mail=worker)
-        assert stage.supervisor.instances_by_state() == {"running": 3}
+        assert stage.instances_by_state() == {"running": 3}
 
 
 async def test_a_stop_during_a_reload_starts_nothing() -> None:
@@ -246,14 +246,14 @@ async def test_ten_thousand_idle_workers() -> None:
     specs = [service(f"w{n}") for n in range(10_000)]
     worker = ScriptedWorker()
     async with running(*((spec, worker) for spec in specs)) as stage:
-        assert stage.supervisor.instances_by_state() == {"running": 10_000}
+        assert stage.instances_by_state() == {"running": 10_000}
         for spec in specs:
             await stage.supervisor.pause(spec.name)
         await settle()
-        assert stage.supervisor.instances_by_state() == {"paused": 10_000}
+        assert stage.instances_by_state() == {"paused": 10_000}
         for spec in specs:
             await stage.supervisor.resume(spec.name)
         await settle()
-        assert stage.supervisor.instances_by_state() == {"running": 10_000}
+        assert stage.instances_by_state() == {"running": 10_000}
         assert await stage.supervisor.stop() == []
         assert len(stage.events()) < 100_000

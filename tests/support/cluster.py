@@ -117,7 +117,7 @@ class Member:
 
     async def start(self, leases: Iterable[str] = ()) -> None:
         """Connect, join and request leases."""
-        self.tasks.start(self.database.monitor.run(), name="gate")
+        self.tasks.start(self.database.monitor.run(), name="monitor")
         async with asyncio.timeout(LIMIT_S):
             await self.node.join()
         self.request(leases)
@@ -141,9 +141,9 @@ class Member:
             occupant.is_running = False
             occupant.local.on_change(None)
         self.node._expiry_thread.stop()
-        gate = self.database.monitor
+        monitor = self.database.monitor
         left = self.tasks.cancel_all()
-        gate.close()
+        monitor.close()
         await self.database.close(limit_s=0.0)
         if left:
             await asyncio.wait(left, timeout=5)
@@ -177,7 +177,7 @@ class Member:
         self.cluster.crashed[f"{self.name}: {name}"] = error
         self.cluster.changed()
 
-    # What the gate says
+    # What the monitor says
 
     def on_down(self, failure: Any, *, announced: bool) -> None: ...
 

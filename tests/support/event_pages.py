@@ -29,7 +29,8 @@ A name in capitals, such as `REASON`, is a field of the entry. A MESSAGE_ID neve
 
 Equal entries are folded: the first is shown at once, the others are counted and reported by `log.repeated`. Two entries
 are equal when they have the same event, the same level and the same values of the fields listed under *equal by*. Two
-entries of `ctx.log` are equal when all of their fields are, except the message of an exception.
+entries of `ctx.log` are equal when all of their fields are, except the message of an exception. With `PLACE`, the whole
+path of the exception through your code counts, and so do its causes; of its messages the first eight are shown each.
 
 | event | level | |
 | --- | --- | --- |

@@ -1,4 +1,4 @@
-"""A gate with its pool in the test's own loop, and everything that it says and does."""
+"""A monitor with its pool in the test's own loop, and everything that it says and does."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Gatehouse:
         )
 
     @property
-    def gate(self) -> Any:
-        """The gate in force."""
+    def monitor(self) -> Any:
+        """The monitor in force."""
         return self.database.monitor
 
     def view(self, stop: StopSignal | None = None) -> WorkerPool:
@@ -77,8 +77,8 @@ class Gatehouse:
         return self.database.pool_for(stop or StopSignal())
 
     def run(self) -> None:
-        """Put the gate in force."""
-        self.tasks.start(self.gate.run(), name="gate")
+        """Put the monitor in force."""
+        self.tasks.start(self.monitor.run(), name="monitor")
 
     async def up(self) -> None:
         """Wait until the database is there."""
@@ -90,10 +90,10 @@ class Gatehouse:
         await self.until(lambda: not self.database.is_up)
 
     async def failure(self, kind: type[Exception]) -> Exception:
-        """Wait until the gate ends, and return why."""
+        """Wait until the monitor ends, and return why."""
         async with asyncio.timeout(LIMIT_S):
             await self.ended.wait()
-        error = self.crashed.pop("gate")
+        error = self.crashed.pop("monitor")
         assert isinstance(error, kind), error
         return error
 
@@ -104,8 +104,8 @@ class Gatehouse:
                 await asyncio.sleep(0.002)
 
     def backend(self) -> Any:
-        """The process id of the gate's backend."""
-        return self.gate.connected.connection.get_server_pid()
+        """The process id of the monitor's backend."""
+        return self.monitor.connected.connection.get_server_pid()
 
     def count(self, name: str) -> int:
         """A number of the pool: size, idle, max or waiting."""
@@ -115,7 +115,7 @@ class Gatehouse:
         self.crashed[name] = error
         self.ended.set()
 
-    # What the gate says
+    # What the monitor says
 
     def on_down(self, failure: Failure, *, announced: bool) -> None:  # noqa: ARG002 - the entries tell why
         self.heard.append("down" if announced else "~down")
@@ -145,7 +145,7 @@ def policy(**changes: Any) -> ConnectPolicy:
 async def gatehouse(
     dsn: str, *, clock: Clock | None = None, wait: bool = True, **config: Any
 ) -> AsyncIterator[Gatehouse]:
-    """Run a gate on a connection string; wait for the first connection unless told otherwise."""
+    """Run a monitor on a connection string; wait for the first connection unless told otherwise."""
     settings = {"connect_timeout_s": 5.0, "probe_interval_s": 0.1, "startup": policy(), "runtime": policy(), **config}
     house = Gatehouse(dsn, clock or SystemClock(), **settings)
     with house.entries:

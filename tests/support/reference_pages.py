@@ -99,7 +99,8 @@ _COMMANDS = """# Commands
 
 ## Exit statuses
 
-The statuses from 64 on are those of BSD's `sysexits.h`; systemd prints their names. `run` ends with any of them but 1.
+The statuses from 64 to 78 are those of BSD's `sysexits.h`; systemd prints their names. `run` ends with any of them
+but 1 and 130.
 
 | status | name | meaning |
 | --- | --- | --- |
@@ -117,6 +118,7 @@ _STATUSES = {
     ExitStatus.NOPERM: "the server refused the login, the database or a privilege; for `run`: at the start",
     ExitStatus.CONFIG: "the configuration is wrong, or the SQL schema does not fit this version; the shipped units do"
     " not restart the daemon after this status and after 64",
+    ExitStatus.INTERRUPTED: "Ctrl-C ended a command",
 }
 _OF_DATABASE = (0, 64, 69, 77, 78)
 _OF_CONTROL = (0, 1, 64, 69)

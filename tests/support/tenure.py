@@ -22,10 +22,10 @@ _SHOWN = {
 
 
 class ScriptedTenure:
-    """One lease as a runner sees it; the test plays the node.
+    """One lease as an instance sees it; the test plays the node.
 
     Attributes:
-        said: What the runner said, in order: `offer`, `decline`, `vacate`.
+        said: What the instance said, in order: `request`, `decline`, `worker_ended`.
         epoch: The epoch of the last acquisition, here or elsewhere.
     """
 
@@ -35,7 +35,7 @@ class ScriptedTenure:
         self.lease: Lease | None = None
         self.said: list[str] = []
         self.epoch = 0
-        self._notice: Callable[[], object] | None = None
+        self._callback: Callable[[], object] | None = None
 
     # What the node does
 
@@ -45,7 +45,7 @@ class ScriptedTenure:
         self.lease = Lease(self.name, self.epoch, 1, UUID(int=self.epoch))
         self._become(LeaseStatus.HELD)
 
-    def recall(self) -> None:
+    def revoke(self) -> None:
         """Ask for it back."""
         self._become(LeaseStatus.REVOKING)
 
@@ -58,13 +58,13 @@ class ScriptedTenure:
         assert self.status is LeaseStatus.NOT_HELD
         self.epoch += 1
 
-    # What the runner says
+    # What the instance says
 
-    def on_change(self, notice: Callable[[], object] | None) -> None:
-        self._notice = notice
+    def on_change(self, callback: Callable[[], object] | None) -> None:
+        self._callback = callback
 
     def request(self) -> None:
-        self.said.append("offer")
+        self.said.append("request")
 
     def decline(self) -> None:
         self.said.append("decline")
@@ -73,7 +73,7 @@ class ScriptedTenure:
 
     def worker_ended(self) -> None:
         if self.status in (LeaseStatus.REVOKING, LeaseStatus.LOST):
-            self.said.append("vacate")
+            self.said.append("worker_ended")
             self.lease = None
             self._become(LeaseStatus.NOT_HELD)
 
@@ -89,7 +89,7 @@ class ScriptedTenure:
     def report_lost(self, reason: str) -> None:  # noqa: ARG002 - a node would tell it
         self._become(LeaseStatus.LOST)
 
-    def _become(self, standing: LeaseStatus) -> None:
-        self.status = standing
-        if self._notice is not None:
-            self._notice()
+    def _become(self, status: LeaseStatus) -> None:
+        self.status = status
+        if self._callback is not None:
+            self._callback()

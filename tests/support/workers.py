@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -133,8 +134,8 @@ class Stage:
     Attributes:
         said: The entries of the journal so far: event, level, fields.
         exits: Why the daemon was asked to end.
-        outlived: Whose run outlived its deadlines under a lease, each time that it was told.
-        leases: The leases that workers stand for, by name.
+        overruns: The workers whose run did not end by its deadline under a lease, once per report.
+        leases: The leases of the workers, by name.
     """
 
     def __init__(self, *, clock: FakeClock, database: SwitchedDatabase) -> None:
@@ -142,23 +143,23 @@ class Stage:
         self.database = database
         self.said: list[tuple[str, int, dict[str, Any]]] = []
         self.exits: list[WorkerExhausted] = []
-        self.outlived: list[str] = []
+        self.overruns: list[str] = []
         self.leases: dict[str, ScriptedTenure] = {}
         rng = HighRoller()
         runtime = Runtime(clock=clock, rng=rng, tasks=None, notifier=None, journal=None)  # type: ignore[arg-type]
-        self._hire_others = work_factory(runtime=runtime, database=database, cluster=lambda: self)
+        self._make_other_work = work_factory(runtime=runtime, database=database, cluster=lambda: self)
         self.supervisor = Supervisor(
-            work_factory=self._hire,
+            work_factory=self._make_work,
             database=database,
             runtime=runtime,
             on_exhausted=self.exits.append,
-            on_lease_overrun=self.outlived.append,
+            on_lease_overrun=self.overruns.append,
         )
 
-    def _hire(self, spec: WorkerSpec, function: Any, index: int) -> Work:
+    def _make_work(self, spec: WorkerSpec, function: Any, index: int) -> Work:
         if isinstance(spec.kind, Projection):
             return ScriptedProjection(function, self.lease(lease_name(spec.name, index, spec.kind.shards)))
-        return self._hire_others(spec, function, index)
+        return self._make_other_work(spec, function, index)
 
     @property
     def append_signal(self) -> Any:
@@ -180,6 +181,10 @@ class Stage:
     def row(self, name: str) -> dict[str, Any]:
         """Return a worker's row of the status."""
         return next(row for row in self.supervisor.status() if row["name"] == name)
+
+    def instances_by_state(self) -> dict[str, int]:
+        """Return how many instances are in each state."""
+        return dict(Counter(instance.state.value for instance in self.supervisor._instances()))
 
     def state(self, name: str) -> str:
         """Return a worker's state."""

@@ -68,7 +68,7 @@ def _numbers(unit: Unit) -> list[int]:
     return [int(entry["NUMBER"]) for entry in unit.journal("EVENT=turn")]
 
 
-def _assert_every_loss_is_told(unit: Unit) -> int:
+def _assert_every_loss_is_logged(unit: Unit) -> int:
     """Compare the numbers that did not arrive with what the daemon says it lost, and return how many."""
     heard = _numbers(unit)
     lost = max(heard) + 1 - len(set(heard))
@@ -86,7 +86,7 @@ def test_journald_is_restarted(box: Box, postgres: Postgres) -> None:
         for time_of_restart in ("first", "second"):
             box.run("systemctl", "restart", "systemd-journald")
             _heard(unit, f"after the {time_of_restart} restart")
-        _assert_every_loss_is_told(unit)
+        _assert_every_loss_is_logged(unit)
         assert unit.show("NRestarts") == "0"
 
 
@@ -119,7 +119,7 @@ def test_journald_is_frozen(box: Box, postgres: Postgres) -> None:
             box.run("systemctl", "kill", "-s", "CONT", "systemd-journald")
         unit.wait_for("EVENT=log.dropped")
         _heard(unit, "after the thaw")
-        assert _assert_every_loss_is_told(unit) > 0
+        assert _assert_every_loss_is_logged(unit) > 0
         assert unit.status()["workers"][0]["state"] == "running"
         assert unit.show("NRestarts") == "0"
 

@@ -82,7 +82,7 @@ def test_is_found_by_its_fields(talker: Unit) -> None:
     assert talker.journal(f"MESSAGE_ID={EVENTS['worker.started'].message_id}", "WORKER=other") == []
 
 
-def test_odd_values_are_told_whole(talker: Unit) -> None:
+def test_odd_values_are_logged_whole(talker: Unit) -> None:
     """Control characters, bytes and names that journald would drop arrive readable, and forge nothing."""
     entry = _entry(talker, "EVENT=odd")
     shown = {

@@ -92,7 +92,7 @@ class Case:
         """The server's clock."""
         return float(self.nodes.postgres.execute("select extract(epoch from clock_timestamp())"))
 
-    def wait_until_all_stand(self, identities: list[str]) -> None:
+    def wait_until_all_have_joined(self, identities: list[str]) -> None:
         """Wait until all these nodes are registered by a session that lives."""
         living = (
             "select n.name from supervisor.node n join supervisor.lock_holders h on h.kind = 'node' and h.id = n.id"
@@ -153,7 +153,7 @@ def test_passes_on_from_nodes_that_are_cut_off_muted_deafened_and_frozen(make_ca
     for node in (cut_off, muted, deafened):
         node.rejoin()
     identities = [node.identity for node in case.nodes]
-    case.wait_until_all_stand(identities)
+    case.wait_until_all_have_joined(identities)
     assert [node.stop() for node in case.nodes] == [0] * 5
     assert check(case.history()) == []
     for lease, node in zip(victims, (cut_off, muted, deafened), strict=False):

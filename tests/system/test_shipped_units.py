@@ -49,7 +49,7 @@ def _install_shipped(box: Box) -> None:
             box.install(unit.name, unit.read_text())
 
 
-def _assert_sound(box: Box) -> None:
+def _assert_valid(box: Box) -> None:
     _install_shipped(box)
     for unit in ("pgsupervisor.service", "pgsupervisor@one.service"):
         verified = box.run("systemd-analyze", "verify", "--man=no", unit)
@@ -60,9 +60,9 @@ def _assert_sound(box: Box) -> None:
         assert float(found[1]) <= EXPOSURE_LIMIT, report
 
 
-def test_the_shipped_units_are_sound_and_hardened(box: Box) -> None:
+def test_the_shipped_units_are_valid_and_hardened(box: Box) -> None:
     """Systemd has nothing to say against the units and rates their exposure at 1.5 or less."""
-    _assert_sound(box)
+    _assert_valid(box)
 
 
 def test_a_newer_systemd_agrees(trixie_box: Box) -> None:
@@ -70,7 +70,7 @@ def test_a_newer_systemd_agrees(trixie_box: Box) -> None:
     drop_in = UNITS / "pgsupervisor.service.d" / "notify-reload.conf"
     trixie_box.install("pgsupervisor.service.d/notify-reload.conf", drop_in.read_text())
     trixie_box.install("pgsupervisor@.service.d/notify-reload.conf", drop_in.read_text())
-    _assert_sound(trixie_box)
+    _assert_valid(trixie_box)
     assert trixie_box.show("pgsupervisor", "Type") == "notify-reload"
     assert "pgsupervisor reload" in trixie_box.show("pgsupervisor", "ExecReload")
 

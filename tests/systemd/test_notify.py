@@ -186,7 +186,7 @@ def test_what_is_kept_goes_before_what_is_new(reader: Reader, notifier: Notifier
     assert _without_fillers(reader.messages()) == ["READY=1", "STATUS=connected", "STOPPING=1\nSTATUS=stopping"]
 
 
-def test_a_problem_is_told_again_only_after_it_worked_in_between(reader: Reader, notifier: Notifier) -> None:
+def test_a_problem_is_reported_again_only_after_it_worked_in_between(reader: Reader, notifier: Notifier) -> None:
     """Each spell of failures is one problem, however many messages it met."""
     for _ in range(2):
         reader.fill()

@@ -63,7 +63,7 @@ def test_a_zombie_commits_only_without_the_fence(postgres: Postgres, tmp_path: P
     with several_nodes(tmp_path, postgres, 2, CONFIG, WORKERS + HESITATE) as nodes:
         _pass_on(nodes)
         postgres.execute("insert into open_gate default values")
-        _let_go_on(nodes)
+        _resume(nodes)
     turns = asyncio.run(_turns(postgres))
     violations = check(History({}, turns=turns))
     # When the second one stops, the first may have the lease again.
@@ -95,7 +95,7 @@ def _pass_on(nodes: Nodes) -> None:
     nodes.wait_until(lambda: nodes.postgres.execute(worked), "the new holder does not work")
 
 
-def _let_go_on(nodes: Nodes) -> None:
+def _resume(nodes: Nodes) -> None:
     """Wait for what the zombie's session does, then let its process go on too."""
     nodes.wait_until(lambda: nodes.postgres.sessions(HESITATES) == 0, "the zombie's session hesitates for ever")
     first, second = nodes

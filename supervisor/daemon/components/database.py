@@ -123,8 +123,8 @@ class DatabaseComponent(Component):
 
     def degraded(self) -> str | None:
         """Return why the pool cannot give a connection, while it cannot."""
-        starved = self._database.exhausted if self._database is not None else None
-        return f"the pool has no connection left to give: {starved.reason}" if starved is not None else None
+        exhausted = self._database.exhausted if self._database is not None else None
+        return f"the pool has no connection left to give: {exhausted.reason}" if exhausted is not None else None
 
     def status(self) -> Mapping[str, object]:
         """Return what is known of the connection."""

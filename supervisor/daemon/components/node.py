@@ -146,9 +146,7 @@ class NodeComponent(Component):
             self._config, self._membership = new, membership
             self._watch_resume(membership)
             if candidate is not None:
-                from supervisor.leases.node import JOIN_TASK  # noqa: PLC0415 - most daemons have no leases
-
-                self._runtime.tasks.start(membership.node.join(), name=JOIN_TASK, critical=True)
+                membership.node.start_joining()
 
         async def discard() -> None:
             if candidate is None:
@@ -163,14 +161,12 @@ class NodeComponent(Component):
         from supervisor.workers.projection.sharding import ShardingClaims  # noqa: PLC0415 - most daemons have no leases
 
         await self._membership.node.wait_until_released()
-        self._membership.sharding = (
-            ShardingClaims()
-        )  # what was laid out on the old database says nothing about the new one
+        self._membership.sharding = ShardingClaims()  # the claims were made on the old database
         if not needs_node(new):
             await self._leave()  # the new database may have no schema
 
     async def drain(self) -> None:
-        """Acquire no lease any more, and tell the other nodes; what is held stays until its workers have ended."""
+        """Acquire no lease any more, and publish that; what is held stays until its workers have ended."""
         if self._membership is not None:
             await self._membership.node.drain()
 
@@ -210,7 +206,7 @@ class NodeComponent(Component):
             self._watch_resume(None)
 
     def _watch_resume(self, membership: Membership | None) -> None:
-        """Have the node hear that the process goes on after a suspension: its leases may have passed on meanwhile."""
+        """Have the node check its leases when the process continues after a suspension: they may have passed on."""
         # A handler of Python's own runs before anything else that a worker left to be run when the process was
         # suspended; a handler of the loop would have to wait for its turn.
         handler = signal.SIG_DFL if membership is None else lambda *_: membership.node.on_process_resumed()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PruningComponent(Component):
-    """Prunes when `[events] keep` asks for it; once started, the task obeys each later value."""
+    """Prunes when `[events] keep` asks for it; once started, the task follows each later value."""
 
     name = "pruning"
 

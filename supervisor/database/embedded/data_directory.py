@@ -61,7 +61,7 @@ _SETTINGS = {
 
 
 def data_owner(path: Path) -> tuple[int, int] | None:
-    """Look at the folder and return user and group of its data, None when there are none yet.
+    """Inspect the folder and return user and group of its data, None when there are none yet.
 
     Raises:
         EmbeddedDatabaseMisconfigured: It holds something else, another version's data, or cannot be read. Nothing has
@@ -215,7 +215,7 @@ class EphemeralFolder:
         raise store_error("the embedded database cannot make its temporary folder", problem) from problem
 
     def remove(self) -> None:
-        """Remove the folder, and let go of it."""
+        """Remove the folder, and release it."""
         if self._folder is not None and self._lock is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._lock.release()

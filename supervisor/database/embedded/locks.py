@@ -5,7 +5,7 @@ The note in the file is for people: it is believed only while the process it nam
 
 The server's lock is held by every process of a running server: the postmaster inherits a locked descriptor and its
 children inherit it from there, so the kernel itself says when the last process of a data directory has ended. That
-holds where processes cannot be looked for: a killed daemon's server is invisible to a successor in another unit or
+holds where processes cannot be searched for: a killed daemon's server is invisible to a successor in another unit or
 container, which has a /proc, users and shared memory of its own.
 """
 
@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ class Holder:
         pid: The process.
         host: Its machine.
         since: When it took the lock, in ISO 8601.
-        born: When the process began, in the kernel's ticks: a reused pid has another.
+        start_ticks: When the process began, in the kernel's ticks: a reused pid has another.
     """
 
     pid: int | None = None
@@ -60,7 +61,7 @@ class Holder:
 
 
 def next_notice_s(waited_s: float) -> float:
-    """Return how long to wait before the next word about the waiting: 5 s, then as long as it has lasted already."""
+    """Return how long to wait before the next notice: 5 s, then as long as it has lasted already."""
     return max(_FIRST_NOTICE_S, waited_s)
 
 
@@ -106,10 +107,10 @@ class StateLock:
         give_up_s: float = GIVE_UP_S,
         on_waiting: Callable[[Holder, float], object] = lambda _holder, _waited_s: None,
     ) -> None:
-        """Take the lock, waiting for its holder to let go; the kernel wakes us within a millisecond of that.
+        """Take the lock, waiting until its holder releases it; the kernel wakes us within a millisecond of that.
 
         Args:
-            clock: For the limit and the distances between words.
+            clock: For the limit and the times of the notices.
             give_up_s: How long to wait. A predecessor may drain for its whole `stop_timeout`.
             on_waiting: Called with the holder and the seconds waited: at once when the lock is found taken, then at
                 growing distances.
@@ -126,12 +127,12 @@ class StateLock:
         try:
             await self._wait(handed_over, holder, began_s, give_up_s, on_waiting, clock=clock)
         finally:
-            # Cancelled in the very moment of the handover: the descriptor that nobody took is let go.
+            # Cancelled during the handover: the descriptor that nobody took is closed.
             if not handed_over.cancel() and handed_over.exception() is None and not self.is_held:
                 os.close(handed_over.result())
 
     def release(self) -> None:
-        """Let go of the lock, if held."""
+        """Release the lock, if held."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             with contextlib.suppress(OSError):
@@ -212,8 +213,8 @@ def _read_note(descriptor: int) -> Holder:
 
 def _is_running(holder: Holder) -> bool:
     """Whether the holder's process may be the one that runs under its number."""
-    if (born := _start_ticks(holder.pid)) is not None:
-        return born == holder.start_ticks
+    if (start_ticks := _start_ticks(holder.pid)) is not None:
+        return start_ticks == holder.start_ticks
     # Hardened units do not see one another's processes, but may ask whether there is one.
     try:
         os.kill(holder.pid or 0, 0)
@@ -234,8 +235,6 @@ def _start_ticks(pid: int | None) -> int | None:
 
 
 def _now() -> str:
-    from datetime import UTC, datetime  # noqa: PLC0415 - for people, and only here
-
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
 
 

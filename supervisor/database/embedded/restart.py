@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from supervisor.clock import Clock
     from supervisor.database.embedded.server import EmbeddedServer
 
-
 _RESTARTS = Backoff(initial_s=0.1, factor=2.0, max_s=30.0, jitter="none")
 _STABLE_AFTER_S = 60.0
 
 
 async def supervise(server: EmbeddedServer, *, clock: Clock) -> None:
-    """Start a server that was started once again whenever it ends by itself; return when it was stopped.
+    """Start the server again whenever it ends by itself; return when it was stopped.
 
     Logs `store.failed` and `store.started`. Keeps the server's log from growing without end.
     """
@@ -51,14 +50,14 @@ async def _restart(server: EmbeddedServer, attempt: int, clock: Clock) -> int:
 
 
 async def _wait_for_exit(server: EmbeddedServer, clock: Clock) -> bool:
-    """Wait for the server's end, cutting its log each minute, and say whether it had been steady."""
+    """Wait for the server's end, cutting its log each minute, and return whether it had been stable."""
     assert server.ended is not None  # noqa: S101 - it was started
-    lasted = False
+    was_stable = False
     while not await done_within(server.ended, _STABLE_AFTER_S, clock=clock):
-        lasted = True
+        was_stable = True
         with contextlib.suppress(SupervisorError):
             server_log.open_log(server.path).close()
-    return lasted
+    return was_stable
 
 
 def _describe_end(server: EmbeddedServer) -> str:

@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from supervisor.clock import done_within
 from supervisor.config.model import Dsn
@@ -78,8 +79,6 @@ class EmbeddedServer:
     @property
     def dsn(self) -> Dsn:
         """How to connect, the same over restarts of the server. It holds no secret."""
-        from urllib.parse import quote  # noqa: PLC0415 - only an embedded store needs it
-
         folder = str(self.path)
         if self._folder_fd is not None and not _fits(folder):
             # The kernel takes 107 bytes and asyncpg splits at commas; this leads there, for other processes too.
@@ -167,7 +166,7 @@ class EmbeddedServer:
             await self._clock.sleep(_POLL_S)
 
     async def _spawn(self, programs: Path, identity: Identity, lock: int) -> tuple[Process, int]:
-        """Start the postmaster, and say how long its log was before."""
+        """Start the postmaster, and return how long its log was before."""
         arguments = ("-D", str(self.path / "data"), *_options(self._max_connections, durable=self._ephemeral is None))
         with server_log.open_log(self.path) as log:
             said_before = os.fstat(log.fileno()).st_size

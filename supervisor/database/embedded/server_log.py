@@ -1,4 +1,4 @@
-"""What an embedded server says: appended to one file, which is cut when it has grown long."""
+"""The log of an embedded server: one file, which is cut when it has grown long."""
 
 from __future__ import annotations
 

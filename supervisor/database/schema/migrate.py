@@ -396,12 +396,12 @@ async def _migrate_if_needed(
     database: Database, *, mode: Mode, clock: Clock, rng: Random, folder: Path
 ) -> MigrationResult:
     """Read the version on the monitor's own connection, which exists already; upgrade on a connection of the pool."""
-    link = database.monitor.connected
-    if link is not None:
+    connected = database.monitor.connected
+    if connected is not None:
         files = migration_files(folder)
         try:
             async with database.monitor.lock:
-                applied = await applied_migrations(link.connection)
+                applied = await applied_migrations(connected.connection)
         except CONNECTION_ERRORS as error:
             raise_schema_error(error, None, len(files))
         if not needs_upgrade(applied, files, mode):

@@ -1,4 +1,4 @@
-"""Gives a projection the number of shards that the newest configuration says."""
+"""Gives a projection the number of shards of the newest configuration."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class StallWatch:
         """Await a call of the handler in this task.
 
         Raises:
-            Stalled: It took longer than `stall_timeout`, and was cancelled.
+            StallTimeout: It took longer than `stall_timeout`, and was cancelled.
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - there is one wherever something is awaited

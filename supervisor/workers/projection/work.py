@@ -41,11 +41,11 @@ class ProjectionWork:
         """Apply events until the worker is to stop.
 
         Raises:
-            LeaseLost: The lease was lost, and the lease has been told.
+            LeaseLost: The lease was lost, and `report_lost` was called.
             ProjectionHalted: The projection halts until an operator acts.
             ShardingConflict: A newer configuration has another number of shards.
         """
-        # Before the first connection is taken: a worker that waits for one is told which workers hold them.
+        # Before the first connection is taken: the entry about an exhausted pool names the workers that hold them.
         current_worker.set(self._context.spec.name)
         lease = self.lease_handle.lease
         if lease is None:
