@@ -221,7 +221,7 @@ _TABLE = (
     ("schema.newer", "1464409206964d9d80103f779a11fcb6", INFO, "version daemon", "",
      "The SQL schema has version {version}, newer than version {daemon} of this daemon, and lets it run."),
     ("schema.absent", "d718d0e91d5693b367692c6f82a8e31e", INFO, "reason", "",
-     "The SQL schema is missing: {reason}. No worker of this configuration needs it."),
+     "The SQL schema cannot be used: {reason}. No worker of this configuration needs it."),
     ("schema.waiting", "f87c6279f52c41d98f86df9495321443", WARNING, "reason", "",
      "{reason}. A worker needs it. Retrying."),
     ("stop.timed_out", "027aa6abfa177ce2977d69417c87e92c", ERROR, "part", "limit_s stack",

@@ -619,7 +619,7 @@ names version @DAEMON@ or an earlier one as the oldest that may.
 No action is needed. Install the later release here too when convenient.
 """,
     "schema.absent": """
-The SQL schema is missing
+The SQL schema is missing, or cannot be used
 
 @REASON@
 

@@ -170,7 +170,7 @@ def test_a_missing_privilege_matters_if_a_worker_needs_the_schema(launch: Launch
     plain = launch.ready(config(dsn), folder="plain")
     (told,) = plain.said("schema.absent")
     assert told["message"] == (
-        "The SQL schema is missing: permission denied for database postgres (42501)."
+        "The SQL schema cannot be used: permission denied for database postgres (42501)."
         " No worker of this configuration needs it."
     )
     assert plain.stop() == 0

@@ -12,7 +12,7 @@ from supervisor.database.connect import ping
 from supervisor.database.database import Database
 from supervisor.database.error_class import CONNECTION_ERRORS
 from supervisor.database.schema.migrate import ensure_schema, log_absent, log_migrated, migrate
-from supervisor.errors import ConfigError, ConfigFault, DatabaseAccessDenied, DatabaseUnavailable
+from supervisor.errors import ConfigError, ConfigFault, DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -253,7 +253,7 @@ class SchemaComponent(Component):
         began_s = clock.now_s()
         try:
             result = await migrate(connection, mode=new.database.migrate, clock=clock, rng=self._runtime.rng)
-        except DatabaseAccessDenied as error:
+        except (DatabaseAccessDenied, SchemaIncompatible) as error:
             if needs_schema(new):
                 raise
             log_absent(error)
