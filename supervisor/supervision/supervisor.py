@@ -118,16 +118,18 @@ class Supervisor:
         `stop_timeout` plus a few seconds, or by `force_stop()`.
         """
         self._is_stopping = True
-        living = {task for group in self._groups.values() for task in group.tasks if not task.done()}
+        tasks = {task for group in self._groups.values() for task in group.tasks if not task.done()}
+        groups = list(self._groups.values())
+        living = [group.living_instances() for group in groups]
         longest_s = max((group.spec.stop_timeout_s for group in self._groups.values()), default=0.0)
         for number, group in enumerate(self._groups.values()):
             group.request_stop(_DAEMON_STOPS, log_at_debug=number >= MAX_INFO_ENTRIES)
             group.decline_leases()
-        if living:
-            ended = self._tasks.start(_wait_for_all(living), name="workers end")
+        if tasks:
+            ended = self._tasks.start(_wait_for_all(tasks), name="workers end")
             await done_within(ended, longest_s + GRACE_S + _SAFETY_MARGIN_S, clock=self._clock)
-        for number, group in enumerate(self._groups.values()):
-            group.log_for_all("worker.stopped", log_at_debug=number >= MAX_INFO_ENTRIES, reason=_DAEMON_STOPS)
+        for number, (group, instances) in enumerate(zip(groups, living, strict=True)):
+            group.log_stopped(instances, _DAEMON_STOPS, log_at_debug=number >= MAX_INFO_ENTRIES)
         self._timers.close()
         self._tasks.cancel_all()
         return sorted({instance.spec.name for instance in self._all_instances() if instance.has_live_runs})

@@ -340,6 +340,44 @@ async def test_a_worker_that_cannot_be_changed_leaves_no_other_one_stopped(monke
         check_runs(stage.supervisor)
 
 
+async def test_only_what_has_stopped_is_logged_as_stopped() -> None:
+    """The one entry for all instances counts those that ended; none is written when every run was abandoned."""
+    may_end = asyncio.Event()
+
+    async def deaf(_: Any) -> None:
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+
+    def stopped(stage: Stage) -> list[int]:
+        entries = (fields for event, _, fields in stage.said if event == "worker.stopped" and "instance" not in fields)
+        return [fields["replicas"] for fields in entries]
+
+    worker = ScriptedWorker(deaf, slow_to_stop, deaf, deaf, deaf, deaf)
+    async with running((service(replicas=3, stop_timeout_s=1.0), worker)) as stage:
+        restart = await started(stage.supervisor.restart("mail"))
+        await stage.clock.jump(20.0)
+        await restart
+        assert stopped(stage) == [1]
+        stop = await started(stage.supervisor.stop())
+        await stage.clock.jump(20.0)
+        assert await stop == ["mail"]
+        assert stopped(stage) == [1]
+        may_end.set()
+        await settle()
+
+
+async def test_a_changed_connection_logs_the_stop_of_a_projection_once() -> None:
+    """Its shards are stopped before the connection changes; their new start afterwards stops nothing."""
+    specs, worker = [projection(shards=2)], ScriptedWorker()
+    async with running((specs[0], worker)) as stage:
+        await give(stage, "view/1of2", "view/2of2")
+        await stage.supervisor.stop_leased_workers("the database connection changes")
+        await reload(stage, specs, specs, view=worker)
+        stops = [fields for event, _, fields in stage.said if event == "worker.stopped" and "instance" not in fields]
+        assert [(fields["shards"], fields["reason"]) for fields in stops] == [(2, "the database connection changes")]
+
+
 async def test_a_projection_counts_its_shards_and_a_service_its_replicas() -> None:
     """The one entry for all instances of a worker names them as the configuration does."""
     workers = [(projection(shards=2), ScriptedWorker()), (service(replicas=3), ScriptedWorker())]
