@@ -103,7 +103,8 @@ class Reloader:
         """Request a reload for a client.
 
         Under Type=notify-reload, systemd sends a SIGHUP and runs the client too. A reload that a SIGHUP
-        began just before, from the same file, is the client's own.
+        began just before, from the same file, is the client's own. A refusal that has ended is not: its cause may
+        have been outside of the file, and repaired since.
         """
         last = self._last
         age_s = self._clock.now_s() - self._last_began_s
@@ -112,6 +113,7 @@ class Reloader:
             and self._was_last_by_signal
             and age_s < _CLIENT_JOIN_WINDOW_S
             and self._last_file == self._file_fingerprint()
+            and not (last.done() and last.result().outcome != "applied")
         ):
             self._was_last_by_signal = False  # a second client gets one of its own
             return last

@@ -296,6 +296,23 @@ def test_a_client_joins_the_reload_of_a_sighup(launch: Launcher, database: str) 
     assert count(daemon, "reload.started") == 3
 
 
+def test_a_client_does_not_join_a_refusal_that_has_ended(launch: Launcher, database: str) -> None:
+    """What the reload of a SIGHUP was refused for may have been mended outside of the file: it is tried again."""
+    daemon = launch.ready(config(database))
+    daemon.write(config(database, workers=MAIN + '[workers.late]\nrun = "late:work"\n'))
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for("reload.rejected")
+    (daemon.folder / "late.py").write_text("async def work(ctx):\n    await ctx.sleep(3600)\n")
+    assert request(daemon, "reload")["lines"] == ["added: late"]
+    # Where nothing was mended, the second attempt is refused as well.
+    daemon.write("[supervisor\n")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_until(lambda: status(daemon)["reload"]["refused"] is not None, "the refusal")
+    assert not request(daemon, "reload")["ok"]
+    assert daemon.stop() == 0
+    assert count(daemon, "reload.started") == 4
+
+
 def test_a_client_that_comes_while_another_reloads_gets_its_own(launch: Launcher, database: str) -> None:
     """A client's reload begins after it asked, so that it sees what the client has written before."""
     daemon = launch.ready(config(database))
