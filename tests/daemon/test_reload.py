@@ -345,7 +345,39 @@ def test_a_stop_during_a_reload(launch: Launcher, database: str) -> None:
     _is_importing(daemon)
     assert daemon.stop() == 0
     client.join()
-    assert errors[0].startswith("69 ")
-    assert "stopping" in errors[0]
+    assert errors == ["1 the daemon is stopping\n"]
     assert not daemon.said("reload.applied")
+    assert not daemon.said("library.logged")
+    assert daemon.entries[-1]["event"] == "daemon.stopped"
     assert not daemon.said("daemon.failed")
+
+
+def test_a_stop_overtakes_orders(launch: Launcher, database: str) -> None:
+    """Orders that wait for a worker's end when SIGTERM comes are answered with an error, and exit with 1."""
+    work = """
+        async def work(ctx):
+            import asyncio
+            ctx.log.info("works")
+            try:
+                while not ctx.stopping:
+                    await ctx.sleep(3600)
+            finally:
+                await asyncio.sleep(30)
+    """
+    daemon = launch.ready(config(database, supervisor='stop_timeout = "1s"'), work)
+    daemon.wait_for("works")
+    answers: list[dict[str, Any]] = []
+    orders = []
+    for order in ("restart", "restart", "pause", "resume"):
+        orders.append(
+            threading.Thread(target=lambda order=order: answers.append(request(daemon, order, worker="main")))
+        )
+        orders[-1].start()
+        status(daemon)
+    daemon.wait_until(lambda: worker_row(daemon)["state"] == "stopping", "the worker stops")
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    for thread in orders:
+        thread.join()
+    assert answers == [{"ok": False, "error": "the daemon is stopping"}] * 4
+    assert not daemon.said("library.logged")
