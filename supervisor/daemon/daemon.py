@@ -109,7 +109,7 @@ class Daemon:
         )
         self.reloader = Reloader(
             self.components, state, runtime=runtime, read_config=read_config, handlers=self.handlers,
-            on_begin=self._on_reload_begin, on_end=self._on_reload_end,
+            workers=self.workers, on_begin=self._on_reload_begin, on_end=self._on_reload_end,
         )  # fmt: skip
         control_api = ControlApi(state, reloader=self.reloader, workers=self.workers, status=self.status)
         self.control = ControlServer(config.daemon.control, control_api.handle_request, stopping=STOPPING)

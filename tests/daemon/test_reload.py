@@ -381,3 +381,35 @@ def test_a_stop_overtakes_orders(launch: Launcher, database: str) -> None:
         thread.join()
     assert answers == [{"ok": False, "error": "the daemon is stopping"}] * 4
     assert not daemon.said("library.logged")
+
+
+def test_every_applied_change_is_reported(launch: Launcher, database: str) -> None:
+    """Values outside of the workers are named as well, in the answer and in the entry."""
+    daemon = launch.ready(config(database))
+    for number, (sections, keys) in enumerate(
+        (
+            ({"more": '[log]\nlevel = "debug"'}, "log.level"),
+            ({"database": 'probe_interval = "7s"'}, "log.level, database.probe_interval"),
+            ({"database": 'runtime = { max = "9s" }'}, "database.probe_interval, database.runtime.max"),
+            ({"more": '[events]\nkeep = "30d"'}, "events.keep, database.runtime.max"),
+            ({"supervisor": 'stall_warning = "3s"'}, "supervisor.stall_warning, events.keep"),
+        )
+    ):
+        daemon.write(config(database, **sections))
+        assert request(daemon, "reload")["lines"] == [f"changed: {keys}"]
+        daemon.wait_until(lambda count=number: len(daemon.said("reload.applied")) > count, "the entry")  # type: ignore[misc]
+        assert daemon.said("reload.applied")[-1]["changed"] == keys
+    assert request(daemon, "reload")["lines"] == ["Nothing has changed."]
+
+
+def test_changes_before_the_workers_start_are_reported(launch: Launcher, database: str) -> None:
+    """A reload while the first connection is awaited says which workers it adds, changes and removes."""
+    daemon = launch(config("postgresql://x@127.0.0.1:1/x", supervisor='ready = "started"', workers=MAIN + OTHER))
+    daemon.wait_for("daemon.ready")
+    third = OTHER.replace("other", "third")
+    text = config(database, supervisor='ready = "started"', workers=MAIN + "settings = { a = 1 }\n" + third)
+    daemon.write(text)
+    answer = request(daemon, "reload")
+    assert answer["lines"] == ["added: third", "changed: main, the database connection", "removed: other"]
+    daemon.wait_for("worker.started", worker="third")
+    assert daemon.stop() == 0

@@ -31,7 +31,7 @@ from supervisor.errors import ProjectionHalted
 from supervisor.events.shard import lease_name
 from supervisor.leases.lease import LeaseStatus
 from supervisor.runtime import Runtime
-from supervisor.supervision.supervisor import Supervisor, UnknownWorker
+from supervisor.supervision.supervisor import OrderRefused, Supervisor, UnknownWorker
 from supervisor.supervision.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
@@ -216,6 +216,8 @@ async def test_a_stop_overtakes_every_order() -> None:
         await settle()
         assert all(order.done() for order in orders)
         assert (worker.runs, live_run_tasks()) == (1, [])
+        # None of them has done what it was to do.
+        assert [str(order.exception()) for order in orders[:3]] == ["the daemon is stopping"] * 3
 
 
 async def test_orders_for_different_workers_do_not_wait_for_each_other() -> None:
@@ -263,8 +265,9 @@ async def test_nothing_but_the_reload_starts_what_was_stopped_for_another_connec
     async with running((spec, worker)) as stage:
         await give(stage, "mail")
         await stage.supervisor.stop_leased_workers("the database connection changes")
-        await stage.supervisor.restart("mail")
-        await stage.supervisor.resume("mail")
+        for order in (stage.supervisor.restart, stage.supervisor.resume):
+            with pytest.raises(OrderRefused, match="'mail' is stopped while the database connection is changed"):
+                await order("mail")
         stage.supervisor.resume_halted("")
         await settle()
         assert (stage.state("mail"), stage.leases["mail"].said[-1]) == ("stopped", "vacate")
@@ -502,7 +505,7 @@ class Orders(RuleBasedStateMachine):
         """Give an order and go on; an order for a worker that is not there raises UnknownWorker and nothing else."""
 
         async def obey() -> None:
-            with contextlib.suppress(UnknownWorker):
+            with contextlib.suppress(UnknownWorker, OrderRefused):
                 result = give_order()
                 if inspect.isawaitable(result):
                     await result
