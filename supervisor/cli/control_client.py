@@ -84,8 +84,10 @@ def reload(control: str | None, config: str | None, *, dry_run: bool) -> int:
     if answer["ok"]:
         print_out("\n".join(answer.get("lines", ())))
         return ExitStatus.OK
-    outcome = _NOT_APPLIED[answer.get("outcome", "rejected"), dry_run]
-    print_error(f"{outcome}:\n{answer['error']}")
+    if "outcome" in answer:
+        print_error(f"{_NOT_APPLIED[answer['outcome'], dry_run]}:\n{answer['error']}")
+    else:
+        print_error(answer["error"])  # there was no reload
     return ExitStatus.REFUSED
 
 

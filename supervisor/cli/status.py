@@ -29,7 +29,10 @@ def show_status(control: str | None, config: str | None, *, as_json: bool, watch
     has_answered = False
     while True:
         try:
-            status = send_request(control, config, {"command": "status"}, limit_s=_LIMIT_S)["status"]
+            answer = send_request(control, config, {"command": "status"}, limit_s=_LIMIT_S)
+            if not answer["ok"]:
+                raise NoDaemon(answer["error"])  # noqa: TRY301 - as if it had stopped already
+            status = answer["status"]
         except NoDaemon as error:
             if not has_answered:
                 raise

@@ -11,7 +11,7 @@ from supervisor.config.schema import BACKOFF, COMMON, CONNECT, DATABASE, EVENTS,
 from supervisor.durations import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from supervisor.config.model import Config, Server, WorkerSpec
     from supervisor.config.table_reader import Key
@@ -20,30 +20,47 @@ _CONNECT_ONLY = {name: key for name, key in CONNECT.items() if name not in BACKO
 _COMPARED_APART = ("dsn", "dsn_file", "startup", "runtime", "kind", "backoff", "singleton", "settings")
 
 
-def diff_text(old: Config, new: Config) -> list[str]:
-    """Return a line for each thing that a reload from `old` to `new` changes; never with a secret in it."""
+def changed_keys(old: Config, new: Config) -> list[str]:
+    """Return the keys outside of `[workers]` that have another value, without the connection string."""
+    changes = (*_changes_of_process(old, new), *_changes_of_database(old, new))
+    return [change.partition(":")[0] for change in changes]
+
+
+def diff_text(old: Config, new: Config, *, restarted: Collection[str] = ()) -> list[str]:
+    """Return a line for each thing that a reload from `old` to `new` changes; never with a secret in it.
+
+    Args:
+        old: The configuration in force.
+        new: The one that is asked for.
+        restarted: Workers that the reload starts anew although their configuration may be the same.
+    """
     diff = diff_configs(old, new)
     lines = [f"! {fault.key}: {fault.problem}" for fault in diff.needs_restart]
-    lines += [f"~ {change}" for change in _changes_of_daemon(old, new)]
+    lines += [f"~ {change}" for change in _changes_of_process(old, new)]
+    lines += [f"~ {change}" for change in _change_of_dsn(old.database.target, new.database.target)]
+    lines += [f"~ {change}" for change in _changes_of_database(old, new)]
     lines += [f"+ worker {name}: {_summary(new.workers[name])}, {new.workers[name].run}" for name in diff.added]
     lines += [f"- worker {name}" for name in diff.removed]
     for name in diff.changed:
         changes = "; ".join(_changes_of_worker(old.workers[name], new.workers[name]))
         continues = " (runs on)" if name in diff.policy_only else ""
         lines.append(f"~ worker {name}{continues}: {changes}")
-    if diff.untouched:
-        lines.append(f"= {len(diff.untouched)} worker{'s' if len(diff.untouched) > 1 else ''} untouched")
-    return lines if not diff.is_empty() else ["nothing changes"]
+    lines += [f"~ worker {name}: is started anew" for name in restarted if name in diff.untouched]
+    if untouched := len(set(diff.untouched).difference(restarted)):
+        lines.append(f"= {untouched} worker{'s' if untouched > 1 else ''} untouched")
+    return lines if restarted or not diff.is_empty() else ["nothing changes"]
 
 
-def _changes_of_daemon(old: Config, new: Config) -> Iterator[str]:
+def _changes_of_process(old: Config, new: Config) -> Iterator[str]:
     for name, key in SUPERVISOR.items():
         if key.on_reload != "restart":
             yield from _change(f"supervisor.{name}", key, old.daemon, new.daemon)
     for name, key in LOG.items():
         yield from _change(f"log.{name}", key, old.log, new.log)
     yield from _changes("events.", EVENTS, old.events, new.events)
-    yield from _change_of_dsn(old.database.target, new.database.target)
+
+
+def _changes_of_database(old: Config, new: Config) -> Iterator[str]:
     yield from _changes("database.", DATABASE, old.database, new.database)
     for policy in ("startup", "runtime"):
         before, after = getattr(old.database, policy), getattr(new.database, policy)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from supervisor.daemon.status import StatusReport
 
 
+# The answer to every request that the stop overtakes.
+STOPPING = {"ok": False, "error": "the daemon is stopping"}
+
+
 class ControlApi:
     """Answers one request with `{"ok": true, …}` or `{"ok": false, "error": …}`."""
 
@@ -31,10 +35,12 @@ class ControlApi:
                 return {"ok": True, "status": await self._status.whole()}
             case {"command": "reload"}:
                 if self._state.is_stopping:
-                    return _error("the daemon is stopping")
+                    return STOPPING
                 return _reload_answer(await self._reloader.request_or_join())
             case {"command": "dry-run"}:
                 return _reload_answer(await self._reloader.preview())
+            case {"command": "pause" | "resume" | "restart", "worker": str()} if self._state.is_stopping:
+                return STOPPING
             case {"command": "pause" | "resume" | "restart" as command, "worker": str(worker)}:
                 return await self._worker_command(command, worker)
             case _:
@@ -46,6 +52,8 @@ class ControlApi:
             await commands[command](worker)
         except SupervisorError as error:
             return _error(str(error))
+        if self._state.is_stopping:
+            return STOPPING  # whatever it has done, the stop undoes it
         self._state.notify()
         return {"ok": True}
 

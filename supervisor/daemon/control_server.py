@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _MAX_LINE_BYTES = 64 * 1024
 _REQUEST_TIMEOUT_S = 5.0
 _REPLY_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 0.5
 _TRANSIENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EMFILE, errno.ENOMEM}
 
 
@@ -36,9 +37,18 @@ class ControlServer(Component):
 
     name = "control socket"
 
-    def __init__(self, path: Path, handler: Handler) -> None:
+    def __init__(self, path: Path, handler: Handler, *, stopping: dict[str, Any]) -> None:
+        """Make a server that does not listen yet.
+
+        Args:
+            path: Where it listens.
+            handler: Answers a request.
+            stopping: The answer to the requests that the stop overtakes.
+        """
         self._path = path
         self._handler = handler
+        self._stopping = stopping
+        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._lock: int | None = None
         self._inode = 0
@@ -55,10 +65,14 @@ class ControlServer(Component):
         await self._listen()
         self._is_started = True
 
-    async def stop(self, deadline_s: float) -> None:  # noqa: ARG002 - nothing is waited for
-        """Stop listening, remove the socket and free the path for a successor."""
+    async def stop(self, deadline_s: float) -> None:  # noqa: ARG002 - its own limit is shorter
+        """Stop listening, remove the socket and free the path for a successor; what is open hears of the stop."""
         self._is_started = False
         self._close()
+        for task in self._serving:
+            task.cancel()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=_STOP_TIMEOUT_S)
 
     async def _listen(self) -> None:
         try:
@@ -122,14 +136,25 @@ class ControlServer(Component):
         return _bind(self._path)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - asyncio runs this as a task
+        self._serving.add(task)
         try:
             await self._handle_request(reader, writer)
+        except asyncio.CancelledError:
+            # The stop cancels it. The task ends here, and normally: asyncio logs a cancelled one as an error.
+            await self._answer_stopping(reader, writer)
         except (OSError, asyncio.IncompleteReadError, ValueError):
             pass  # the client left, or sent something that is no request
         except Exception as error:  # noqa: BLE001 - a fault in one answer must not end the daemon
             log_event("control.failed", path=str(self._path), reason=f"{type(error).__name__}: {error}", exc=error)
         finally:
+            self._serving.discard(task)
             writer.transport.abort()
+
+    async def _answer_stopping(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await _reply(reader, writer, self._stopping, timeout_s=_STOP_TIMEOUT_S)
 
     async def _handle_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(_REQUEST_TIMEOUT_S):
@@ -142,11 +167,17 @@ class ControlServer(Component):
             request = None
         is_request = isinstance(request, dict)
         reply = await self._handler(request) if is_request else {"ok": False, "error": "a request is a JSON object"}
+        await _reply(reader, writer, reply, timeout_s=_REPLY_TIMEOUT_S)
+
+
+async def _reply(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reply: dict[str, Any], *, timeout_s: float
+) -> None:
+    async with asyncio.timeout(timeout_s):
         writer.write(json.dumps(reply, default=str).encode() + b"\n")
-        async with asyncio.timeout(_REPLY_TIMEOUT_S):
-            await writer.drain()
-            writer.write_eof()
-            await reader.read()  # the client closes first, so that nothing is cut off
+        await writer.drain()
+        writer.write_eof()
+        await reader.read()  # the client closes first, so that nothing is cut off
 
 
 def _bind(path: Path) -> socket.socket:

@@ -24,7 +24,7 @@ from supervisor.daemon.components.journal import JournalComponent
 from supervisor.daemon.components.node import NodeComponent
 from supervisor.daemon.components.pruning import PruningComponent
 from supervisor.daemon.components.workers import WorkersComponent
-from supervisor.daemon.control_api import ControlApi
+from supervisor.daemon.control_api import STOPPING, ControlApi
 from supervisor.daemon.control_server import ControlServer
 from supervisor.daemon.loop_watchdog import LoopWatchdog
 from supervisor.daemon.reload import TASK as RELOAD_TASK
@@ -109,10 +109,10 @@ class Daemon:
         )
         self.reloader = Reloader(
             self.components, state, runtime=runtime, read_config=read_config, handlers=self.handlers,
-            on_begin=self._on_reload_begin, on_end=self._on_reload_end,
+            workers=self.workers, on_begin=self._on_reload_begin, on_end=self._on_reload_end,
         )  # fmt: skip
         control_api = ControlApi(state, reloader=self.reloader, workers=self.workers, status=self.status)
-        self.control = ControlServer(config.daemon.control, control_api.handle_request)
+        self.control = ControlServer(config.daemon.control, control_api.handle_request, stopping=STOPPING)
         self.signals = SignalHandling(
             on_reload=self.reloader.request_from_signal,
             on_stop=lambda reason: state.request_exit(ExitStatus.OK, reason),

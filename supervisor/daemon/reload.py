@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from supervisor.config.model import Config
     from supervisor.daemon.component import Component, Prepared
     from supervisor.daemon.components.handlers import HandlersComponent
+    from supervisor.daemon.components.workers import WorkersComponent
     from supervisor.daemon.state import DaemonState
     from supervisor.runtime import Runtime
 
@@ -58,13 +59,14 @@ class Reloader:
         runtime: Services.
         read_config: Reads the configuration anew; called in a thread.
         handlers: Imports the workers of a dry run.
+        workers: Knows which of them only a reload starts.
         on_begin: Called when a reload begins.
         on_end: Called when it has ended, whatever its outcome.
     """
 
     def __init__(
         self, components: Sequence[Component], state: DaemonState, *, runtime: Runtime,
-        read_config: Callable[[], Config], handlers: HandlersComponent,
+        read_config: Callable[[], Config], handlers: HandlersComponent, workers: WorkersComponent,
         on_begin: Callable[[], object], on_end: Callable[[], object],
     ) -> None:  # fmt: skip
         self._components = components
@@ -72,6 +74,7 @@ class Reloader:
         self._clock = runtime.clock
         self._read_config = read_config
         self._handlers = handlers
+        self._workers = workers
         self._on_begin = on_begin
         self._on_end = on_end
         self._is_enabled = asyncio.Event()
@@ -103,7 +106,8 @@ class Reloader:
         """Request a reload for a client.
 
         Under Type=notify-reload, systemd sends a SIGHUP and runs the client too. A reload that a SIGHUP
-        began just before, from the same file, is the client's own.
+        began just before, from the same file, is the client's own. A refusal that has ended is not: its cause may
+        have been outside of the file, and repaired since.
         """
         last = self._last
         age_s = self._clock.now_s() - self._last_began_s
@@ -112,6 +116,7 @@ class Reloader:
             and self._was_last_by_signal
             and age_s < _CLIENT_JOIN_WINDOW_S
             and self._last_file == self._file_fingerprint()
+            and not (last.done() and last.result().outcome != "applied")
         ):
             self._was_last_by_signal = False  # a second client gets one of its own
             return last
@@ -134,7 +139,7 @@ class Reloader:
 
     async def preview(self) -> ReloadResult:
         """Return what a reload would change, without changing anything."""
-        from supervisor.config.diff_text import diff_text  # noqa: PLC0415 - only for --dry-run
+        from supervisor.config.diff_text import diff_text  # noqa: PLC0415 - only reloads need it
 
         try:
             old, new = self._in_force(), await self._read()
@@ -143,7 +148,8 @@ class Reloader:
             await prepared.discard()
         except (SupervisorError, TimeoutError) as error:
             return ReloadResult("rejected", tuple(str(error).splitlines()))
-        return ReloadResult("applied", tuple(diff_text(old, new)))
+        lines = diff_text(old, new, restarted=self._workers.started_anew(old, new))
+        return ReloadResult("applied", tuple(lines))
 
     async def _reload(self) -> ReloadResult:
         began_s = self._clock.now_s()
@@ -159,7 +165,7 @@ class Reloader:
                 return self._rejected(str(error), None)
             except Exception as error:  # noqa: BLE001 - whatever it was, the old configuration runs on
                 return self._rejected(f"a fault of the daemon itself: {type(error).__name__}: {error}", error)
-            return await self._apply(prepared, new, began_s)
+            return await self._apply(prepared, old, new, began_s)
         finally:
             self._state.is_reloading = False
             self._on_end()
@@ -188,7 +194,9 @@ class Reloader:
             raise
         return prepared
 
-    async def _apply(self, prepared: list[tuple[Component, Prepared]], new: Config, began_s: float) -> ReloadResult:
+    async def _apply(
+        self, prepared: list[tuple[Component, Prepared]], old: Config, new: Config, began_s: float
+    ) -> ReloadResult:
         count = 0
         current = ""
         try:
@@ -206,15 +214,21 @@ class Reloader:
         except BaseException:
             await _discard(prepared[count + 1 :])
             raise
-        self._state.config = new
-        return self._succeeded(prepared, took_s=self._clock.now_s() - began_s)
+        from supervisor.config.diff_text import changed_keys  # noqa: PLC0415 - only reloads need it
 
-    def _succeeded(self, prepared: Iterable[tuple[Component, Prepared]], *, took_s: float) -> ReloadResult:
+        self._state.config = new
+        return self._succeeded(prepared, changed_keys(old, new), took_s=self._clock.now_s() - began_s)
+
+    def _succeeded(
+        self, prepared: Iterable[tuple[Component, Prepared]], keys: Sequence[str], *, took_s: float
+    ) -> ReloadResult:
         changes: dict[str, str] = {}
         for _, each in prepared:
             # The workers come last in the list, and first for people.
             for key, names in each.changes.items():
                 changes[key] = f"{names}, {changes[key]}" if key in changes else names
+        if keys:
+            changes["changed"] = ", ".join([changes["changed"], *keys] if "changed" in changes else keys)
         fields: dict[str, Any] = {key: changes[key] for key in ("added", "changed", "removed") if key in changes}
         log_event("reload.applied", took_s=round(took_s, 3), **fields)
         lines = tuple(f"{key}: {names}" for key, names in fields.items()) or ("Nothing has changed.",)
@@ -237,6 +251,8 @@ class Reloader:
         applied = ", ".join(component.name for component, each in prepared[:count] if not each.is_empty)
         kept = ", ".join(component.name for component, each in prepared[count + 1 :] if not each.is_empty)
         reason = f"{error}" if isinstance(error, SupervisorError) else f"{type(error).__name__}: {error}"
+        if stopped := self._workers.stopped_for_switch():
+            reason += f"; these workers are stopped until a reload is applied: {', '.join(stopped)}"
         log_event("reload.incomplete", part=failed, reason=reason, applied=applied, kept=kept, exc=error)
         lines = (
             f"{failed} could not be changed: {reason}",

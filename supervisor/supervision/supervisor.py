@@ -49,6 +49,10 @@ class UnknownWorker(SupervisorError):
         return cls(f"there is no worker {name!r}{hint}")
 
 
+class OrderRefused(SupervisorError):
+    """An order cannot be carried out now; the message says why."""
+
+
 class Supervisor:
     """All workers of the daemon, by name.
 
@@ -118,16 +122,18 @@ class Supervisor:
         `stop_timeout` plus a few seconds, or by `force_stop()`.
         """
         self._is_stopping = True
-        living = {task for group in self._groups.values() for task in group.tasks if not task.done()}
+        tasks = {task for group in self._groups.values() for task in group.tasks if not task.done()}
+        groups = list(self._groups.values())
+        living = [group.living_instances() for group in groups]
         longest_s = max((group.spec.stop_timeout_s for group in self._groups.values()), default=0.0)
         for number, group in enumerate(self._groups.values()):
             group.request_stop(_DAEMON_STOPS, log_at_debug=number >= MAX_INFO_ENTRIES)
             group.decline_leases()
-        if living:
-            ended = self._tasks.start(_wait_for_all(living), name="workers end")
+        if tasks:
+            ended = self._tasks.start(_wait_for_all(tasks), name="workers end")
             await done_within(ended, longest_s + GRACE_S + _SAFETY_MARGIN_S, clock=self._clock)
-        for number, group in enumerate(self._groups.values()):
-            group.log_for_all("worker.stopped", log_at_debug=number >= MAX_INFO_ENTRIES, reason=_DAEMON_STOPS)
+        for number, (group, instances) in enumerate(zip(groups, living, strict=True)):
+            group.log_stopped(instances, _DAEMON_STOPS, log_at_debug=number >= MAX_INFO_ENTRIES)
         self._timers.close()
         self._tasks.cancel_all()
         return sorted({instance.spec.name for instance in self._all_instances() if instance.has_live_runs})
@@ -147,8 +153,10 @@ class Supervisor:
 
         Raises:
             UnknownWorker: There is no such worker (any more); nothing has happened.
+            OrderRefused: The daemon stops; nothing has happened.
         """
         async with self._exclusively(self._group(name)) as group:
+            self._refuse_if_stopping()
             group.set_desired_state(DesiredState.PAUSED)
 
     async def resume(self, name: str) -> None:
@@ -156,25 +164,29 @@ class Supervisor:
 
         Raises:
             UnknownWorker: There is no such worker (any more); nothing has happened.
+            OrderRefused: The daemon stops, or only a reload may start the worker; nothing has happened.
         """
         async with self._exclusively(self._group(name)) as group:
+            self._refuse_start(name)
             group.set_desired_state(DesiredState.RUNNING)
 
     async def restart(self, name: str) -> None:
         """Stop a worker and start it with an empty history, whatever its state was, and return then.
 
-        A worker that is stopped while the database connection is being changed is started by the reload.
-
         Raises:
             UnknownWorker: There is no such worker (any more); nothing has happened.
+            OrderRefused: Only a reload may start the worker, and nothing has happened; or the daemon stops, and the
+                worker with it.
         """
         group = self._group(name)
         generation = group.generation
         async with self._exclusively(group):
+            self._refuse_start(name)
             if group.generation != generation and group.desired_state is DesiredState.RUNNING:
                 return  # an order before this one has started it anew in the meantime
             group.desired_state = DesiredState.RUNNING
             await self._replace_instances(group, "it is restarted")
+            self._refuse_if_stopping()
 
     def resume_halted(self, name: str) -> None:
         """Let the halted instances of a projection run again when the worker's turn comes: somebody has acted.
@@ -244,6 +256,10 @@ class Supervisor:
         """Return how many workers there are, and how many instances of them."""
         return len(self._groups), sum(len(group.instances) for group in self._groups.values())
 
+    def stopped_for_switch(self) -> list[str]:
+        """Return the workers that are stopped until a reload has changed the database connection, or another does."""
+        return sorted(self._stopped_for_switch)
+
     def paused(self) -> int:
         """Return how many workers are paused, or about to be."""
         return sum(group.desired_state is DesiredState.PAUSED for group in self._groups.values())
@@ -270,6 +286,17 @@ class Supervisor:
             if self._groups.get(name) is not group:
                 raise UnknownWorker.suggesting(self._groups, name)
             yield group
+
+    def _refuse_if_stopping(self) -> None:
+        if self._is_stopping:
+            raise OrderRefused("the daemon is stopping")
+
+    def _refuse_start(self, name: str) -> None:
+        self._refuse_if_stopping()
+        if name in self._stopped_for_switch:
+            raise OrderRefused(
+                f"the worker {name!r} is stopped while the database connection is changed; the next reload starts it"
+            )
 
     def _start_instances(self, group: WorkerGroup, *, log_at_debug: bool = False) -> None:
         if not self._is_stopping and group.spec.name not in self._stopped_for_switch:

@@ -114,10 +114,20 @@ class WorkerGroup:
 
     async def stop_instances(self, reason: str) -> None:
         """Stop every instance, and return when their tasks have ended; a run may have been abandoned."""
+        living = self.living_instances()
         self.request_stop(reason)
         if self.tasks:
             await asyncio.wait(self.tasks)
-        self.log_for_all("worker.stopped", reason=reason)
+        self.log_stopped(living, reason)
+
+    def living_instances(self) -> list[WorkerInstance]:
+        """Return the instances that have not ended."""
+        return [instance for instance, task in zip(self.instances, self.tasks, strict=True) if not task.done()]
+
+    def log_stopped(self, instances: list[WorkerInstance], reason: str, *, log_at_debug: bool = False) -> None:
+        """Log in one entry how many of these have stopped; an abandoned run has an entry of its own."""
+        if count := sum(not instance.has_live_runs for instance in instances):
+            self.log_for_all("worker.stopped", log_at_debug=log_at_debug, count=count, reason=reason)
 
     def request_stop(self, reason: str, *, log_at_debug: bool = False) -> None:
         """Ask every instance to stop."""
@@ -142,11 +152,13 @@ class WorkerGroup:
         for instance in self.instances:
             instance.spec = spec
 
-    def log_for_all(self, event: str, *, log_at_debug: bool = False, **fields: Any) -> None:
-        """Log in one entry what all instances did; a single instance has an entry of its own."""
+    def log_for_all(
+        self, event: str, *, log_at_debug: bool = False, count: int | None = None, **fields: Any
+    ) -> None:  # fmt: skip
+        """Log in one entry what all instances did, or `count` of them; a single instance has an entry of its own."""
         if not self.is_single:
             # Several instances with a lease each are shards: a singleton has one.
-            fields["shards" if self.has_leases else "replicas"] = len(self.instances)
+            fields["shards" if self.has_leases else "replicas"] = len(self.instances) if count is None else count
             log_event(event, level="debug" if log_at_debug else None, worker=self.spec.name, **fields)
 
     def _set_desired_state(self, desired_state: DesiredState, reason: str, *, log_at_debug: bool = False) -> None:

@@ -48,7 +48,7 @@ async def housed(tmp_path: Path, dsn: str) -> AsyncIterator[tuple[Daemon, Gateho
 
 async def joined(daemon: Daemon, house: Gatehouse) -> Node:
     """Make the daemon a node."""
-    await ensure_schema(house.database, mode="auto", is_needed=True, clock=SystemClock(), rng=Random(7))
+    await ensure_schema(house.database, mode=lambda: "auto", is_needed=lambda: True, clock=SystemClock(), rng=Random(7))
     await daemon.node.start()
     assert daemon.node.membership is not None
     return daemon.node.membership.node
@@ -97,7 +97,9 @@ async def test_a_refused_join_leaves_nothing_behind(tmp_path: Path, database: st
 async def test_a_discarded_join_leaves_nothing_behind(tmp_path: Path, database: str, shared_postgres: Postgres) -> None:
     """When another component refuses the reload, the node that has joined for it leaves again, its tasks with it."""
     async with housed(tmp_path, database) as (daemon, house):
-        await ensure_schema(house.database, mode="auto", is_needed=True, clock=SystemClock(), rng=Random(7))
+        await ensure_schema(
+            house.database, mode=lambda: "auto", is_needed=lambda: True, clock=SystemClock(), rng=Random(7)
+        )
         daemon.node._has_started = True
         new = daemon.state.config
         prepared = await daemon.node.validate(new._replace(workers={}), new)
@@ -120,7 +122,9 @@ async def test_a_daemon_without_leases_prunes_too(tmp_path: Path, database: str)
     """`[events] keep` needs no worker with a lease: the start begins it, or the first reload that asks for it, once."""
     clock = FakeClock()
     async with gatehouse(database) as house:
-        await ensure_schema(house.database, mode="auto", is_needed=True, clock=SystemClock(), rng=Random(7))
+        await ensure_schema(
+            house.database, mode=lambda: "auto", is_needed=lambda: True, clock=SystemClock(), rng=Random(7)
+        )
         await house.view().execute("select supervisor.append('s', 't'), supervisor.reshard('view', 1)")
         await house.view().execute("update supervisor.checkpoint set position = 9")
         with inner_daemon(tmp_path, config(database), clock=clock) as daemon:

@@ -296,6 +296,23 @@ def test_a_client_joins_the_reload_of_a_sighup(launch: Launcher, database: str) 
     assert count(daemon, "reload.started") == 3
 
 
+def test_a_client_does_not_join_a_refusal_that_has_ended(launch: Launcher, database: str) -> None:
+    """What the reload of a SIGHUP was refused for may have been mended outside of the file: it is tried again."""
+    daemon = launch.ready(config(database))
+    daemon.write(config(database, workers=MAIN + '[workers.late]\nrun = "late:work"\n'))
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for("reload.rejected")
+    (daemon.folder / "late.py").write_text("async def work(ctx):\n    await ctx.sleep(3600)\n")
+    assert request(daemon, "reload")["lines"] == ["added: late"]
+    # Where nothing was mended, the second attempt is refused as well.
+    daemon.write("[supervisor\n")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_until(lambda: status(daemon)["reload"]["refused"] is not None, "the refusal")
+    assert not request(daemon, "reload")["ok"]
+    assert daemon.stop() == 0
+    assert count(daemon, "reload.started") == 4
+
+
 def test_a_client_that_comes_while_another_reloads_gets_its_own(launch: Launcher, database: str) -> None:
     """A client's reload begins after it asked, so that it sees what the client has written before."""
     daemon = launch.ready(config(database))
@@ -328,7 +345,71 @@ def test_a_stop_during_a_reload(launch: Launcher, database: str) -> None:
     _is_importing(daemon)
     assert daemon.stop() == 0
     client.join()
-    assert errors[0].startswith("69 ")
-    assert "stopping" in errors[0]
+    assert errors == ["1 the daemon is stopping\n"]
     assert not daemon.said("reload.applied")
+    assert not daemon.said("library.logged")
+    assert daemon.entries[-1]["event"] == "daemon.stopped"
     assert not daemon.said("daemon.failed")
+
+
+def test_a_stop_overtakes_orders(launch: Launcher, database: str) -> None:
+    """Orders that wait for a worker's end when SIGTERM comes are answered with an error, and exit with 1."""
+    work = """
+        async def work(ctx):
+            import asyncio
+            ctx.log.info("works")
+            try:
+                while not ctx.stopping:
+                    await ctx.sleep(3600)
+            finally:
+                await asyncio.sleep(30)
+    """
+    daemon = launch.ready(config(database, supervisor='stop_timeout = "1s"'), work)
+    daemon.wait_for("works")
+    answers: list[dict[str, Any]] = []
+    orders = []
+    for order in ("restart", "restart", "pause", "resume"):
+        orders.append(
+            threading.Thread(target=lambda order=order: answers.append(request(daemon, order, worker="main")))
+        )
+        orders[-1].start()
+        status(daemon)
+    daemon.wait_until(lambda: worker_row(daemon)["state"] == "stopping", "the worker stops")
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    for thread in orders:
+        thread.join()
+    assert answers == [{"ok": False, "error": "the daemon is stopping"}] * 4
+    assert not daemon.said("library.logged")
+
+
+def test_every_applied_change_is_reported(launch: Launcher, database: str) -> None:
+    """Values outside of the workers are named as well, in the answer and in the entry."""
+    daemon = launch.ready(config(database))
+    for number, (sections, keys) in enumerate(
+        (
+            ({"more": '[log]\nlevel = "debug"'}, "log.level"),
+            ({"database": 'probe_interval = "7s"'}, "log.level, database.probe_interval"),
+            ({"database": 'runtime = { max = "9s" }'}, "database.probe_interval, database.runtime.max"),
+            ({"more": '[events]\nkeep = "30d"'}, "events.keep, database.runtime.max"),
+            ({"supervisor": 'stall_warning = "3s"'}, "supervisor.stall_warning, events.keep"),
+        )
+    ):
+        daemon.write(config(database, **sections))
+        assert request(daemon, "reload")["lines"] == [f"changed: {keys}"]
+        daemon.wait_until(lambda count=number: len(daemon.said("reload.applied")) > count, "the entry")  # type: ignore[misc]
+        assert daemon.said("reload.applied")[-1]["changed"] == keys
+    assert request(daemon, "reload")["lines"] == ["Nothing has changed."]
+
+
+def test_changes_before_the_workers_start_are_reported(launch: Launcher, database: str) -> None:
+    """A reload while the first connection is awaited says which workers it adds, changes and removes."""
+    daemon = launch(config("postgresql://x@127.0.0.1:1/x", supervisor='ready = "started"', workers=MAIN + OTHER))
+    daemon.wait_for("daemon.ready")
+    third = OTHER.replace("other", "third")
+    text = config(database, supervisor='ready = "started"', workers=MAIN + "settings = { a = 1 }\n" + third)
+    daemon.write(text)
+    answer = request(daemon, "reload")
+    assert answer["lines"] == ["added: third", "changed: main, the database connection", "removed: other"]
+    daemon.wait_for("worker.started", worker="third")
+    assert daemon.stop() == 0

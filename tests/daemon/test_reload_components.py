@@ -17,6 +17,7 @@ from support.proxy import Proxy
 
 from supervisor.clock import SystemClock
 from supervisor.daemon.component import Component, Prepared
+from supervisor.database.database import Database
 from supervisor.errors import SupervisorError
 
 if TYPE_CHECKING:
@@ -290,3 +291,42 @@ async def test_a_stop_during_the_validation_discards(tmp_path: Path, database: s
         async with asyncio.timeout(LIMIT_S):
             await waits.wait()
     assert calls == ["validate before", "discard before"]
+
+
+async def test_a_switch_that_fails_names_the_workers_that_it_has_stopped(
+    tmp_path: Path, database: str, shared_postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are named in the outcome and in the status; no order claims to start them; the next reload does."""
+    new = f"{database.rpartition('/')[2]}_next"
+    await aside(shared_postgres.execute, f"create database {new}")
+    single = '[workers.single]\nrun = "reloaded:work"\nsingleton = true\n'
+    text_before, text_after = (text(dsn, workers=MAIN + single) for dsn in (database, shared_postgres.dsn(dbname=new)))
+
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError("too many open files")
+
+    try:
+        async with ready(tmp_path, database) as (daemon, entries):
+            assert await reload(daemon, tmp_path, text_before) == "applied"
+            with monkeypatch.context() as patch:
+                patch.setattr(Database, "switch_to", fail)
+                (tmp_path / "app.toml").write_text(text_after)
+                result = await daemon.reloader.request()
+            assert result.outcome == "incomplete"
+            stopped = "these workers are stopped until a reload is applied: single"
+            assert stopped in entries.of("reload.incomplete")[0].fields["reason"]
+            assert stopped in result.lines[0]
+            assert daemon.status.condition().value == "degraded"
+            assert "Running 1 of 2 workers; stopped until a reload: single" in daemon.status.line()
+            for command in ("restart", "resume"):
+                answer = await daemon.control._handler({"command": command, "worker": "single"})
+                assert not answer["ok"]
+                assert "the next reload starts it" in answer["error"]
+            (tmp_path / "app.toml").write_text(text_before)
+            preview = await daemon.reloader.preview()
+            assert preview.lines == ("~ worker single: is started anew", "= 1 worker untouched")
+            assert (await daemon.reloader.request()).lines == ("changed: single",)
+            assert daemon.status.line().startswith("Running 2 workers on ")
+            assert daemon.status.condition().value == "running"
+    finally:
+        await aside(shared_postgres.execute, f"drop database {new} with (force)")

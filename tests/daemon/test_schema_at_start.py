@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from support.launching import IDLE, config, request
 from support.schema import KNOWN, make_schema, next_schema_folder
 
@@ -224,3 +225,31 @@ def test_a_reload_creates_the_schema_of_a_new_database(launch: Launcher, databas
     assert len(daemon.said("schema.applied")) == 2
     daemon.wait_for("lease.acquired")
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("remedy", ["no worker needs it", "it is only checked"])
+def test_a_reload_heals_a_start_that_waits_for_the_schema(launch: Launcher, postgres: Postgres, remedy: str) -> None:
+    """Each try looks at the configuration in force: the workers that need the schema, and `database.migrate`."""
+    postgres.add_user("app", "pw")
+    patient = 'startup = { retry_refused = true, attempts = 0, initial = "100ms", max = "200ms" }\n'
+    plain = '[workers.plain]\nrun = "workers:work"\n'
+
+    def text(workers: str, migrate: str = "auto") -> str:
+        return config(
+            postgres.dsn(user="app", password="pw"), supervisor='ready = "started"',
+            database=f'migrate = "{migrate}"\n{patient}', workers=workers,
+        )  # fmt: skip
+
+    daemon = launch(text(plain + SINGLETON))
+    daemon.wait_for("schema.waiting")
+    if remedy == "no worker needs it":
+        daemon.write(text(plain))
+        assert request(daemon, "reload")["ok"]
+        daemon.wait_for("schema.absent")
+        daemon.wait_for("worker.started", worker="plain")
+        assert daemon.stop() == 0
+    else:
+        daemon.write(text(plain + SINGLETON, migrate="check"))
+        assert request(daemon, "reload")["ok"]
+        assert daemon.wait() == 78
+        assert "run `pgsupervisor migrate`" in reason_of(daemon)

@@ -56,7 +56,12 @@ async def ensure(
 ) -> None:
     """Ensure the schema as a daemon's start does."""
     await ensure_schema(
-        house.database, mode=mode, is_needed=is_needed, clock=clock or SystemClock(), rng=Random(7), folder=folder
+        house.database,
+        mode=lambda: mode,
+        is_needed=lambda: is_needed,
+        clock=clock or SystemClock(),
+        rng=Random(7),
+        folder=folder,
     )
 
 

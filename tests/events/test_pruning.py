@@ -50,7 +50,11 @@ class Minutes:
 async def fill(house: Gatehouse) -> None:
     """Make five events, four of them old, three of them passed."""
     await ensure_schema(
-        house.database, mode="auto", is_needed=True, clock=house.database._clock, rng=house.database._rng
+        house.database,
+        mode=lambda: "auto",
+        is_needed=lambda: True,
+        clock=house.database._clock,
+        rng=house.database._rng,
     )
     await house.view().execute(_FILL)
 

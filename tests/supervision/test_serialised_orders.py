@@ -31,7 +31,7 @@ from supervisor.errors import ProjectionHalted
 from supervisor.events.shard import lease_name
 from supervisor.leases.lease import LeaseStatus
 from supervisor.runtime import Runtime
-from supervisor.supervision.supervisor import Supervisor, UnknownWorker
+from supervisor.supervision.supervisor import OrderRefused, Supervisor, UnknownWorker
 from supervisor.supervision.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
@@ -216,6 +216,8 @@ async def test_a_stop_overtakes_every_order() -> None:
         await settle()
         assert all(order.done() for order in orders)
         assert (worker.runs, live_run_tasks()) == (1, [])
+        # None of them has done what it was to do.
+        assert [str(order.exception()) for order in orders[:3]] == ["the daemon is stopping"] * 3
 
 
 async def test_orders_for_different_workers_do_not_wait_for_each_other() -> None:
@@ -263,8 +265,9 @@ async def test_nothing_but_the_reload_starts_what_was_stopped_for_another_connec
     async with running((spec, worker)) as stage:
         await give(stage, "mail")
         await stage.supervisor.stop_leased_workers("the database connection changes")
-        await stage.supervisor.restart("mail")
-        await stage.supervisor.resume("mail")
+        for order in (stage.supervisor.restart, stage.supervisor.resume):
+            with pytest.raises(OrderRefused, match="'mail' is stopped while the database connection is changed"):
+                await order("mail")
         stage.supervisor.resume_halted("")
         await settle()
         assert (stage.state("mail"), stage.leases["mail"].said[-1]) == ("stopped", "worker_ended")
@@ -338,6 +341,44 @@ async def test_a_worker_that_cannot_be_changed_leaves_no_other_one_stopped(monke
         await reload(stage, old, new, good=good, bad=bad)
         assert (stage.state("bad"), bad.contexts[-1].settings) == ("running", {"a": 1})
         check_runs(stage.supervisor)
+
+
+async def test_only_what_has_stopped_is_logged_as_stopped() -> None:
+    """The one entry for all instances counts those that ended; none is written when every run was abandoned."""
+    may_end = asyncio.Event()
+
+    async def deaf(_: Any) -> None:
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+
+    def stopped(stage: Stage) -> list[int]:
+        entries = (fields for event, _, fields in stage.said if event == "worker.stopped" and "instance" not in fields)
+        return [fields["replicas"] for fields in entries]
+
+    worker = ScriptedWorker(deaf, slow_to_stop, deaf, deaf, deaf, deaf)
+    async with running((service(replicas=3, stop_timeout_s=1.0), worker)) as stage:
+        restart = await started(stage.supervisor.restart("mail"))
+        await stage.clock.jump(20.0)
+        await restart
+        assert stopped(stage) == [1]
+        stop = await started(stage.supervisor.stop())
+        await stage.clock.jump(20.0)
+        assert await stop == ["mail"]
+        assert stopped(stage) == [1]
+        may_end.set()
+        await settle()
+
+
+async def test_a_changed_connection_logs_the_stop_of_a_projection_once() -> None:
+    """Its shards are stopped before the connection changes; their new start afterwards stops nothing."""
+    specs, worker = [projection(shards=2)], ScriptedWorker()
+    async with running((specs[0], worker)) as stage:
+        await give(stage, "view/1of2", "view/2of2")
+        await stage.supervisor.stop_leased_workers("the database connection changes")
+        await reload(stage, specs, specs, view=worker)
+        stops = [fields for event, _, fields in stage.said if event == "worker.stopped" and "instance" not in fields]
+        assert [(fields["shards"], fields["reason"]) for fields in stops] == [(2, "the database connection changes")]
 
 
 async def test_a_projection_counts_its_shards_and_a_service_its_replicas() -> None:
@@ -464,7 +505,7 @@ class Orders(RuleBasedStateMachine):
         """Give an order and go on; an order for a worker that is not there raises UnknownWorker and nothing else."""
 
         async def obey() -> None:
-            with contextlib.suppress(UnknownWorker):
+            with contextlib.suppress(UnknownWorker, OrderRefused):
                 result = give_order()
                 if inspect.isawaitable(result):
                     await result

@@ -211,15 +211,16 @@ class SchemaComponent(Component):
     async def start(self) -> None:
         """Wait for the first connection, then ensure the schema.
 
+        A reload during the wait puts its configuration in force for the next try.
+
         Raises:
             SupervisorError: A worker needs the schema, and it cannot be had.
         """
         database = self._database.database
         await database.wait_until_up()
         self._on_step("Looking at the SQL schema")
-        config = self._config
         await ensure_schema(
-            database, mode=config.database.migrate, is_needed=needs_schema(config),
+            database, mode=lambda: self._config.database.migrate, is_needed=lambda: needs_schema(self._config),
             clock=self._runtime.clock, rng=self._runtime.rng,
         )  # fmt: skip
         self._has_started = True

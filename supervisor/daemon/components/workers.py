@@ -87,13 +87,19 @@ class WorkersComponent(Component):
 
     async def validate(self, old: Config, new: Config) -> Prepared:
         """Prepare the difference between the workers that there really are and those of a new configuration."""
-        supervisor = self._supervisor
-        if supervisor is None:
-            return Prepared(apply=lambda: self._keep(new), is_empty=old.workers == new.workers)
         diff = self._difference(old, new)
-        names = {"added": diff.added, "changed": diff.changed, "removed": diff.removed}
+        anew = self.started_anew(old, new)
+        changed = [name for name in new.workers if name in diff.changed or name in anew]
+        names = {"added": diff.added, "changed": changed, "removed": diff.removed}
         changes = {key: ", ".join(each) for key, each in names.items() if each}
-        return Prepared(apply=lambda: self._apply(diff, new), changes=changes, is_empty=not changes)
+
+        async def apply() -> None:
+            if self._supervisor is None:
+                self._config = new  # the start uses it
+            else:
+                await self._apply(diff, new)
+
+        return Prepared(apply=apply, changes=changes, is_empty=not changes)
 
     def in_force(self, config: Config) -> Config:
         """Return `config` with the workers that there really are."""
@@ -132,12 +138,26 @@ class WorkersComponent(Component):
         workers, instances = self._supervisor.counts() if self._supervisor else (len(self._config.workers), 0)
         return {"workers": workers} | ({"instances": instances} if instances > workers else {})
 
+    def stopped_for_switch(self) -> list[str]:
+        """Return the workers that were stopped for another database connection, and that only a reload starts."""
+        return self._supervisor.stopped_for_switch() if self._supervisor is not None else []
+
+    def started_anew(self, old: Config, new: Config) -> list[str]:
+        """Return the workers that a reload starts anew although their configuration may be the same."""
+        diff = self._difference(old, new)
+        continuing = {*diff.untouched, *diff.policy_only}.intersection(self.stopped_for_switch())
+        uncertain = self._uncertain.intersection(diff.changed)
+        return [name for name in new.workers if name in continuing or name in uncertain]
+
     def summary(self) -> str:
         """Return a clause for people about workers that all do what they should."""
         counts = self.counts()
         noun = "worker" if counts["workers"] == 1 else "workers"
-        many = f" ({counts['instances']} instances)" if "instances" in counts else ""
         paused = self._supervisor.paused() if self._supervisor is not None else 0
+        if stopped := self.stopped_for_switch():
+            running = counts["workers"] - len(stopped)
+            return f"Running {running} of {counts['workers']} {noun}; stopped until a reload: {', '.join(stopped)}"
+        many = f" ({counts['instances']} instances)" if "instances" in counts else ""
         return f"Running {counts['workers']} {noun}{many}{f', {paused} of them paused' if paused else ''}"
 
     async def pause(self, name: str) -> None:
@@ -222,9 +242,6 @@ class WorkersComponent(Component):
             policy_only=tuple(name for name in diff.policy_only if name not in unsure),
             untouched=tuple(name for name in diff.untouched if name not in unsure),
         )
-
-    async def _keep(self, new: Config) -> None:
-        self._config = new
 
     async def _apply(self, diff: ConfigDiff, new: Config) -> None:
         supervisor = self._started

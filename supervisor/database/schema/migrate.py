@@ -23,7 +23,7 @@ from supervisor.escaping import message_of, sqlstate_of
 from supervisor.journal import log_event
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from random import Random
     from typing import Literal
 
@@ -326,14 +326,16 @@ def _unreleased(reason: str) -> str:
 
 
 async def ensure_schema(
-    database: Database, *, mode: Mode, is_needed: bool, clock: Clock, rng: Random, folder: Path = FOLDER
-) -> None:
+    database: Database, *, mode: Callable[[], Mode], is_needed: Callable[[], bool], clock: Clock, rng: Random,
+    folder: Path = FOLDER,
+) -> None:  # fmt: skip
     """Make sure of the schema at a daemon's start, before anything uses it; wait until an outage is over.
 
     Args:
         database: The database, which has been up.
-        mode: `database.migrate`.
-        is_needed: Whether a worker needs the schema; else a schema that cannot be used is logged, and nothing more.
+        mode: Returns `database.migrate`; asked for each try, because a reload may change it meanwhile.
+        is_needed: Returns whether a worker needs the schema; else a schema that cannot be used is logged, and nothing
+            more. Asked for each try, too.
         clock: For pauses.
         rng: For their jitter.
         folder: The folder of the SQL files.
@@ -350,9 +352,9 @@ async def ensure_schema(
         await database.wait_until_up()
         began_s = clock.now_s()
         try:
-            result = await _migrate_if_needed(database, mode=mode, clock=clock, rng=rng, folder=folder)
+            result = await _migrate_if_needed(database, mode=mode(), clock=clock, rng=rng, folder=folder)
         except DatabaseAccessDenied as error:
-            if not is_needed:
+            if not is_needed():
                 log_absent(error)
                 return
             pause_s = _pause_after_refusal(database.monitor.config.startup, refusals, error, sample=rng.random())
@@ -360,7 +362,7 @@ async def ensure_schema(
                 log_event("schema.waiting", reason=str(error))
             refusals += 1
         except SchemaIncompatible as error:
-            if is_needed:
+            if is_needed():
                 raise
             log_absent(error)
             return
