@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.bench import Bench
+from benchmarks.bench import BenchmarkRun
 from benchmarks.figure import HEADER
 from benchmarks.figures import (
     crowd,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from benchmarks.figure import Figure
 
-FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
+FIGURES: dict[str, Callable[[BenchmarkRun], Iterator[Figure]]] = {
     "start": start.measure,
     "stop": stop.measure,
     "idle": idle.measure,
@@ -55,7 +55,7 @@ def main() -> int:
     # The measured processes are ended on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     missed = 0
-    with Bench.set_up(seed=options.seed, is_quick=options.quick) as bench, options.json.open("w") as lines:
+    with BenchmarkRun.set_up(seed=options.seed, is_quick=options.quick) as bench, options.json.open("w") as lines:
         print(f"{_machine()}; seed {options.seed}{', quick' if options.quick else ''}\n\n{HEADER}", flush=True)
         for name in options.figures or FIGURES:
             for figure in FIGURES[name](bench):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Bench:
+class BenchmarkRun:
     """The bench that the figures are measured on.
 
     Attributes:

@@ -45,6 +45,11 @@ class BackgroundTasks:
             task.cancel()
         return named
 
+    def cancel_task(self, task: asyncio.Task[Any]) -> None:
+        """Cancel one task, a critical one too; other tasks of its name run on."""
+        self._critical.discard(task)
+        task.cancel()
+
     def cancel_all(self) -> set[asyncio.Task[Any]]:
         """Cancel what still runs and return it; the caller waits, with a deadline of its own."""
         self._critical.clear()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+from support.fake_server import http_server, refusing_postgres
 from support.proxy import Proxy
-from support.stand_in import http_server, refusing_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,14 +173,14 @@ async def test_closes_when_the_server_is_down(postgres: Postgres) -> None:
 @pytest.mark.parametrize("sqlstate", ["57P03", "53300", "28P01", "3D000", "08P01"])
 async def test_refusing_postgres_says_its_sqlstate(sqlstate: str) -> None:
     """Asyncpg reads the stand-in's refusal as PostgreSQL's own."""
-    with refusing_postgres(sqlstate, "not now") as stand_in:
+    with refusing_postgres(sqlstate, "not now") as fake_server:
         with pytest.raises(asyncpg.PostgresError, match="not now") as caught:
-            await asyncpg.connect(f"postgresql://u@127.0.0.1:{stand_in.port}/d", timeout=5)
+            await asyncpg.connect(f"postgresql://u@127.0.0.1:{fake_server.port}/d", timeout=5)
         assert caught.value.sqlstate == sqlstate
-        assert stand_in.attempts >= 1
+        assert fake_server.attempts >= 1
 
 
 async def test_http_server_is_no_postgres() -> None:
     """Asyncpg gives up on a server that answers in HTTP."""
-    with http_server() as stand_in, pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
-        await asyncpg.connect(f"postgresql://u@127.0.0.1:{stand_in.port}/d", timeout=5)
+    with http_server() as fake_server, pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+        await asyncpg.connect(f"postgresql://u@127.0.0.1:{fake_server.port}/d", timeout=5)

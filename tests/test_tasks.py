@@ -99,3 +99,16 @@ async def test_holds_on_to_its_tasks() -> None:
     gc.collect()
     await settle()
     assert done == [True]
+
+
+async def test_one_task_of_a_name_is_cancelled_and_the_other_runs_on() -> None:
+    """Cancelling a task, a critical one too, is no crash and leaves another task of the same name alone."""
+    crashes: list[str] = []
+    tasks = BackgroundTasks(lambda name, _: crashes.append(name))
+    first, second = (tasks.start(asyncio.Event().wait(), name="loop", critical=True) for _ in range(2))
+    tasks.cancel_task(first)
+    await asyncio.wait([first])
+    assert (first.cancelled(), second.done(), crashes) == (True, False, [])
+    second.cancel()
+    await asyncio.wait([second])
+    assert crashes == ["loop"]  # still critical: cancelled by something else

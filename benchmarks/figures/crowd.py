@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from support.postgres import Postgres
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 _COUNT = 10_000
 _RSS_MIB, _START_S, _OUTAGE_S = 300.0, 3.0, 2.0
@@ -71,7 +71,7 @@ class Life:
         return max(self.ready_s, self.begun_s)
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
+def measure(bench: BenchmarkRun) -> Iterator[Figure]:
     """Measure both shapes: many replicas of one worker, and many workers."""
     rng = bench.random("crowd")
     with bench.server() as server:
@@ -81,7 +81,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
             yield from _figures(f"{_COUNT} {shape}", lives, floor)
 
 
-def _floor(bench: Bench, server: Postgres) -> Floor:
+def _floor(bench: BenchmarkRun, server: Postgres) -> Floor:
     with Process(bench.folder("sleepers"), *bench.bare("sleepers", str(_COUNT))) as sleepers:
         start_s = sleepers.wait_notified() - sleepers.spawned_s
         rss_mib = sleepers.memory_mib()["rss"]
@@ -91,7 +91,7 @@ def _floor(bench: Bench, server: Postgres) -> Floor:
     return Floor(start_s, rss_mib, queries_s)
 
 
-def _live(bench: Bench, server: Postgres, rng: Random, *, is_one: bool) -> Life:
+def _live(bench: BenchmarkRun, server: Postgres, rng: Random, *, is_one: bool) -> Life:
     folder = bench.folder("crowd")
     settings = {"count": _COUNT, "folder": str(folder)}
     if is_one:
@@ -121,7 +121,7 @@ def _park(server: Postgres, daemon: Daemon) -> float:
     return parked_s
 
 
-def _resume(bench: Bench, server: Postgres, daemon: Daemon, *, away_s: float) -> tuple[float, ...]:
+def _resume(bench: BenchmarkRun, server: Postgres, daemon: Daemon, *, away_s: float) -> tuple[float, ...]:
     """Bring the server back, and return when that was told, and the first and last waiting call done."""
     seen = daemon.lines()
     accepted = daemon.folder / "accepted"

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from random import Random
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 _EARLIEST_S = 0.001
 _EARLY_S = 0.04
 _LIVES = "reloaded"
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
+def measure(bench: BenchmarkRun) -> Iterator[Figure]:
     """Try the unit's ExecStart, then the same without `env`."""
     rng = bench.random("hangup")
     with bench.server() as server:
@@ -56,16 +56,16 @@ def _moments(count: int, start_s: float, rng: Random) -> list[float]:
     return sorted(early + [rng.uniform(_EARLIEST_S, start_s * 1.1) for _ in range(count - len(early))])
 
 
-def _start_s(bench: Bench, dsn: str) -> float:
+def _start_s(bench: BenchmarkRun, dsn: str) -> float:
     with _daemon(bench, dsn, BLOCKED_HUP) as daemon:
         return daemon.wait_notified() - daemon.spawned_s
 
 
-def _daemon(bench: Bench, dsn: str, prefix: tuple[str, ...]) -> Daemon:
+def _daemon(bench: BenchmarkRun, dsn: str, prefix: tuple[str, ...]) -> Daemon:
     return Daemon(bench.folder("hup"), bench.installation, dsn, worker("idle", "idle"), prefix)
 
 
-def _try(bench: Bench, dsn: str, at_s: float, prefix: tuple[str, ...]) -> str:
+def _try(bench: BenchmarkRun, dsn: str, at_s: float, prefix: tuple[str, ...]) -> str:
     """Return what became of a daemon that got a SIGHUP at this moment: it must live, and do the reload."""
     with _daemon(bench, dsn, prefix) as daemon:
         _let_run(daemon, at_s)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from support.postgres import Postgres
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 _CPU_S, _RSS_MIB, _STATEMENTS_PER_S = 0.1, 45.0, 0.2
 _SETTLE_S = 3.0
@@ -23,7 +23,7 @@ _SETTLE_S = 3.0
 _STATEMENT = re.compile(rb"/pgsupervisor app LOG: +(?:statement|execute [^:]*): ")
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
+def measure(bench: BenchmarkRun) -> Iterator[Figure]:
     """Watch a daemon and a bare script with one connection through the same seconds."""
     lasts_s = bench.count(30, 10)
     workers = "".join(worker(f"idle{n}", "idle") for n in range(10))

@@ -12,14 +12,14 @@ from support.proxy import Proxy
 
 from benchmarks.daemon import Daemon, worker
 from benchmarks.figure import Figure
-from benchmarks.sniffer import Sniffer
+from benchmarks.packet_counter import PacketCounter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from support.postgres import Postgres
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 _AWAY_S = 30.0
 _LINES, _ATTEMPTS, _CPU_S = 10, 40, 0.5
@@ -61,21 +61,21 @@ class Subject:
         self._cpu_s = 0.0
         self._dials = self._spoken = 0
 
-    def fall(self, sniffer: Sniffer) -> None:
+    def fall(self, packets: PacketCounter) -> None:
         """Begin: new connections are refused, or accepted and closed as by a proxy before a dead server."""
         self._lines, self._cpu_s = self.daemon.lines(), self.daemon.cpu_s()
-        self._dials, self._spoken = sniffer.dials(self.proxy.port), sniffer.spoken(self.proxy.port)
+        self._dials, self._spoken = packets.dials(self.proxy.port), packets.spoken(self.proxy.port)
         if self.refuses:
             self.proxy.refuse()
         else:
             self.proxy.accept_then_close()
 
-    def look(self, sniffer: Sniffer) -> Seen:
+    def look(self, packets: PacketCounter) -> Seen:
         """Return what has been seen so far; the lines come later."""
         # First what asking would disturb.
         cpu_s = self.daemon.cpu_s() - self._cpu_s
-        dials = sniffer.dials(self.proxy.port) - self._dials if sniffer.is_possible else None
-        spoken = sniffer.spoken(self.proxy.port) - self._spoken if sniffer.is_possible else None
+        dials = packets.dials(self.proxy.port) - self._dials if packets.is_possible else None
+        spoken = packets.spoken(self.proxy.port) - self._spoken if packets.is_possible else None
         return Seen(0, dials, spoken, int(self.daemon.status()["database"]["attempts"]), cpu_s)
 
     def count_lines(self) -> int:
@@ -85,12 +85,12 @@ class Subject:
         return sum(entry["event"] not in _STOP_EVENTS for entry in entries)
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
+def measure(bench: BenchmarkRun) -> Iterator[Figure]:
     """Let daemons of both sizes, refused and closed upon, live through the same outage."""
     repetitions = bench.count(5, 1)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(bench.server())
-        sniffer = stack.enter_context(Sniffer())
+        packets = stack.enter_context(PacketCounter())
         subjects = [
             _subject(bench, stack, server, workers, refuses=refuses)
             for _ in range(repetitions)
@@ -99,10 +99,10 @@ def measure(bench: Bench) -> Iterator[Figure]:
         ]
         time.sleep(_SETTLE_S)
         for subject in subjects:
-            subject.fall(sniffer)
+            subject.fall(packets)
         server.stop()
         time.sleep(_AWAY_S)
-        seen = [(subject, subject.look(sniffer)) for subject in subjects]
+        seen = [(subject, subject.look(packets)) for subject in subjects]
         server.start()
         for subject in subjects:
             subject.proxy.forward()
@@ -114,7 +114,9 @@ def measure(bench: Bench) -> Iterator[Figure]:
         yield from _figures(workers, [(s, sight) for s, sight in seen if s.workers == workers])
 
 
-def _subject(bench: Bench, stack: contextlib.ExitStack, server: Postgres, workers: int, *, refuses: bool) -> Subject:
+def _subject(
+    bench: BenchmarkRun, stack: contextlib.ExitStack, server: Postgres, workers: int, *, refuses: bool
+) -> Subject:
     proxy = stack.enter_context(Proxy(server.port))
     table = worker("many", "query_rarely", replicas=workers, settings={"pause_s": _PAUSE_S})
     daemon = Daemon(bench.folder("outage"), bench.installation, server.dsn(port=proxy.port), table)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from support.postgres import Postgres
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 # Ours may take a quarter longer: at least 80 % of the events a second.
 _SLOWER, _P50_S, _P99_S = 1 / 0.8, 0.010, 0.050
@@ -35,7 +35,7 @@ where b.reader = '{reader}' and e.position > {after} order by 1
 _BY_HAND = "LISTEN, and a cursor moved in the transaction that reads and writes, over bare asyncpg"
 
 
-def throughput(bench: Bench) -> Iterator[Figure]:
+def throughput(bench: BenchmarkRun) -> Iterator[Figure]:
     """Let both go through the same events in turns."""
     count, rounds = bench.count(200_000, 20_000), bench.count(15, 2)
     with bench.server() as server:
@@ -71,7 +71,7 @@ def throughput(bench: Bench) -> Iterator[Figure]:
     )
 
 
-def latency(bench: Bench) -> Iterator[Figure]:
+def latency(bench: BenchmarkRun) -> Iterator[Figure]:
     """Append fifty events a second, first for us, then for the loop made by hand."""
     lasts_s = bench.count(60, 8)
     with bench.server() as server:
@@ -94,7 +94,7 @@ def latency(bench: Bench) -> Iterator[Figure]:
         )
 
 
-def _prepare(bench: Bench, server: Postgres) -> None:
+def _prepare(bench: BenchmarkRun, server: Postgres) -> None:
     """Have the schema made and the projection laid out, by a daemon that ends again."""
     server.execute(_TABLES)
     with _daemon(bench, server) as daemon:
@@ -122,7 +122,9 @@ def _per_event_s(server: Postgres, make: Callable[[], Process], reader: str, hea
     return float(span_s) / int(events)
 
 
-def _latencies(bench: Bench, server: Postgres, make: Callable[[], Process], reader: str, lasts_s: float) -> list[float]:
+def _latencies(
+    bench: BenchmarkRun, server: Postgres, make: Callable[[], Process], reader: str, lasts_s: float
+) -> list[float]:
     after = int(server.execute("select coalesce(max(position), 0) from supervisor.event"))
     with contextlib.ExitStack() as stack:
         stack.enter_context(make()).wait_notified()
@@ -139,10 +141,10 @@ def _quantile(samples: list[float], share: float) -> float:
     return sorted(samples)[min(len(samples) - 1, round(share * len(samples)))]
 
 
-def _daemon(bench: Bench, server: Postgres) -> Process:
+def _daemon(bench: BenchmarkRun, server: Postgres) -> Process:
     table = worker("view", "project", kind="projection", batch=500)
     return Daemon(bench.folder("projection"), bench.installation, server.dsn(), table)
 
 
-def _follower(bench: Bench, server: Postgres) -> Process:
+def _follower(bench: BenchmarkRun, server: Postgres) -> Process:
     return Process(bench.folder("follower"), *bench.bare("follower", server.dsn()))

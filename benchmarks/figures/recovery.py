@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from support.postgres import Postgres
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 # Away for so long, the target, how many outages, and how many daemons live through each at the same time. They
 # notice a short outage's end nearly together and would queue for the processors, so few of them share one.
@@ -26,7 +26,7 @@ _PLAN = ((1.0, 0.3, 15, 2), (12.0, 1.0, 4, 4), (60.0, 1.0, 1, 8))
 _PROBE_INTERVAL_S = 1.0
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
+def measure(bench: BenchmarkRun) -> Iterator[Figure]:
     """Measure each length of outage, with fresh daemons for each outage."""
     rng = bench.random("recovery")
     with bench.server() as server:
@@ -55,7 +55,9 @@ def _figure(away_s: float, target_s: float, waited: Sequence[float], restarted: 
     )
 
 
-def _outage(bench: Bench, server: Postgres, away_s: float, rng: Random, daemons: int) -> list[tuple[float, float]]:
+def _outage(
+    bench: BenchmarkRun, server: Postgres, away_s: float, rng: Random, daemons: int
+) -> list[tuple[float, float]]:
     """Let several daemons live through one outage, and return for each how long its two workers took."""
     with contextlib.ExitStack() as stack:
         folders = []

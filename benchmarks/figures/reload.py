@@ -13,10 +13,10 @@ from benchmarks.figure import Figure, spread
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
+def measure(bench: BenchmarkRun) -> Iterator[Figure]:
     """Reload daemons with few and with many workers, again and again."""
     with bench.server() as server:
         for count in (10, 10_000):

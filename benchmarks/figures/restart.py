@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from support.postgres import Postgres
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 _TARGET_S = 1.5
 _NODES, _LEASES = 3, 12
 _PROVEN_S = 12.0
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
+def measure(bench: BenchmarkRun) -> Iterator[Figure]:
     """Restart the server under nodes that share leases, in good order and not."""
     rng = bench.random("restart")
     with bench.server() as server, contextlib.ExitStack() as stack:

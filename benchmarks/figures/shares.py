@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from support.postgres import Postgres
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 _BALANCED_S, _MANY_PER_S, _ALONE_PER_S = 5.0, 4.0, 0.2
 _STATEMENT = re.compile(rb"/pgsupervisor app LOG: +(?:statement|execute [^:]*): ")
@@ -36,7 +36,7 @@ end $$
 """
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
+def measure(bench: BenchmarkRun) -> Iterator[Figure]:
     """Let four nodes come one after another, idle, and lose one."""
     count = bench.count(1000, 200)
     tables = "".join(worker(f"single{n}", "idle", singleton=True) for n in range(count))

@@ -12,12 +12,12 @@ from benchmarks.process import Process
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 _TARGET = 1.4
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
+def measure(bench: BenchmarkRun) -> Iterator[Figure]:
     """Start daemon, daemon as in the unit, and bare script in turns."""
     with bench.server() as server:
         dsn = server.dsn()

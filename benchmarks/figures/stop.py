@@ -14,13 +14,13 @@ from benchmarks.process import Process
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 _TARGET_S = 0.05
 _SETTLE_S = 3.0
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
+def measure(bench: BenchmarkRun) -> Iterator[Figure]:
     """Start pairs of daemon and bare loop, let them settle, and end them one after the other."""
     workers = "".join(worker(f"idle{n}", "idle") for n in range(10))
     ours: list[float] = []

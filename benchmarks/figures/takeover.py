@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from support.postgres import Postgres
 
-    from benchmarks.bench import Bench
+    from benchmarks.bench import BenchmarkRun
 
 _KILLED_MEDIAN_S, _KILLED_WORST_S, _STOPPED_S = 1.0, 2.0, 0.15
 COMMITS = "create table bench_commit (worker text, epoch bigint, at timestamptz default clock_timestamp())"
@@ -26,7 +26,7 @@ COMMITS = "create table bench_commit (worker text, epoch bigint, at timestamptz 
 _SETTLE_S = 1.0
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
+def measure(bench: BenchmarkRun) -> Iterator[Figure]:
     """End the holder of the two again and again, and replace it."""
     with bench.server() as server:
         server.execute(COMMITS)
@@ -70,7 +70,7 @@ def _figures(name: str, samples: list[float], floors: list[float]) -> Iterator[F
 class _Pair:
     """Two processes of which one holds; whichever is ended is replaced."""
 
-    def __init__(self, bench: Bench, path: Path, make: Callable[[], Process]) -> None:
+    def __init__(self, bench: BenchmarkRun, path: Path, make: Callable[[], Process]) -> None:
         self._rng = bench.random(f"takeover {path.name}")
         self._path = path
         self._make = make
@@ -108,11 +108,11 @@ def _first_of_another(record: Record, epoch: int) -> float:
     return moments[0]
 
 
-def _daemon(bench: Bench, server: Postgres, workers: str) -> Process:
+def _daemon(bench: BenchmarkRun, server: Postgres, workers: str) -> Process:
     return Daemon(bench.folder("takeover"), bench.installation, server.dsn(), workers)
 
 
-def _holder(bench: Bench, server: Postgres, record: Path) -> Process:
+def _holder(bench: BenchmarkRun, server: Postgres, record: Path) -> Process:
     return Process(bench.folder("holder"), *bench.bare("holder", server.dsn(), str(record)))
 
 

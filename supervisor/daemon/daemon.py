@@ -1,8 +1,8 @@
 """Process lifecycle: start the components in order, run, stop them in reverse.
 
 ```text
-   journal ─▶ signals ─▶ watchdogs ─▶ handlers ─▶ embedded PostgreSQL ─▶ control socket ─▶ database ─▶ SQL schema
-      ─▶ node ─▶ workers ─▶ pruning ─▶ ready
+   journal ─▶ signals ─▶ loop watchdog ─▶ systemd heartbeat ─▶ handlers ─▶ embedded PostgreSQL ─▶ control socket
+      ─▶ database ─▶ SQL schema ─▶ node ─▶ workers ─▶ pruning ─▶ ready
 ```
 
 Start, stop, health, reload and status are loops over that list. The process ends by `DaemonState.request_exit`, once;

@@ -28,6 +28,7 @@ from supervisor.leases.timing import HEARTBEAT_S, IDLE_SESSION_TIMEOUT_S, STANDB
 from supervisor.wakeup import Wakeup
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Coroutine
 
     from supervisor.database.database import Database
@@ -112,6 +113,7 @@ class Node:
         self._tick_problem: str | None = None
         self._standby_poll_s = STANDBY_POLL_S
         self._not_before_s = float("-inf")
+        self._own_tasks: list[asyncio.Task[Any]] = []
         self._is_drained = False
         self._is_leaving = False
         self._has_left = False
@@ -162,12 +164,12 @@ class Node:
         )
         await register_at_start(self._database, self._holder, self._register, clock=self._clock)
         self._joined_s = self._clock.now_s()
-        self._tasks.start(self._run(), name=_LOOP_TASK, critical=True)
+        self._own_tasks.append(self._tasks.start(self._run(), name=_LOOP_TASK, critical=True))
         self._expiry_thread.start()
 
     def start_joining(self) -> None:
         """Join in the background; a failure ends the daemon."""
-        self._tasks.start(self.join(), name=_JOIN_TASK, critical=True)
+        self._own_tasks.append(self._tasks.start(self.join(), name=_JOIN_TASK, critical=True))
 
     async def join_with_timeout(self) -> None:
         """Join for a reload, which must not wait without end.
@@ -207,8 +209,9 @@ class Node:
             self._detach()
         self._acquirer.log.flush()
         self._expiry_thread.stop()
-        for name in (_LOOP_TASK, _EXPIRY_TASK, _JOIN_TASK):
-            self._tasks.cancel(name)
+        # By object: a later reload may have made another node, whose tasks have the same names.
+        for task in self._own_tasks:
+            self._tasks.cancel_task(task)
 
     def _detach(self) -> None:
         """Give the connection back to the database: it is no node's session any more."""
@@ -253,7 +256,7 @@ class Node:
         self._wakeup.wake()
 
     async def _run(self) -> NoReturn:
-        self._tasks.start(self._expiry.run(), name=_EXPIRY_TASK, critical=True)
+        expiry = self._tasks.start(self._expiry.run(), name=_EXPIRY_TASK, critical=True)
         try:
             while True:
                 await self._tick()
@@ -261,7 +264,7 @@ class Node:
                 await self._clock.sleep(_MIN_GAP_S)
                 await self._wakeup.wait(self._next_tick_s())
         finally:
-            self._tasks.cancel(_EXPIRY_TASK)
+            self._tasks.cancel_task(expiry)
 
     def _next_tick_s(self) -> float:
         """Return when the next tick is due if nothing happens before."""

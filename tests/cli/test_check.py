@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.bouncer import bouncer
+from support.fake_server import http_server
 from support.launching import IDLE, ONE_WORKER, config
-from support.stand_in import http_server
+from support.pgbouncer import pgbouncer
 
 from supervisor.database.schema.migrate import migration_files
 
@@ -222,7 +222,7 @@ def test_connect_checks_the_privileges(launch: Launcher, postgres: Postgres) -> 
 
 def test_connect_finds_a_proxy_that_pools_transactions(launch: Launcher, postgres: Postgres) -> None:
     """Behind such a proxy leases cannot work: a fault, at every check, where a worker needs one."""
-    with bouncer(postgres, "transaction") as dsn:
+    with pgbouncer(postgres, "transaction") as dsn:
         plain, singleton = launch.prepare(config(dsn)), launch.prepare(config(dsn, workers=SINGLETON), folder="other")
         for _ in range(2):
             done = plain.run_command("check", "--connect")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.bouncer import bouncer
 from support.launching import config
+from support.pgbouncer import pgbouncer
 from support.postgres import free_port
 
 from supervisor.database.schema.migrate import migration_files
@@ -95,7 +95,7 @@ def test_append_refuses_what_cannot_be_stored(command: Any, arguments: tuple[str
 
 def test_a_proxy_that_pools_transactions_is_fine(command: Any, postgres: Postgres) -> None:
     """Commands work behind such a proxy, repeatedly, whatever statements other clients have prepared."""
-    with bouncer(postgres, "transaction") as dsn:
+    with pgbouncer(postgres, "transaction") as dsn:
         daemon = command(dsn)
         assert daemon.run_command("check", "--connect").returncode == 0
         assert outcome(daemon.run_command("migrate"))[0] == 0

@@ -9,8 +9,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from support.fake_server import http_server
 from support.launching import IDLE, ONE_WORKER, config, request, status
-from support.stand_in import http_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from support.clock import settle
-from support.gatehouse import LIMIT_S, aside, gatehouse
+from support.database_fixture import LIMIT_S, aside, database_fixture
 from support.schema import connection, make_schema
 
 from supervisor.clock import SystemClock
@@ -19,7 +19,7 @@ from supervisor.daemon.cluster_status import ClusterStatus, StatusQuery
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from support.gatehouse import Gatehouse
+    from support.database_fixture import DatabaseFixture
     from support.postgres import Postgres
 
 ALL = {"view": ["%"]}
@@ -33,7 +33,7 @@ GRANTS = """
 class Site:
     """A database with the schema, and sessions that are nodes."""
 
-    def __init__(self, dsn: str, admin: Any, house: Gatehouse, stack: contextlib.AsyncExitStack) -> None:
+    def __init__(self, dsn: str, admin: Any, house: DatabaseFixture, stack: contextlib.AsyncExitStack) -> None:
         self.admin = admin
         self.house = house
         self.cluster = ClusterStatus(clock=SystemClock(), tasks=house.tasks)
@@ -83,7 +83,7 @@ async def site(dsn: str) -> AsyncIterator[Site]:
     async with contextlib.AsyncExitStack() as stack:
         await make_schema(dsn)
         admin = await stack.enter_async_context(connection(dsn))
-        house = await stack.enter_async_context(gatehouse(dsn, pool_max=2))
+        house = await stack.enter_async_context(database_fixture(dsn, pool_max=2))
         yield Site(dsn, admin, house, stack)
         assert house.crashed == {}
 
@@ -192,7 +192,7 @@ async def test_a_role_that_owns_nothing_sees_all_of_it(postgres: Postgres) -> No
         await here.admin.execute(GRANTS)
         await here.admin.execute("select supervisor.reshard('view', 2)")
         await here.node("shop", "view/1of2")
-        async with gatehouse(postgres.dsn(user="app", password="pw")) as house:
+        async with database_fixture(postgres.dsn(user="app", password="pw")) as house:
             seen = await here.cluster.fetch(house.database, StatusQuery(None, None, ALL))
         assert seen["cluster"]["problem"] is None
         assert [row["leases"][0]["name"] for row in seen["nodes"]] == ["view/1of2"]
@@ -201,7 +201,7 @@ async def test_a_role_that_owns_nothing_sees_all_of_it(postgres: Postgres) -> No
 
 async def test_a_database_without_the_schema_is_a_remark(database: str) -> None:
     """What goes wrong with the query stands beside the rows; it ends neither the status nor the daemon."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         cluster = ClusterStatus(clock=SystemClock(), tasks=house.tasks)
         seen = await cluster.fetch(house.database, StatusQuery(None, None, {}))
         assert "UndefinedTable" in seen["cluster"]["problem"]

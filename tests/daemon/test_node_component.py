@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.clock import FakeClock
-from support.gatehouse import aside, gatehouse
+from support.database_fixture import aside, database_fixture
 from support.inner_daemon import inner_daemon
 from support.launching import config
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from support.gatehouse import Gatehouse
+    from support.database_fixture import DatabaseFixture
     from support.postgres import Postgres
 
     from supervisor.config.model import Config
@@ -34,10 +34,10 @@ SINGLETON = '[workers.main]\nrun = "workers:work"\nsingleton = true\n'
 
 
 @asynccontextmanager
-async def housed(tmp_path: Path, dsn: str) -> AsyncIterator[tuple[Daemon, Gatehouse]]:
+async def housed(tmp_path: Path, dsn: str) -> AsyncIterator[tuple[Daemon, DatabaseFixture]]:
     """A daemon with a database, and nothing started yet."""
     clock = SystemClock()
-    async with gatehouse(dsn, clock=clock) as house:
+    async with database_fixture(dsn, clock=clock) as house:
         with inner_daemon(tmp_path, config(dsn, workers=SINGLETON), clock=clock) as daemon:
             daemon.database._database, daemon.state.is_ready = house.database, True
             try:
@@ -46,7 +46,7 @@ async def housed(tmp_path: Path, dsn: str) -> AsyncIterator[tuple[Daemon, Gateho
                 await asyncio.wait(daemon.tasks.cancel_all() or {asyncio.ensure_future(asyncio.sleep(0))})
 
 
-async def joined(daemon: Daemon, house: Gatehouse) -> Node:
+async def joined(daemon: Daemon, house: DatabaseFixture) -> Node:
     """Make the daemon a node."""
     await ensure_schema(house.database, mode=lambda: "auto", is_needed=lambda: True, clock=SystemClock(), rng=Random(7))
     await daemon.node.start()
@@ -112,7 +112,7 @@ async def test_a_discarded_join_leaves_nothing_behind(tmp_path: Path, database: 
         assert await _advisory_locks(shared_postgres, house) == "0"
 
 
-async def _advisory_locks(server: Postgres, house: Gatehouse) -> str:
+async def _advisory_locks(server: Postgres, house: DatabaseFixture) -> str:
     count = f"select count(*) from pg_locks where locktype = 'advisory' and pid = {house.backend()}"
     found: str = await aside(lambda: server.execute(count))
     return found
@@ -121,7 +121,7 @@ async def _advisory_locks(server: Postgres, house: Gatehouse) -> str:
 async def test_a_daemon_without_leases_prunes_too(tmp_path: Path, database: str) -> None:
     """`[events] keep` needs no worker with a lease: the start begins it, or the first reload that asks for it, once."""
     clock = FakeClock()
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         await ensure_schema(
             house.database, mode=lambda: "auto", is_needed=lambda: True, clock=SystemClock(), rng=Random(7)
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from support.fake_server import refusing_postgres
 from support.launching import config, worker_row
 from support.notify_socket import NotifySocket
 from support.pace import process_slack_s
 from support.proxy import Proxy
-from support.stand_in import refusing_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

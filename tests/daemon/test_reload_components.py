@@ -9,8 +9,8 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from support.database_fixture import aside
 from support.entries import Entries
-from support.gatehouse import aside
 from support.inner_daemon import inner_daemon
 from support.launching import config
 from support.proxy import Proxy

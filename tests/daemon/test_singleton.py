@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support.bouncer import bouncer
 from support.launching import config, request, status, worker_row
+from support.pgbouncer import pgbouncer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -371,7 +371,7 @@ def test_a_reload_in_an_outage_does_not_add_the_first_singleton(launch: Launcher
 def test_a_reload_behind_a_pooling_proxy_adds_no_singleton(launch: Launcher, postgres: Postgres) -> None:
     """Through a proxy that pools transactions the first singleton is refused, and the plain workers run on."""
     postgres.execute("create table effect (epoch bigint)")
-    with bouncer(postgres, "transaction") as dsn:
+    with pgbouncer(postgres, "transaction") as dsn:
         daemon = launch.ready(config(dsn, workers=PLAIN), IDLE + WORK)
         daemon.write(config(dsn, workers=PLAIN + SINGLETON))
         answer = request(daemon, "reload")
@@ -387,7 +387,7 @@ def test_a_reload_to_a_pooling_proxy_leaves_the_leases_where_they_are(launch: La
     postgres.execute("create table effect (epoch bigint)")
     daemon = launch.ready(config(postgres.dsn(), workers=SINGLETON), WORK)
     daemon.wait_for("run 1")
-    with bouncer(postgres, "transaction") as dsn:
+    with pgbouncer(postgres, "transaction") as dsn:
         daemon.write(config(dsn, workers=SINGLETON))
         until(lambda: "refuses connections" not in request(daemon, "reload")["error"])
         answer = request(daemon, "reload")

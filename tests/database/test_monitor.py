@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 import uvloop
-from support.gatehouse import HurriedClock, aside, gatehouse, policy, sleeping
+from support.database_fixture import FastClock, aside, database_fixture, policy, sleeping
+from support.fake_server import http_server, refusing_postgres
 from support.postgres import free_port
 from support.proxy import Proxy
-from support.stand_in import http_server, refusing_postgres
 
 from supervisor.backoff import Backoff
 from supervisor.database.error_class import ErrorClass
@@ -42,7 +42,7 @@ def two(first: int, second: int, options: str = "") -> str:
 
 async def test_connects_at_the_first_attempt(database: str) -> None:
     """One entry for the attempt and one for the connection, and everybody may go on."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         assert house.entries.events == ["database.connecting", "database.connected"]
         assert house.entries.of("database.connected", attempts=1)
         assert house.heard == ["back"]
@@ -54,7 +54,7 @@ async def test_a_server_that_begins_to_listen_is_connected_to_before_the_next_at
     """The cheap check notices it; the next attempt was an hour away."""
     proxy.refuse()
     slow = policy(backoff=Backoff(initial_s=3600.0, max_s=3600.0, jitter="none"))
-    async with gatehouse(shared_postgres.dsn(port=proxy.port), startup=slow, wait=False) as house:
+    async with database_fixture(shared_postgres.dsn(port=proxy.port), startup=slow, wait=False) as house:
         await house.until(lambda: house.monitor.next_try_at_s is not None)
         proxy.forward()
         await house.up()
@@ -63,10 +63,11 @@ async def test_a_server_that_begins_to_listen_is_connected_to_before_the_next_at
 
 async def test_a_server_that_is_coming_uses_up_no_attempts(postgres: Postgres) -> None:
     """57P03 may be answered more often than there are attempts; the start goes on until the server is there."""
-    with refusing_postgres("57P03", "the database system is starting up") as stand_in, Proxy(stand_in.port) as proxy:
+    starting_up = refusing_postgres("57P03", "the database system is starting up")
+    with starting_up as fake_server, Proxy(fake_server.port) as proxy:
         dsn = postgres.dsn(port=proxy.port)
-        async with gatehouse(dsn, startup=policy(attempts=8), wait=False, probe_interval_s=0.02) as house:
-            await house.until(lambda: stand_in.attempts > 12)
+        async with database_fixture(dsn, startup=policy(attempts=8), wait=False, probe_interval_s=0.02) as house:
+            await house.until(lambda: fake_server.attempts > 12)
             assert not house.database.is_up
             proxy.refuse()
             # The first that counts.
@@ -80,7 +81,7 @@ async def test_the_start_gives_up_after_its_attempts() -> None:
     """The limit counts attempts at a server that is not there, and the end is said once, with the reason."""
     port = free_port()
     dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    async with gatehouse(dsn, startup=policy(attempts=3), wait=False) as house:
+    async with database_fixture(dsn, startup=policy(attempts=3), wait=False) as house:
         error = await house.failure(ConnectAttemptsExhausted)
         assert str(error) == f"gave up after 3 attempts: 127.0.0.1:{port} refuses connections"
         (gave_up,) = house.entries.of("database.gave_up")
@@ -103,7 +104,7 @@ async def test_a_refusal_ends_the_start_at_once(
     postgres.execute("create database closed")
     postgres.execute("revoke connect on database closed from public")
     dsn = postgres.dsn(user=user, dbname=dbname, password=password)
-    async with gatehouse(dsn, startup=policy(attempts=10, retry_refused=False), wait=False) as house:
+    async with database_fixture(dsn, startup=policy(attempts=10, retry_refused=False), wait=False) as house:
         await house.failure(DatabaseAccessDenied)
         (gave_up,) = house.entries.of("database.gave_up")
         assert (gave_up.fields["sqlstate"], house.monitor.outage.attempts) == (sqlstate, 1)
@@ -112,7 +113,7 @@ async def test_a_refusal_ends_the_start_at_once(
 
 async def test_a_refusal_is_tried_again_when_asked_to(postgres: Postgres) -> None:
     """With `retry_refused` the daemon waits for the administrator to create what is missing."""
-    async with gatehouse(postgres.dsn(dbname="later"), wait=False) as house:
+    async with database_fixture(postgres.dsn(dbname="later"), wait=False) as house:
         await house.until(lambda: house.monitor.outage and house.monitor.outage.attempts >= 2)
         await aside(postgres.execute, "create database later")
         await house.up()
@@ -122,14 +123,14 @@ async def test_one_host_that_refuses_is_no_refusal_while_another_is_down(postgre
     """Of several hosts every one has to refuse: the other may be the right one, and come."""
     postgres.set_hba("host all all 127.0.0.1/32 reject")
     dsn = two(postgres.port, free_port())
-    async with gatehouse(dsn, startup=policy(attempts=3, retry_refused=False), wait=False) as house:
+    async with database_fixture(dsn, startup=policy(attempts=3, retry_refused=False), wait=False) as house:
         assert "refuses connections" in str(await house.failure(ConnectAttemptsExhausted))
 
 
 async def test_several_hosts_that_all_refuse_are_a_refusal(postgres: Postgres) -> None:
     """No useless retries when every host says no."""
     dsn = two(postgres.port, postgres.port).removesuffix("/postgres") + "/nowhere"
-    async with gatehouse(dsn, startup=policy(attempts=3, retry_refused=False), wait=False) as house:
+    async with database_fixture(dsn, startup=policy(attempts=3, retry_refused=False), wait=False) as house:
         assert 'database "nowhere" does not exist' in str(await house.failure(DatabaseAccessDenied))
 
 
@@ -138,21 +139,21 @@ async def test_a_server_that_is_no_postgresql_is_called_that() -> None:
     for option in ("", "?sslmode=require"):
         with http_server() as stranger:
             dsn = f"postgresql://postgres@127.0.0.1:{stranger.port}/postgres{option}"
-            async with gatehouse(dsn, startup=policy(attempts=1), connect_timeout_s=1.0, wait=False) as house:
+            async with database_fixture(dsn, startup=policy(attempts=1), connect_timeout_s=1.0, wait=False) as house:
                 assert "does not speak PostgreSQL" in str(await house.failure(ConnectAttemptsExhausted)), option
 
 
 async def test_a_connection_string_that_cannot_work_is_a_fault_of_the_configuration() -> None:
     """What only the driver notices ends the start as any wrong configuration does."""
     dsn = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres?sslmode=verify-full&sslrootcert=/nowhere/ca.pem"
-    async with gatehouse(dsn, startup=policy(retry_refused=False), wait=False) as house:
+    async with database_fixture(dsn, startup=policy(retry_refused=False), wait=False) as house:
         assert "sslrootcert" in str(await house.failure(ConfigError))
 
 
 async def test_a_black_hole_ends_by_the_attempts_own_deadline(shared_postgres: Postgres, proxy: Proxy) -> None:
     """Unanswered packets are a time-out after connect_timeout, each time."""
     proxy.black_hole()
-    async with gatehouse(
+    async with database_fixture(
         shared_postgres.dsn(port=proxy.port), startup=policy(attempts=2), connect_timeout_s=0.2, wait=False
     ) as house:
         assert "did not answer within 0.2s" in str(await house.failure(ConnectAttemptsExhausted))
@@ -162,14 +163,14 @@ async def test_a_hung_first_host_does_not_delay_the_second(shared_postgres: Post
     """The second is connected to while the first still hangs."""
     for fault in (proxy.black_hole, proxy.mute):
         fault()
-        async with gatehouse(two(proxy.port, shared_postgres.port), connect_timeout_s=3600.0) as house:
+        async with database_fixture(two(proxy.port, shared_postgres.port), connect_timeout_s=3600.0) as house:
             assert house.monitor.connected.endpoint.port == shared_postgres.port
             assert house.entries.of("database.connected", attempts=1)
 
 
 async def test_the_first_of_two_healthy_hosts_is_preferred(shared_postgres: Postgres, proxy: Proxy) -> None:
     """Hosts are tried in their order."""
-    async with gatehouse(two(proxy.port, shared_postgres.port)) as house:
+    async with database_fixture(two(proxy.port, shared_postgres.port)) as house:
         assert house.monitor.connected.endpoint.port == proxy.port
 
 
@@ -177,13 +178,13 @@ async def test_the_primary_of_two_hosts_is_found(postgres: Postgres, standby: Po
     """A standby is passed over where the connection string asks for a primary, and only there."""
     for wanted, port in (("read-write", postgres.port), ("primary", postgres.port), ("standby", standby.port)):
         dsn = two(standby.port, postgres.port, f"?target_session_attrs={wanted}")
-        async with gatehouse(dsn) as house:
+        async with database_fixture(dsn) as house:
             assert house.monitor.connected.endpoint.port == port
             assert await house.view().fetchval("select pg_is_in_recovery()") is (wanted == "standby")
-    async with gatehouse(two(standby.port, postgres.port, "?target_session_attrs=prefer-standby")) as house:
+    async with database_fixture(two(standby.port, postgres.port, "?target_session_attrs=prefer-standby")) as house:
         assert house.monitor.connected.endpoint.port == standby.port
     await aside(standby.stop)
-    async with gatehouse(two(standby.port, postgres.port, "?target_session_attrs=prefer-standby")) as house:
+    async with database_fixture(two(standby.port, postgres.port, "?target_session_attrs=prefer-standby")) as house:
         assert house.monitor.connected.endpoint.port == postgres.port
 
 
@@ -192,7 +193,7 @@ async def test_the_primary_of_two_hosts_is_found(postgres: Postgres, standby: Po
 
 async def test_only_the_gates_session_ended_is_no_outage(postgres: Postgres) -> None:
     """It is made anew at once; nothing is told, nobody parked, and the workers' statements go on."""
-    async with gatehouse(postgres.dsn()) as house:
+    async with database_fixture(postgres.dsn()) as house:
         working = await sleeping(house, postgres, 0.5)
         before = house.backend()
         await aside(postgres.terminate, f"pid = {before}")
@@ -207,7 +208,7 @@ async def test_a_connection_for_a_worker_waits_while_the_monitor_renews_its_own(
     shared_postgres: Postgres, proxy: Proxy
 ) -> None:
     """It neither fails nor spins: the loop goes on turning, and the worker is served once the monitor is."""
-    async with gatehouse(shared_postgres.dsn(port=proxy.port), pool_min=0) as house:
+    async with database_fixture(shared_postgres.dsn(port=proxy.port), pool_min=0) as house:
         proxy.mute()
         proxy.cut()
         await house.until(lambda: house.monitor.connected is None)
@@ -223,7 +224,7 @@ async def test_a_connection_for_a_worker_waits_while_the_monitor_renews_its_own(
 
 async def test_a_heartbeat_statement_that_fails_once_ends_nothing(postgres: Postgres) -> None:
     """A cancelled heartbeat costs at most the monitor's own session; the next one goes out, and the one after."""
-    async with gatehouse(postgres.dsn(), clock=HurriedClock()) as house:
+    async with database_fixture(postgres.dsn(), clock=FastClock()) as house:
         await aside(_cancel_a_heartbeat, postgres, house.backend())
         turned_s = house.monitor.last_progress_s
         await house.until(lambda: house.monitor.last_progress_s > turned_s + 12.0)  # two more heartbeats
@@ -244,7 +245,7 @@ def test_a_blocked_event_loop_is_not_taken_for_a_frozen_server(shared_postgres: 
     """When the daemon's own loop stood still beyond the deadline, the answer that lies there counts."""
 
     async def block() -> None:
-        async with gatehouse(shared_postgres.dsn(), connect_timeout_s=0.3) as house:
+        async with database_fixture(shared_postgres.dsn(), connect_timeout_s=0.3) as house:
             before = house.backend()
             asked = asyncio.ensure_future(house.monitor.check_now())
             await house.until(lambda: not house.monitor._checks.is_requested)  # the statement is sent in this turn
@@ -259,7 +260,7 @@ def test_a_blocked_event_loop_is_not_taken_for_a_frozen_server(shared_postgres: 
 
 async def test_a_thousand_failing_workers_cause_a_handful_of_checks(database: str) -> None:
     """Suspicions are gathered: about ten statements a second, whoever suspects."""
-    async with gatehouse(database, clock=(clock := HurriedClock(1.0))) as house:
+    async with database_fixture(database, clock=(clock := FastClock(1.0))) as house:
         began_s, checks = clock.now_s(), 0
         while clock.now_s() < began_s + 0.5:
             answers = await asyncio.gather(
@@ -272,7 +273,7 @@ async def test_a_thousand_failing_workers_cause_a_handful_of_checks(database: st
 
 async def test_a_workers_own_errors_are_not_explained(database: str) -> None:
     """Its HTTP call's OSError is checked and found its own; a bug is not even checked."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         assert not await house.database.is_outage_error(ConnectionRefusedError("some web server"))
         turned_s = house.monitor.last_progress_s
         assert not await house.database.is_outage_error(ValueError())
@@ -282,7 +283,7 @@ async def test_a_workers_own_errors_are_not_explained(database: str) -> None:
 
 async def test_a_workers_session_ended_alone_is_not_an_outage(postgres: Postgres) -> None:
     """The database is there: the worker's error is its own."""
-    async with gatehouse(postgres.dsn()) as house:
+    async with database_fixture(postgres.dsn()) as house:
         working = await sleeping(house, postgres)
         await aside(postgres.terminate, "query like '%pg_sleep%' and state = 'active'")
         with pytest.raises(asyncpg.PostgresError) as caught:
@@ -294,7 +295,7 @@ async def test_a_workers_session_ended_alone_is_not_an_outage(postgres: Postgres
 @pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
 async def test_a_restart_explains_the_statement_in_flight(postgres: Postgres, mode: str) -> None:
     """However the server ends, the worker's error is the outage's, the outage is told once, and work goes on."""
-    async with gatehouse(postgres.dsn()) as house:
+    async with database_fixture(postgres.dsn()) as house:
         working = await sleeping(house, postgres)
         await aside(postgres.kill) if mode == "kill" else await aside(postgres.stop, mode)
         with pytest.raises(Exception) as caught:  # noqa: PT011 - whichever error asyncpg has for it
@@ -312,7 +313,7 @@ async def test_a_server_that_is_back_before_it_is_missed_still_explains(
     shared_postgres: Postgres, proxy: Proxy
 ) -> None:
     """Every connection was cut at once, and a fresh one succeeds: no outage, and no worker's fault either."""
-    async with gatehouse(shared_postgres.dsn(port=proxy.port)) as house:
+    async with database_fixture(shared_postgres.dsn(port=proxy.port)) as house:
         working = await sleeping(house, shared_postgres)
         proxy.cut()
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)) as caught:
@@ -323,7 +324,7 @@ async def test_a_server_that_is_back_before_it_is_missed_still_explains(
 
 async def test_read_only_is_no_outage_where_no_primary_is_wanted(postgres: Postgres) -> None:
     """25006 is then the worker's own business."""
-    async with gatehouse(postgres.dsn()) as house:
+    async with database_fixture(postgres.dsn()) as house:
         await aside(postgres.set_read_only)
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
             await house.view().execute("create table t ()")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
-from support.gatehouse import HurriedClock, aside, gatehouse, policy, server, sleeping
+from support.database_fixture import FastClock, aside, database_fixture, policy, server, sleeping
 from support.proxy import Proxy
 
 from supervisor.backoff import Backoff
@@ -44,9 +44,9 @@ async def test_a_server_that_drops_after_the_handshake_is_asked_at_growing_dista
     shared_postgres: Postgres, proxy: Proxy
 ) -> None:
     """The dial succeeds and the first query fails, again and again: no reset, no hot loop, no entry per turn."""
-    clock = HurriedClock()
+    clock = FastClock()
     dsn = shared_postgres.dsn(port=proxy.port)
-    async with gatehouse(dsn, clock=clock, runtime=STEADY, probe_interval_s=1.0) as house:
+    async with database_fixture(dsn, clock=clock, runtime=STEADY, probe_interval_s=1.0) as house:
         proxy.drop_after_handshake()
         proxy.cut()
         await house.down()
@@ -64,8 +64,8 @@ async def test_a_server_that_drops_after_the_handshake_is_asked_at_growing_dista
 
 async def test_a_flapping_server_keeps_the_grown_delays(shared_postgres: Postgres, proxy: Proxy) -> None:
     """Each connection proves itself and dies half a second later: the distances grow, and nothing is told per turn."""
-    clock = HurriedClock(5.0)  # slow enough that a busy machine does not make a second recovery of three
-    async with gatehouse(shared_postgres.dsn(port=proxy.port), clock=clock, runtime=STEADY) as house:
+    clock = FastClock(5.0)  # slow enough that a busy machine does not make a second recovery of three
+    async with database_fixture(shared_postgres.dsn(port=proxy.port), clock=clock, runtime=STEADY) as house:
         downs: list[float] = []
         for _ in range(7):
             proxy.cut()
@@ -85,8 +85,8 @@ async def test_a_flapping_server_keeps_the_grown_delays(shared_postgres: Postgre
 
 async def test_a_flapping_server_that_stays_is_logged_once_more(shared_postgres: Postgres, proxy: Proxy) -> None:
     """After a while with work done the outage is over, which is told with its flaps, and the next one begins afresh."""
-    clock = HurriedClock(5.0)
-    async with gatehouse(shared_postgres.dsn(port=proxy.port), clock=clock) as house:
+    clock = FastClock(5.0)
+    async with database_fixture(shared_postgres.dsn(port=proxy.port), clock=clock) as house:
         for _ in range(3):
             proxy.cut()
             await clock.sleep(1.0)
@@ -102,8 +102,8 @@ async def test_a_flapping_server_that_stays_is_logged_once_more(shared_postgres:
 async def test_time_up_is_not_counted_as_downtime(postgres: Postgres) -> None:
     """An outage soon after a start that had failures is as long as it is, and has its own attempts."""
     await aside(postgres.stop)
-    clock = HurriedClock()
-    async with gatehouse(postgres.dsn(), clock=clock, wait=False) as house:
+    clock = FastClock()
+    async with database_fixture(postgres.dsn(), clock=clock, wait=False) as house:
         await house.until(lambda: house.monitor.outage and house.monitor.outage.attempts >= 2)
         await aside(postgres.start)
         await house.up()
@@ -125,7 +125,7 @@ async def test_a_frozen_peer_is_noticed(postgres: Postgres, how: str) -> None:
     """No FIN comes and the kernel acknowledges: the heartbeat notices, and a worker's statement ends with it."""
     with Proxy(postgres.port) as proxy:
         dsn = postgres.dsn(port=proxy.port)
-        async with gatehouse(dsn, clock=HurriedClock(), connect_timeout_s=0.3, command_timeout_s=0.0) as house:
+        async with database_fixture(dsn, clock=FastClock(), connect_timeout_s=0.3, command_timeout_s=0.0) as house:
             working = await sleeping(house, postgres)
             await aside(postgres.freeze if how == "server" else proxy.freeze)
             error = await lost(working)
@@ -140,7 +140,7 @@ async def test_a_frozen_peer_is_noticed(postgres: Postgres, how: str) -> None:
 async def test_a_frozen_session_costs_every_connection_of_the_pool(shared_postgres: Postgres, proxy: Proxy) -> None:
     """A network that forgot all open connections and takes new ones: no worker waits on a dead one."""
     dsn = shared_postgres.dsn(port=proxy.port)
-    async with gatehouse(dsn, clock=HurriedClock(), connect_timeout_s=0.5, command_timeout_s=0.0) as house:
+    async with database_fixture(dsn, clock=FastClock(), connect_timeout_s=0.5, command_timeout_s=0.0) as house:
         working = await sleeping(house, shared_postgres)
         proxy.forget()
         error = await lost(working)
@@ -152,7 +152,7 @@ async def test_a_frozen_session_costs_every_connection_of_the_pool(shared_postgr
 async def test_an_outage_ends_the_statements_in_flight(postgres: Postgres) -> None:
     """The monitor's session is gone and no other can be made: nothing waits on a former connection."""
     with Proxy(postgres.port) as proxy:
-        async with gatehouse(postgres.dsn(port=proxy.port), command_timeout_s=0.0) as house:
+        async with database_fixture(postgres.dsn(port=proxy.port), command_timeout_s=0.0) as house:
             working = await sleeping(house, postgres)
             proxy.refuse()
             await aside(postgres.terminate, f"pid = {house.backend()}")
@@ -166,7 +166,7 @@ async def test_an_outage_ends_the_statements_in_flight(postgres: Postgres) -> No
 
 async def test_a_demoted_primary_is_given_up(postgres: Postgres) -> None:
     """Alive, connected and read-only: where a primary is wanted, that is an outage until it can be written."""
-    async with gatehouse(postgres.dsn() + "?target_session_attrs=read-write") as house:
+    async with database_fixture(postgres.dsn() + "?target_session_attrs=read-write") as house:
         await aside(postgres.set_read_only)
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
             await house.view().execute("create table t ()")
@@ -185,7 +185,7 @@ async def test_the_promoted_server_of_two_is_found(postgres: Postgres, standby: 
         f"postgresql://postgres@127.0.0.1:{postgres.port},127.0.0.1:{standby.port}/postgres"
         "?target_session_attrs=read-write"
     )
-    async with gatehouse(dsn) as house:
+    async with database_fixture(dsn) as house:
         working = await sleeping(house, postgres)
         await aside(postgres.kill)
         error = await lost(working)
@@ -203,7 +203,7 @@ async def test_no_connection_to_the_demoted_primary_is_kept(postgres: Postgres, 
         f"postgresql://postgres@127.0.0.1:{postgres.port},127.0.0.1:{standby.port}/postgres"
         "?target_session_attrs=read-write"
     )
-    async with gatehouse(dsn, pool_min=3) as house:
+    async with database_fixture(dsn, pool_min=3) as house:
         await house.until(lambda: house.count("size") == 3)
         await aside(standby.promote)
         await aside(postgres.set_read_only)
@@ -219,9 +219,9 @@ async def test_no_connection_to_the_demoted_primary_is_kept(postgres: Postgres, 
 async def test_a_fail_over_behind_a_proxy_that_accepts_all_the_while(make_postgres: Callable[[], Postgres]) -> None:
     """Nothing can be watched for there; the grown delays end at five seconds, so that it is found within them."""
     old, new = make_postgres(), make_postgres()
-    clock = HurriedClock()
+    clock = FastClock()
     with Proxy(old.port) as proxy:
-        async with gatehouse(old.dsn(port=proxy.port), clock=clock, runtime=STEADY) as house:
+        async with database_fixture(old.dsn(port=proxy.port), clock=clock, runtime=STEADY) as house:
             await aside(old.kill)
             await house.down()
             await clock.sleep(60.0)
@@ -238,7 +238,7 @@ async def test_a_fail_over_behind_a_proxy_that_accepts_all_the_while(make_postgr
 
 async def test_a_pool_that_workers_exhaust_does_not_hide_the_database(database: str) -> None:
     """Every connection is in use and many wait; the monitor goes on checking on its own, and nothing is parked."""
-    async with gatehouse(database, clock=HurriedClock(), pool_max=2) as house:
+    async with database_fixture(database, clock=FastClock(), pool_max=2) as house:
         db = house.view()
         async with db.acquire(), db.acquire():
             waiting = [asyncio.ensure_future(db.fetchval("select 1")) for _ in range(20)]
@@ -255,7 +255,7 @@ async def test_too_many_connections_for_the_pool_are_backpressure(postgres: Post
     """53300 on a pool connection is told once, everybody is served by those that stand, and the dials stay few."""
     postgres.execute("create role app login connection limit 4")
     dsn = postgres.dsn(user="app", host="socket")
-    async with gatehouse(dsn) as house:
+    async with database_fixture(dsn) as house:
         connected = _connections_made(postgres)
         db = house.view()
         answers = await asyncio.gather(*(db.fetchval("select 1 from pg_sleep(0.01)") for _ in range(300)))
@@ -276,7 +276,7 @@ def _connections_made(postgres: Postgres) -> int:
 async def test_a_changed_password_exhausts_the_pool_until_a_reload(postgres: Postgres) -> None:
     """What is open still serves, the reason is told, and a reload with the right password feeds the pool."""
     postgres.add_user("app", "old")
-    async with gatehouse(postgres.dsn(user="app", password="old"), pool_max=3) as house:
+    async with database_fixture(postgres.dsn(user="app", password="old"), pool_max=3) as house:
         assert await house.view().fetchval("select 1") == 1
         await aside(postgres.execute, "alter role app password 'new'")
         db = house.view()
@@ -303,7 +303,7 @@ async def test_a_changed_password_exhausts_the_pool_until_a_reload(postgres: Pos
 async def test_a_full_server_keeps_what_is_open(postgres: Postgres) -> None:
     """When the monitor itself cannot come back for want of a place, the workers' statements are not ended for it."""
     postgres.execute("create role app login connection limit 2")
-    async with gatehouse(postgres.dsn(user="app", host="socket"), pool_min=0) as house:
+    async with database_fixture(postgres.dsn(user="app", host="socket"), pool_min=0) as house:
         working = await sleeping(house, postgres, 1.0)
         await aside(postgres.execute, "alter role app connection limit 0")
         await aside(postgres.terminate, f"pid = {house.backend()}")
@@ -318,7 +318,7 @@ async def test_a_pool_that_cannot_connect_while_the_monitor_is_up_is_logged_in_t
     shared_postgres: Postgres, proxy: Proxy
 ) -> None:
     """An outage explains failed dials and is told by itself; when there is none, the pool's hunger is."""
-    async with gatehouse(shared_postgres.dsn(port=proxy.port), clock=HurriedClock(), pool_min=0) as house:
+    async with database_fixture(shared_postgres.dsn(port=proxy.port), clock=FastClock(), pool_min=0) as house:
         proxy.accept_then_close()
         waiting = asyncio.ensure_future(house.view().fetchval("select 1"))
         starved = await house.entries.wait_for("pool.exhausted")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from support.bouncer import bouncer
-from support.gatehouse import HurriedClock, aside, gatehouse, policy
+from support.database_fixture import FastClock, aside, database_fixture, policy
+from support.pgbouncer import pgbouncer
 from support.postgres import run_tool
 from support.schema import KNOWN, connection, make_schema, next_schema_folder
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Protocol
 
-    from support.gatehouse import Gatehouse
+    from support.database_fixture import DatabaseFixture
     from support.postgres import Postgres
 
     class MakeFolder(Protocol):
@@ -52,7 +52,7 @@ async def upgrade(connected: Any, mode: Any = "auto", folder: Path = FOLDER, clo
 
 
 async def ensure(
-    house: Gatehouse, *, mode: Any = "auto", is_needed: bool = True, folder: Path = FOLDER, clock: Any = None
+    house: DatabaseFixture, *, mode: Any = "auto", is_needed: bool = True, folder: Path = FOLDER, clock: Any = None
 ) -> None:
     """Ensure the schema as a daemon's start does."""
     await ensure_schema(
@@ -165,7 +165,7 @@ async def test_ten_concurrent_starts_create_one_schema(postgres: Postgres) -> No
 async def test_a_schema_that_is_up_to_date_costs_one_statement(postgres: Postgres) -> None:
     """A start reads the version once, in one round trip, on the monitor's connection."""
     await make_schema(postgres.dsn())
-    async with gatehouse(postgres.dsn(), pool_min=0) as house:
+    async with database_fixture(postgres.dsn(), pool_min=0) as house:
         postgres.set_config("log_statement", "all")
         postgres.set_config("log_min_duration_statement", "0")
         backend, before = house.backend(), len(postgres.log.read_text())
@@ -181,7 +181,7 @@ async def test_a_schema_that_is_up_to_date_costs_one_statement(postgres: Postgre
 
 async def test_an_applied_version_is_logged_once(database: str) -> None:
     """The start that creates the schema logs it with the version, and the next start logs nothing."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         await ensure(house, is_needed=False)
         await ensure(house)
         (told,) = house.entries.of("schema.applied")
@@ -215,7 +215,7 @@ async def test_the_settings_of_a_role_or_database_change_nothing(database: str) 
 
 async def test_check_mode_changes_nothing(database: str) -> None:
     """`migrate = "check"` refuses an absent schema that is needed, says what to run, and changes nothing."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         with pytest.raises(SchemaIncompatible, match="pgsupervisor migrate"):
             await ensure(house, mode="check")
         assert house.entries.of("schema.absent") == []
@@ -233,7 +233,7 @@ async def test_a_newer_schema_that_excludes_the_daemon_is_refused(database: str)
     await make_schema(database)
     async with connection(database) as connected:
         await connected.execute("insert into supervisor.migration values (99, now(), 99, '')")
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         with pytest.raises(SchemaIncompatible, match=f"has version 99.*up to {KNOWN}"):
             await ensure(house)
         await ensure(house, is_needed=False)
@@ -245,7 +245,7 @@ async def test_a_newer_schema_that_allows_the_daemon_is_used(database: str, next
     """A daemon starts on a newer schema that does not exclude it, and logs that once."""
     await make_schema(database, folder=next_schema("create table supervisor.more (n int)"))
     for mode in ("auto", "check"):
-        async with gatehouse(database) as house:
+        async with database_fixture(database) as house:
             await ensure(house, mode=mode)
             (told,) = house.entries.of("schema.newer")
             assert (told.fields["version"], told.fields["daemon"]) == (KNOWN + 1, KNOWN)
@@ -278,7 +278,7 @@ async def test_a_schema_of_changed_files_is_refused(database: str) -> None:
     await make_schema(database)
     async with connection(database) as connected:
         await connected.execute("update supervisor.migration set digest = 'another' where version = 2")
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         with pytest.raises(SchemaIncompatible, match=r"migration 2 differs.*DROP SCHEMA supervisor CASCADE"):
             await ensure(house)
 
@@ -302,7 +302,7 @@ async def test_another_schema_named_supervisor_is_not_touched(database: str, sql
 async def test_a_role_that_cannot_create_the_schema_is_told_what_is_missing(postgres: Postgres) -> None:
     """Without the privilege a start that needs the schema is refused with the remedy; any other start continues."""
     postgres.add_user("app", "pw")
-    async with gatehouse(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
+    async with database_fixture(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
         with pytest.raises(
             DatabaseAccessDenied, match=r"permission denied.*pgsupervisor migrate.*GRANT USAGE ON SCHEMA"
         ):
@@ -317,11 +317,11 @@ async def test_a_refusal_is_retried_with_retry_refused(postgres: Postgres) -> No
     """With `retry_refused` a start waits for the grants, logs that once, and ends after its attempts."""
     postgres.add_user("app", "pw")
     dsn = postgres.dsn(user="app", password="pw")
-    async with gatehouse(dsn, startup=policy(retry_refused=True, attempts=3)) as house:
+    async with database_fixture(dsn, startup=policy(retry_refused=True, attempts=3)) as house:
         with pytest.raises(ConnectAttemptsExhausted, match=r"after 3 attempts.*permission denied"):
             await ensure(house)
         assert len(house.entries.of("schema.waiting")) == 1
-    async with gatehouse(dsn, startup=policy(retry_refused=True, attempts=0)) as house:
+    async with database_fixture(dsn, startup=policy(retry_refused=True, attempts=0)) as house:
         starting = asyncio.ensure_future(ensure(house))
         await house.entries.wait_for("schema.waiting")
         postgres.execute("create schema supervisor authorization app")
@@ -334,7 +334,7 @@ async def test_a_role_that_cannot_read_the_version_is_told_what_is_missing(postg
     """A schema without the grants is not mistaken for a missing one, and the error names the grants."""
     await make_schema(postgres.dsn())
     postgres.add_user("app", "pw")
-    async with gatehouse(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
+    async with database_fixture(postgres.dsn(user="app", password="pw"), startup=AT_ONCE) as house:
         with pytest.raises(DatabaseAccessDenied, match=r"permission denied for schema supervisor.*GRANT SELECT ON ALL"):
             await ensure(house)
         postgres.execute("grant usage on schema supervisor to app")
@@ -355,7 +355,7 @@ async def test_a_schema_made_for_the_role_is_enough(postgres: Postgres) -> None:
 async def test_a_read_only_server_is_not_mistaken_for_a_missing_privilege(postgres: Postgres) -> None:
     """The refusal of a read-only server says so; a schema that is up to date can be used there."""
     postgres.set_read_only()
-    async with gatehouse(postgres.dsn(), startup=AT_ONCE) as house:
+    async with database_fixture(postgres.dsn(), startup=AT_ONCE) as house:
         with pytest.raises(DatabaseAccessDenied, match=r"read-only.*on the primary"):
             await ensure(house)
         await ensure(house, is_needed=False)
@@ -364,7 +364,7 @@ async def test_a_read_only_server_is_not_mistaken_for_a_missing_privilege(postgr
     postgres.set_read_only(False)
     await make_schema(postgres.dsn())
     postgres.set_read_only()
-    async with gatehouse(postgres.dsn()) as house:
+    async with database_fixture(postgres.dsn()) as house:
         await ensure(house)
 
 
@@ -389,7 +389,7 @@ async def test_an_outage_in_the_middle_is_waited_out(postgres: Postgres, next_sc
     started = postgres.execute("select pg_postmaster_start_time() + interval '1 ms'")
     last = folder / f"{KNOWN + 1:03}_next.sql"
     last.write_text(last.read_text() % started)
-    async with gatehouse(postgres.dsn()) as house:
+    async with database_fixture(postgres.dsn()) as house:
         making = asyncio.ensure_future(ensure(house, folder=folder))
         await seen(lambda: postgres.sessions("query like '%pg_sleep%'") == 1)
         await aside(postgres.stop, "immediate")
@@ -404,7 +404,7 @@ async def test_an_outage_in_the_middle_is_waited_out(postgres: Postgres, next_sc
 async def test_a_cancelled_start_leaves_no_lock(database: str, next_schema: MakeFolder) -> None:
     """A stop during the migration ends the transaction and frees the lock."""
     folder = next_schema("select pg_sleep(60)")
-    async with gatehouse(database) as house, connection(database) as other:
+    async with database_fixture(database) as house, connection(database) as other:
         making = asyncio.ensure_future(ensure(house, folder=folder))
         held = f"select count(*) from pg_locks where classid = {LockSpace.MIGRATION:d} and granted"
         async with asyncio.timeout(30):
@@ -420,16 +420,16 @@ async def test_a_cancelled_start_leaves_no_lock(database: str, next_schema: Make
 async def test_a_connection_that_is_lost_repeatedly_ends_the_start(postgres: Postgres, next_schema: MakeFolder) -> None:
     """An upgrade that ends its session each time is not retried for ever: the start gives up and says why."""
     folder = next_schema("select pg_terminate_backend(pg_backend_pid())")
-    async with gatehouse(postgres.dsn()) as house:
+    async with database_fixture(postgres.dsn()) as house:
         with pytest.raises(ConnectAttemptsExhausted, match="The connection was lost"):
-            await ensure(house, folder=folder, clock=HurriedClock())
+            await ensure(house, folder=folder, clock=FastClock())
         assert house.database.is_up
 
 
 async def test_a_transaction_pooler_does_not_matter(postgres: Postgres) -> None:
     """Ten concurrent migrators share a few server connections: they create one schema, without an error."""
-    with bouncer(postgres, "transaction", default_pool_size=3) as dsn:
-        async with gatehouse(dsn):
+    with pgbouncer(postgres, "transaction", default_pool_size=3) as dsn:
+        async with database_fixture(dsn):
             pass  # it accepts
         connections = [await asyncpg.connect(dsn) for _ in range(10)]
         changes = await asyncio.gather(*(upgrade(connected) for connected in connections))
@@ -446,7 +446,7 @@ async def test_a_session_that_keeps_the_lock_is_named(database: str) -> None:
             with pytest.raises(
                 ConnectAttemptsExhausted, match=rf"pid {other.get_server_pid()} \(slow one, idle\) is in the way"
             ):
-                await upgrade(connected, clock=HurriedClock(speed=200.0))
+                await upgrade(connected, clock=FastClock(speed=200.0))
 
 
 async def test_an_upgrade_does_not_block_others_for_long(database: str, next_schema: MakeFolder) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from support.gatehouse import aside, gatehouse
+from support.database_fixture import aside, database_fixture
 from support.proxy import Proxy
 
 from supervisor.database.session import Session, SessionEnded, SessionHolder
@@ -16,14 +16,14 @@ from supervisor.database.session import Session, SessionEnded, SessionHolder
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from support.gatehouse import Gatehouse
+    from support.database_fixture import DatabaseFixture
     from support.postgres import Postgres
 
 
 class Tenant:
     """The owner of a session on a monitor's connection; it terminates the connection when the session ends."""
 
-    def __init__(self, house: Gatehouse) -> None:
+    def __init__(self, house: DatabaseFixture) -> None:
         self.begun = 0
         self.ended: list[str] = []
         self.residence = SessionHolder(
@@ -44,8 +44,8 @@ class Tenant:
 
 
 @asynccontextmanager
-async def tenant(dsn: str, **config: Any) -> AsyncIterator[tuple[Gatehouse, Tenant]]:
-    async with gatehouse(dsn, **config) as house:
+async def tenant(dsn: str, **config: Any) -> AsyncIterator[tuple[DatabaseFixture, Tenant]]:
+    async with database_fixture(dsn, **config) as house:
         yield house, Tenant(house)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 from support.clock import settle
-from support.gatehouse import aside, gatehouse
+from support.database_fixture import aside, database_fixture
 from support.proxy import Proxy
 
 from supervisor.errors import DatabaseUnavailable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 async def test_every_call_of_a_pool_works(database: str) -> None:
     """The calls that asyncpg's pool has, with its arguments and results."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         db = house.view()
         assert await db.execute("create table t (a int, b text)") == "CREATE TABLE"
         await db.executemany("insert into t values ($1, $2)", [(1, "x"), (2, "y")])
@@ -37,7 +37,7 @@ async def test_every_call_of_a_pool_works(database: str) -> None:
 
 async def test_every_copy_of_a_pool_works(database: str) -> None:
     """Records and bytes in, table and query out."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         db, out = house.view(), io.BytesIO()
         await db.execute("create table t (a int)")
         assert await db.copy_records_to_table("t", records=[(1,), (2,)]) == "COPY 2"
@@ -49,7 +49,7 @@ async def test_every_copy_of_a_pool_works(database: str) -> None:
 
 async def test_a_connection_acquired_by_either_way(database: str) -> None:
     """`async with` and `await` with `release` lend a connection each, and take it back."""
-    async with gatehouse(database, pool_max=1) as house:
+    async with database_fixture(database, pool_max=1) as house:
         db = house.view()
         async with db.acquire() as connection, connection.transaction():
             assert await connection.fetchval("select 1") == 1
@@ -62,7 +62,7 @@ async def test_a_connection_acquired_by_either_way(database: str) -> None:
 
 async def test_a_failed_transaction_is_rolled_back(database: str) -> None:
     """The connection is as good as new afterwards, and nothing was written."""
-    async with gatehouse(database, pool_max=1) as house:
+    async with database_fixture(database, pool_max=1) as house:
         db = house.view()
         await db.execute("create table t (a int primary key)")
         with pytest.raises(asyncpg.UniqueViolationError):
@@ -74,7 +74,7 @@ async def test_a_failed_transaction_is_rolled_back(database: str) -> None:
 
 async def test_a_call_waits_for_the_database(postgres: Postgres) -> None:
     """As long as it takes; and the worker bounds it as any other wait."""
-    async with gatehouse(postgres.dsn()) as house:
+    async with database_fixture(postgres.dsn()) as house:
         await aside(postgres.stop)
         await house.down()
         waiting = asyncio.ensure_future(house.view().fetchval("select 1"))
@@ -88,7 +88,7 @@ async def test_a_call_waits_for_the_database(postgres: Postgres) -> None:
 
 async def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(postgres: Postgres) -> None:
     """Neither the call that waits already nor the next one; and the error is the outage's doing."""
-    async with gatehouse(postgres.dsn()) as house:
+    async with database_fixture(postgres.dsn()) as house:
         await aside(postgres.stop)
         await house.down()
         stop = StopSignal()
@@ -105,7 +105,7 @@ async def test_a_worker_that_is_to_stop_does_not_wait_for_the_database(postgres:
 async def test_a_worker_that_is_to_stop_does_not_wait_for_a_pool_without_connections(postgres: Postgres) -> None:
     """Where the server takes no further connection, that is waiting for the database too."""
     postgres.execute("create role app login connection limit 1")
-    async with gatehouse(postgres.dsn(user="app", host="socket"), pool_min=0) as house:
+    async with database_fixture(postgres.dsn(user="app", host="socket"), pool_min=0) as house:
         stop = StopSignal()
         waiting = asyncio.ensure_future(house.view(stop).fetchval("select 1"))
         await house.entries.wait_for("pool.exhausted")
@@ -117,7 +117,7 @@ async def test_a_worker_that_is_to_stop_does_not_wait_for_a_pool_without_connect
 
 async def test_a_worker_that_is_to_stop_may_finish_its_work(database: str) -> None:
     """While the database is there, a stop takes nothing away from it; what it waits for is counted."""
-    async with gatehouse(database, pool_max=1) as house:
+    async with database_fixture(database, pool_max=1) as house:
         stop = StopSignal()
         db = house.view(stop)
         async with db.acquire() as connection:
@@ -130,7 +130,7 @@ async def test_a_worker_that_is_to_stop_may_finish_its_work(database: str) -> No
 
 async def test_a_thousand_stops_leave_nothing_behind(postgres: Postgres) -> None:
     """Workers that come and go while the database is away are forgotten."""
-    async with gatehouse(postgres.dsn()) as house:
+    async with database_fixture(postgres.dsn()) as house:
         await aside(postgres.stop)
         await house.down()
         stop = StopSignal()
@@ -146,7 +146,10 @@ async def test_a_thousand_stops_leave_nothing_behind(postgres: Postgres) -> None
 async def test_the_statement_in_flight_shows_the_drivers_own_error(shared_postgres: Postgres) -> None:
     """Only the worker knows whether it may be repeated, so it is neither repeated nor disguised."""
     with Proxy(shared_postgres.port) as proxy:
-        async with gatehouse(shared_postgres.dsn(port=proxy.port)) as house, house.view().acquire() as connection:
+        async with (
+            database_fixture(shared_postgres.dsn(port=proxy.port)) as house,
+            house.view().acquire() as connection,
+        ):
             working = asyncio.ensure_future(connection.fetchval("select pg_sleep(60)"))
             await settle()
             proxy.cut()

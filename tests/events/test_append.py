@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.gatehouse import gatehouse
+from support.database_fixture import database_fixture
 from support.schema import connection, make_schema
 
 import supervisor
@@ -63,7 +63,7 @@ async def test_works_whatever_codec_the_connection_has(conn: Any) -> None:
 async def test_works_on_what_a_worker_has(database: str) -> None:
     """A connection of `ctx.db` and `ctx.db` itself work too."""
     await make_schema(database)
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         db = house.view()
         async with db.acquire() as borrowed, borrowed.transaction():
             assert await append(borrowed, "a", "b", {}) == 2

@@ -6,13 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from support.clock import FakeClock, settle
-from support.gatehouse import aside, gatehouse
+from support.database_fixture import aside, database_fixture
 
 from supervisor.database.schema.migrate import ensure_schema
 from supervisor.events.pruning import EVERY_S, EventPruner
 
 if TYPE_CHECKING:
-    from support.gatehouse import Gatehouse
+    from support.database_fixture import DatabaseFixture
     from support.postgres import Postgres
 
 _FILL = """
@@ -26,7 +26,7 @@ _FILL = """
 class Minutes:
     """A pruner on a clock that the test owns."""
 
-    def __init__(self, house: Gatehouse, keep_s: float) -> None:
+    def __init__(self, house: DatabaseFixture, keep_s: float) -> None:
         self.keep_s = keep_s
         self.house = house
         self.clock = FakeClock()
@@ -47,7 +47,7 @@ class Minutes:
         return [row["position"] - 1 for row in rows]
 
 
-async def fill(house: Gatehouse) -> None:
+async def fill(house: DatabaseFixture) -> None:
     """Make five events, four of them old, three of them passed."""
     await ensure_schema(
         house.database,
@@ -61,7 +61,7 @@ async def fill(house: Gatehouse) -> None:
 
 async def test_only_old_events_that_were_passed_are_deleted(database: str) -> None:
     """Recent events, and events that a projection has not passed yet, stay."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         await fill(house)
         minutes = Minutes(house, keep_s=3600.0)
         await minutes.pass_one()
@@ -74,7 +74,7 @@ async def test_only_old_events_that_were_passed_are_deleted(database: str) -> No
 
 async def test_no_statement_is_sent_while_events_are_kept_for_ever(database: str) -> None:
     """With keep = 0 no statement is sent; a reload that changes it takes effect with the next minute."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         await fill(house)
         minutes = Minutes(house, keep_s=3600.0)
         minutes.keep_s = 0.0
@@ -87,7 +87,7 @@ async def test_no_statement_is_sent_while_events_are_kept_for_ever(database: str
 
 async def test_one_node_is_enough(database: str) -> None:
     """While another node prunes, this one does nothing."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         await fill(house)
         async with house.view().acquire() as other, other.transaction():
             await other.execute("select pg_advisory_xact_lock(1885827846, 0)")
@@ -100,7 +100,7 @@ async def test_one_node_is_enough(database: str) -> None:
 
 async def test_a_failure_is_logged_and_retried(database: str, shared_postgres: Postgres) -> None:
     """An error is logged, and the next minute tries again."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         await fill(house)
         name = database.rpartition("/")[2]
         rename = "alter function supervisor.prune_events rename to prune_elsewhere"
@@ -116,7 +116,7 @@ async def test_a_failure_is_logged_and_retried(database: str, shared_postgres: P
 
 async def test_a_long_log_with_nothing_due_is_not_read(database: str) -> None:
     """The cost depends on the deleted events only, whether the first event is recent or the only old one."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         await fill(house)
         view = house.view()
         await view.execute("select supervisor.append('s', 't') from generate_series(1, 30000)")
@@ -132,7 +132,7 @@ async def test_a_long_log_with_nothing_due_is_not_read(database: str) -> None:
 
 async def test_the_pruner_starts_only_if_events_are_not_kept_for_ever(database: str) -> None:
     """It starts once, as soon as it is asked for, and stops."""
-    async with gatehouse(database) as house:
+    async with database_fixture(database) as house:
         minutes = Minutes(house, keep_s=0.0)
         await settle()
         assert not minutes.clock.sleepers

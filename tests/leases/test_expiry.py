@@ -40,7 +40,7 @@ def test_the_grace_counts_from_a_loss() -> None:
     assert timing.grace_is_over(100.0, 102.0)
 
 
-class Bench:
+class BenchmarkRun:
     """An expiry task with one lease that is held."""
 
     def __init__(self) -> None:
@@ -69,8 +69,8 @@ class Bench:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Bench]:
-    bench = Bench()
+async def running() -> AsyncIterator[BenchmarkRun]:
+    bench = BenchmarkRun()
     crashed: list[BaseException] = []
     tasks = BackgroundTasks(lambda _, error: crashed.append(error))
     tasks.start(bench.expiry.run(), name="trust")

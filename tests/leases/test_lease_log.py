@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from support.clock import FakeClock, settle
-from support.entries import Entries, Told
+from support.entries import Entries, LoggedEntry
 
 from supervisor.leases.lease_log import LOGGED_AFTER_S, LeaseLog, ProblemLog
 from supervisor.tasks import BackgroundTasks
 
 
-class Bench:
+class BenchmarkRun:
     """A lease log on a fake clock."""
 
     def __init__(self) -> None:
@@ -24,13 +24,13 @@ class Bench:
         await settle()
 
 
-def above_debug(entries: Entries) -> list[Told]:
+def above_debug(entries: Entries) -> list[LoggedEntry]:
     return [told for told in entries.all if told.level > 10]
 
 
 async def test_one_lease_is_logged_at_once() -> None:
     """A single lease is named with its epoch, in the next turn of the loop."""
-    bench = Bench()
+    bench = BenchmarkRun()
     with Entries() as entries:
         bench.leases.record("lease.acquired", "mail", epoch=3)
         await bench.settle()
@@ -41,7 +41,7 @@ async def test_one_lease_is_logged_at_once() -> None:
 
 async def test_a_thousand_at_once_are_one_entry() -> None:
     """Many leases are counted, and each has its own entry at debug level; few are named."""
-    bench = Bench()
+    bench = BenchmarkRun()
     with Entries() as entries:
         for number in range(1000):
             bench.leases.record("lease.lost", f"w{number}", epoch=1, reason="the session ended")
@@ -57,7 +57,7 @@ async def test_a_thousand_at_once_are_one_entry() -> None:
 
 async def test_leases_that_arrive_slowly_are_gathered() -> None:
     """Leases that arrive one by one over seconds are an entry a second."""
-    bench = Bench()
+    bench = BenchmarkRun()
     with Entries() as entries:
         for number in range(30):
             bench.leases.record("lease.acquired", f"w{number}", epoch=1)
@@ -71,7 +71,7 @@ async def test_leases_that_arrive_slowly_are_gathered() -> None:
 
 async def test_a_loss_is_not_delayed() -> None:
     """A loss is logged at once, after what was gathered before it."""
-    bench = Bench()
+    bench = BenchmarkRun()
     with Entries() as entries:
         bench.leases.record("lease.acquired", "a", epoch=1)
         await bench.settle()
@@ -87,7 +87,7 @@ async def test_a_loss_is_not_delayed() -> None:
 
 async def test_nothing_is_left_unlogged_at_the_end() -> None:
     """What is still gathered when the node leaves is logged then."""
-    bench = Bench()
+    bench = BenchmarkRun()
     with Entries() as entries:
         for name in ("a", "b"):
             bench.leases.record("lease.released", name, epoch=1)

@@ -71,7 +71,7 @@ def test_a_lock_is_not_given_back_under_a_worker(state: LeaseState, event: Lease
     assert next_state(state, event) in (R, L, G)
 
 
-class Bench:
+class BenchmarkRun:
     """A lease with everything that it reports."""
 
     def __init__(self, state: LeaseState = A) -> None:
@@ -97,7 +97,7 @@ class Bench:
 
 def test_an_instance_is_notified_of_what_concerns_it() -> None:
     """An instance is notified when the status changes, not at each change of the state."""
-    bench = Bench()
+    bench = BenchmarkRun()
     for event in WAYS[G]:
         bench.lease.apply(event, LEASE)
     bench.lease.apply(LeaseEvent.RELEASED)
@@ -106,7 +106,7 @@ def test_an_instance_is_notified_of_what_concerns_it() -> None:
 
 def test_a_lease_is_there_as_long_as_something_may_run_under_it() -> None:
     """The lease is there from its acquisition until its worker has ended, and its epoch until the release."""
-    bench = Bench(R)
+    bench = BenchmarkRun(R)
     leases = [bench.lease.lease]
     bench.lease.worker_ended()
     assert [*leases, bench.lease.lease] == [LEASE, None]
@@ -115,7 +115,7 @@ def test_a_lease_is_there_as_long_as_something_may_run_under_it() -> None:
 
 def test_a_lost_lease_is_not_logged_as_released() -> None:
     """The release of a lock after a loss has no epoch to log."""
-    bench = Bench(L)
+    bench = BenchmarkRun(L)
     bench.now_s = 105.0
     bench.lease.worker_ended()
     assert (bench.lease.state, bench.lease.released_epoch, bench.lease.lost_s) == (G, None, None)
@@ -123,7 +123,7 @@ def test_a_lost_lease_is_not_logged_as_released() -> None:
 
 def test_a_loss_knows_its_time() -> None:
     """The grace of a worker counts from the loss."""
-    bench = Bench(H)
+    bench = BenchmarkRun(H)
     bench.now_s = 107.0
     bench.lease.apply(LeaseEvent.LOST)
     assert bench.lease.lost_s == 107.0
@@ -132,7 +132,7 @@ def test_a_loss_knows_its_time() -> None:
 @pytest.mark.parametrize(("state", "after"), [(A, A), (Q, G), (H, R), (R, R), (L, L), (G, G)])
 def test_declining(state: LeaseState, after: LeaseState) -> None:
     """A lease that is declined ends what runs; an acquisition in flight is released without a notification."""
-    bench = Bench(state)
+    bench = BenchmarkRun(state)
     bench.lease.request()
     bench.lease.decline()
     assert bench.lease.state is after
@@ -141,13 +141,13 @@ def test_declining(state: LeaseState, after: LeaseState) -> None:
 
 def test_declining_notifies_once() -> None:
     """The instance and the node are notified when it changes something, and not again."""
-    bench = Bench(H)
+    bench = BenchmarkRun(H)
     bench.lease.request()
     bench.changes = 0
     bench.lease.decline()
     assert bench.seen == [LeaseStatus.REVOKING]
     assert bench.changes == 2  # the state has changed, and this node does not want the lease any more
-    absent = Bench()
+    absent = BenchmarkRun()
     absent.lease.request()
     absent.changes = 0
     absent.lease.decline()
@@ -157,7 +157,7 @@ def test_declining_notifies_once() -> None:
 
 def test_the_node_is_notified_of_a_change_and_of_nothing_else() -> None:
     """An event returns whether it changed anything."""
-    bench = Bench()
+    bench = BenchmarkRun()
     assert bench.lease.apply(LeaseEvent.TRY)
     assert not bench.lease.apply(LeaseEvent.TRY)
     assert bench.changes == 1
@@ -165,7 +165,7 @@ def test_the_node_is_notified_of_a_change_and_of_nothing_else() -> None:
 
 def test_an_acquisition_that_is_not_wanted_any_more_ends_no_epoch() -> None:
     """An epoch that was released before is not released again with it."""
-    bench = Bench(G)
+    bench = BenchmarkRun(G)
     released = [bench.lease.released_epoch]
     for event in (LeaseEvent.RELEASED, LeaseEvent.TRY, LeaseEvent.REVOKE):
         bench.lease.apply(event)
@@ -176,7 +176,7 @@ def test_an_acquisition_that_is_not_wanted_any_more_ends_no_epoch() -> None:
 
 def test_a_status_shows_the_lease_here_or_its_holder_elsewhere() -> None:
     """A status describes a lease that is held here, and one that another node has."""
-    held, waiting = Bench(H).lease, Bench().lease
+    held, waiting = BenchmarkRun(H).lease, BenchmarkRun().lease
     waiting.request()
     waiting.holder = LeaseHolder("other@host:5", "host", 5, None)
     assert held.describe() == {"lease": "mail", "standing": "held", "epoch": 3, "offered": False, "holder": None}
@@ -191,14 +191,14 @@ def test_a_status_shows_the_lease_here_or_its_holder_elsewhere() -> None:
 
 def test_declining_again_notifies_an_instance_that_keeps_a_revoked_lease() -> None:
     """A finished instance that keeps a revoked lease is notified that it is declined, and can end it."""
-    bench = Bench(R)
+    bench = BenchmarkRun(R)
     bench.lease.decline()
     assert bench.seen == [LeaseStatus.REVOKING]
 
 
 def test_requesting_twice_is_one_change() -> None:
     """The node is notified of a change, not of each call."""
-    bench = Bench()
+    bench = BenchmarkRun()
     bench.lease.request()
     bench.lease.request()
     assert bench.changes == 1
@@ -207,7 +207,7 @@ def test_requesting_twice_is_one_change() -> None:
 @pytest.mark.parametrize("state", LeaseState)
 def test_the_fence_is_believed_where_something_runs(state: LeaseState) -> None:
     """What the fence found counts for a lease that is held or ends, and for no other."""
-    bench = Bench(state)
+    bench = BenchmarkRun(state)
     bench.lease.report_lost("epoch 3 is over")
     assert bench.lost == (["epoch 3 is over"] if state in (H, R) else [])
 

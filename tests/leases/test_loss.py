@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.cluster import cluster
-from support.gatehouse import aside
+from support.database_fixture import aside
 from support.pace import slack_s
 from support.proxy import Proxy
 

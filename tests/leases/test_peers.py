@@ -8,7 +8,7 @@ import socket
 
 import asyncpg
 from support.cluster import cluster
-from support.gatehouse import HurriedClock
+from support.database_fixture import FastClock
 
 
 async def test_a_node_that_waits_knows_the_holder(database: str) -> None:
@@ -16,7 +16,7 @@ async def test_a_node_that_waits_knows_the_holder(database: str) -> None:
     async with cluster(database) as nodes:
         first = await nodes.add("mail", name="first")
         await nodes.holder("mail")
-        second = await nodes.add("mail", clock=HurriedClock(10.0))
+        second = await nodes.add("mail", clock=FastClock(10.0))
         lease = second.node.lease("mail")
         await nodes.until(lambda: lease.holder is not None and lease.holder.since is not None)
         assert lease.holder is not None
@@ -40,7 +40,7 @@ async def test_a_node_that_waits_knows_the_holder(database: str) -> None:
 async def test_a_lock_of_a_session_that_is_no_nodes_is_waited_for(database: str) -> None:
     """A lease whose lock some other session holds is waited for, and status and journal say that it is no node's."""
     async with cluster(database) as nodes:
-        node = await nodes.add(clock=HurriedClock(10.0))
+        node = await nodes.add(clock=FastClock(10.0))
         connection = await asyncpg.connect(database)
         lease = await connection.fetchval("select id from supervisor.lease_ids('{mail}')")
         await connection.execute(f"select pg_advisory_lock(1885827842, {lease})")

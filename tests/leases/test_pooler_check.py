@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from support.bouncer import bouncer
 from support.cluster import Cluster, cluster
+from support.pgbouncer import pgbouncer
 
 from supervisor.errors import ConfigError
 
@@ -69,7 +69,7 @@ async def test_a_proxy_that_pools_transactions_is_refused(
     postgres: Postgres, count: int, busy: bool, round_robin: int
 ) -> None:
     """Behind a transaction-pooling pgbouncer, idle or busy, a node does not start, says why and leaves no trace."""
-    with bouncer(postgres, "transaction", server_round_robin=round_robin) as dsn:
+    with pgbouncer(postgres, "transaction", server_round_robin=round_robin) as dsn:
         async with cluster(postgres.dsn()) as nodes:
             await (await plain(dsn)).close()
             async with others(dsn, count, busy):
@@ -94,7 +94,7 @@ async def left_clean(nodes: Cluster, dsn: str) -> None:
 
 async def test_a_proxy_that_pools_statements_is_refused(postgres: Postgres) -> None:
     """A proxy that refuses transactions altogether is refused too."""
-    with bouncer(postgres, "statement") as dsn:
+    with pgbouncer(postgres, "statement") as dsn:
         async with cluster(postgres.dsn()) as nodes:
             await (await plain(dsn)).close()
             assert "pools transactions" in await refusal(nodes, dsn)
@@ -102,7 +102,7 @@ async def test_a_proxy_that_pools_statements_is_refused(postgres: Postgres) -> N
 
 async def test_a_pool_of_one_process_is_refused(postgres: Postgres) -> None:
     """A transaction-pooling proxy with a single server process does not make the check hang."""
-    with bouncer(postgres, "transaction", default_pool_size=1) as dsn:
+    with pgbouncer(postgres, "transaction", default_pool_size=1) as dsn:
         async with cluster(postgres.dsn()) as nodes:
             await (await plain(dsn)).close()
             assert "pools transactions" in await refusal(nodes, dsn)
@@ -110,7 +110,7 @@ async def test_a_pool_of_one_process_is_refused(postgres: Postgres) -> None:
 
 async def test_a_proxy_that_pools_sessions_is_fine(postgres: Postgres) -> None:
     """Behind a session-pooling pgbouncer nodes hold leases, hand them over and notify each other."""
-    with bouncer(postgres, "session", server_reset_query="DISCARD ALL") as dsn:
+    with pgbouncer(postgres, "session", server_reset_query="DISCARD ALL") as dsn:
         async with cluster(postgres.dsn()) as nodes:
             await (await plain(dsn)).close()
             first = await nodes.add("mail", "other", dsn=dsn)

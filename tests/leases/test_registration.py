@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 from support.cluster import cluster
-from support.gatehouse import aside, server
+from support.database_fixture import aside, server
 
 if TYPE_CHECKING:
     from collections.abc import Callable

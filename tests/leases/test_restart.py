@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 from support.cluster import cluster
-from support.gatehouse import aside
+from support.database_fixture import aside
 from support.pace import slack_s
 
 if TYPE_CHECKING:

@@ -61,15 +61,15 @@ async def test_a_failure_stays_with_its_worker(restart: str, failure: Any) -> No
     """Whatever a worker raises is logged, its policy decides what follows, and its sibling does not notice."""
     worker, sibling = ScriptedWorker(failure), ScriptedWorker()
     spec = service(restart=restart)
-    async with running((spec, worker), (service("sibling"), sibling)) as stage:
-        assert stage.state("mail") == ("failed" if restart == "never" else "waiting")
-        assert stage.events().count("worker.failed") == 1
-        assert stage.row("mail")["failures"] == 1
-        assert stage.row("mail")["last_error"]
-        await stage.clock.jump(1.0)
+    async with running((spec, worker), (service("sibling"), sibling)) as harness:
+        assert harness.state("mail") == ("failed" if restart == "never" else "waiting")
+        assert harness.events().count("worker.failed") == 1
+        assert harness.row("mail")["failures"] == 1
+        assert harness.row("mail")["last_error"]
+        await harness.clock.jump(1.0)
         assert worker.runs == (1 if restart == "never" else 2)
         assert sibling.runs == 1
-        assert stage.state("sibling") == "running"
+        assert harness.state("sibling") == "running"
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ async def test_a_failure_stays_with_its_worker(restart: str, failure: Any) -> No
 @pytest.mark.parametrize("result", [None, 42])
 async def test_a_service_that_returns(restart: str, state: str, result: object) -> None:
     """A service that ends by itself is started again only under `always`; what it returns means nothing."""
-    async with running((service(restart=restart), ScriptedWorker(result))) as stage:
-        assert stage.state("mail") == state
-        assert stage.row("mail")["failures"] == 0
+    async with running((service(restart=restart), ScriptedWorker(result))) as harness:
+        assert harness.state("mail") == state
+        assert harness.row("mail")["failures"] == 0
 
 
 async def test_an_async_generator_by_mistake_is_a_failure() -> None:
@@ -89,40 +89,40 @@ async def test_an_async_generator_by_mistake_is_a_failure() -> None:
     async def ticks(_: Context) -> Any:
         yield 1
 
-    async with running((service(), ticks)) as stage:
-        assert "async_generator" in stage.row("mail")["last_error"]
+    async with running((service(), ticks)) as harness:
+        assert "async_generator" in harness.row("mail")["last_error"]
 
 
 async def test_a_thousand_failures_on_the_first_line() -> None:
     """A worker that can never run is given up after its allowance, with a handful of entries."""
     worker = ScriptedWorker(*[ImportError("never")] * 1000)
-    async with running((service(window_s=3600.0), worker)) as stage:
+    async with running((service(window_s=3600.0), worker)) as harness:
         for _ in range(100):
-            await stage.clock.jump(60.0)
+            await harness.clock.jump(60.0)
         assert worker.runs == 11
-        assert stage.state("mail") == "exhausted"
-        assert stage.exits == []
-        assert stage.events()[-1] == "worker.exhausted"
-        assert len(stage.events()) < 30
+        assert harness.state("mail") == "exhausted"
+        assert harness.exits == []
+        assert harness.events()[-1] == "worker.exhausted"
+        assert len(harness.events()) < 30
 
 
 async def test_exhausted_may_end_the_daemon() -> None:
     """With `exhausted = "exit"` the daemon is asked to exit, once, with the reason."""
     spec = service(max_restarts=0, exhausted="exit")
-    async with running((spec, ScriptedWorker(ValueError))) as stage:
-        assert len(stage.exits) == 1
-        assert "mail" in str(stage.exits[0])
+    async with running((spec, ScriptedWorker(ValueError))) as harness:
+        assert len(harness.exits) == 1
+        assert "mail" in str(harness.exits[0])
 
 
 async def test_a_crashed_worker_restarts_after_its_backoff_and_not_before() -> None:
     """A crashed worker runs again after its backoff, and not before."""
     worker = ScriptedWorker(ValueError)
-    async with running((service(), worker)) as stage:
-        await stage.clock.jump(0.99)
+    async with running((service(), worker)) as harness:
+        await harness.clock.jump(0.99)
         assert worker.runs == 1
-        await stage.clock.jump(0.01)
+        await harness.clock.jump(0.01)
         assert worker.runs == 2
-        assert stage.events() == ["worker.started", "worker.failed", "worker.restarting"]
+        assert harness.events() == ["worker.started", "worker.failed", "worker.restarting"]
 
 
 async def test_replicas_have_histories_of_their_own() -> None:
@@ -136,17 +136,17 @@ async def test_replicas_have_histories_of_their_own() -> None:
             raise ValueError
         await forever()
 
-    async with running((service(replicas=3, max_restarts=0), first_fails)) as stage:
-        assert stage.instances_by_state() == {"exhausted": 1, "running": 2}
-        assert stage.row("mail")["state"] == "exhausted"
-        assert stage.row("mail")["running"] == 2
+    async with running((service(replicas=3, max_restarts=0), first_fails)) as harness:
+        assert harness.instances_by_state() == {"exhausted": 1, "running": 2}
+        assert harness.row("mail")["state"] == "exhausted"
+        assert harness.row("mail")["running"] == 2
 
 
 async def test_secrets_do_not_reach_the_status() -> None:
     """A password in an error's message is not shown."""
     error = OSError("cannot reach postgresql://app:hunter2@db/app")
-    async with running((service(), ScriptedWorker(error))) as stage:
-        assert "hunter2" not in str(stage.supervisor.status())
+    async with running((service(), ScriptedWorker(error))) as harness:
+        assert "hunter2" not in str(harness.supervisor.status())
 
 
 class Stubborn:
@@ -165,19 +165,19 @@ async def test_a_worker_that_swallows_its_cancellation_is_abandoned() -> None:
     """It is logged with its stack at its deadline and counted in the status, and a restart runs beside it."""
     stubborn = Stubborn()
     worker = ScriptedWorker(stubborn.swallow)
-    async with running((service(stop_timeout_s=5.0), worker)) as stage:
-        restart = asyncio.get_running_loop().create_task(stage.supervisor.restart("mail"))
-        await stage.clock.jump(4.9)
-        assert stage.state("mail") == "stopping"
-        await stage.clock.jump(0.2)
+    async with running((service(stop_timeout_s=5.0), worker)) as harness:
+        restart = asyncio.get_running_loop().create_task(harness.supervisor.restart("mail"))
+        await harness.clock.jump(4.9)
+        assert harness.state("mail") == "stopping"
+        await harness.clock.jump(0.2)
         await restart
-        abandoned = next(fields for event, _, fields in stage.said if event == "worker.abandoned")
+        abandoned = next(fields for event, _, fields in harness.said if event == "worker.abandoned")
         assert "swallow" in abandoned["stack"]
         assert "in Event.wait" in abandoned["stack"]
         assert worker.runs == 2
-        assert stage.row("mail")["abandoned"] == 1
-        assert stage.state("mail") == "running"
-        assert await ended(stage.supervisor.stop(), stage.clock) == ["mail"]
+        assert harness.row("mail")["abandoned"] == 1
+        assert harness.state("mail") == "running"
+        assert await ended(harness.supervisor.stop(), harness.clock) == ["mail"]
         stubborn.may_end.set()
 
 
@@ -193,12 +193,12 @@ async def test_a_worker_that_swallows_in_ctx_sleep_does_not_turn_hot() -> None:
                 await ctx.sleep(0)
 
     clock = FakeClock()
-    async with running((service(stop_timeout_s=5.0), ScriptedWorker(stubborn)), clock=clock) as stage:
-        await stage.supervisor.pause("mail")
+    async with running((service(stop_timeout_s=5.0), ScriptedWorker(stubborn)), clock=clock) as harness:
+        await harness.supervisor.pause("mail")
         await clock.jump(5.0)
         assert turns < 60
         await clock.jump(3.0)
-        assert stage.state("mail") == "abandoned"
+        assert harness.state("mail") == "abandoned"
         assert turns < 100
         may_end = True
 
@@ -212,19 +212,19 @@ async def test_an_error_during_the_stop_is_logged() -> None:
         finally:
             raise ValueError("cannot tidy up")
 
-    async with running((service(), ScriptedWorker(untidy))) as stage:
-        await stage.supervisor.pause("mail")
+    async with running((service(), ScriptedWorker(untidy))) as harness:
+        await harness.supervisor.pause("mail")
         await settle()
-        assert stage.state("mail") == "paused"
-        assert "cannot tidy up" in stage.row("mail")["last_error"]
-        assert stage.events().count("worker.failed") == 1
+        assert harness.state("mail") == "paused"
+        assert "cannot tidy up" in harness.row("mail")["last_error"]
+        assert harness.events().count("worker.failed") == 1
 
 
 async def test_a_periodic_worker_that_returns_runs_on_under_never() -> None:
     """For a tick, returning is success whatever `restart` says; a failed one ends it under `never`."""
     worker = ScriptedWorker(None, None, ValueError)
-    async with running((periodic(restart="never", every_s=10.0), worker)) as stage:
-        await stage.clock.jump(15.0)
-        assert (worker.runs, stage.state("tidy")) == (2, "scheduled")
-        await stage.clock.jump(60.0)
-        assert (worker.runs, stage.state("tidy")) == (3, "failed")
+    async with running((periodic(restart="never", every_s=10.0), worker)) as harness:
+        await harness.clock.jump(15.0)
+        assert (worker.runs, harness.state("tidy")) == (2, "scheduled")
+        await harness.clock.jump(60.0)
+        assert (worker.runs, harness.state("tidy")) == (3, "failed")

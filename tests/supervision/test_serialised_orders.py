@@ -12,8 +12,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from support.clock import FakeClock, HighRoller, settle
-from support.tenure import ScriptedTenure
+from support.clock import FakeClock, MaxJitterRandom, settle
+from support.scripted_lease import ScriptedLease
 from support.workers import (
     ScriptedWorker,
     SwitchedDatabase,
@@ -37,7 +37,7 @@ from supervisor.supervision.worker_group import WorkerGroup
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from support.workers import Stage
+    from support.workers import SupervisionHarness
 
     from supervisor.config.model import WorkerSpec
     from supervisor.errors import WorkerExhausted
@@ -99,9 +99,9 @@ async def started(work: Awaitable[Any]) -> asyncio.Task[Any]:
     return task
 
 
-async def give(stage: Stage, *names: str) -> None:
+async def give(harness: SupervisionHarness, *names: str) -> None:
     for name in names:
-        stage.leases[name].give()
+        harness.leases[name].give()
     await settle()
 
 
@@ -109,19 +109,19 @@ async def give(stage: Stage, *names: str) -> None:
 async def test_a_restart_during_the_reload_that_removes_the_worker_starts_nothing(*, singleton: bool) -> None:
     """The worker is gone when the restart's turn comes: it raises, and nothing of the worker runs."""
     spec = service(singleton=singleton, stop_timeout_s=30.0)
-    async with running((spec, ScriptedWorker(slow_to_stop))) as stage:
+    async with running((spec, ScriptedWorker(slow_to_stop))) as harness:
         if singleton:
-            await give(stage, "mail")
-        removal = await started(reload(stage, [spec], []))
-        restart = await started(stage.supervisor.restart("mail"))
-        await stage.clock.jump(60.0)
+            await give(harness, "mail")
+        removal = await started(reload(harness, [spec], []))
+        restart = await started(harness.supervisor.restart("mail"))
+        await harness.clock.jump(60.0)
         await removal
-        assert stage.supervisor.status() == []
+        assert harness.supervisor.status() == []
         assert live_run_tasks() == []
         with pytest.raises(UnknownWorker):
             await restart
         if singleton:
-            assert stage.leases["mail"].status is LeaseStatus.NOT_HELD
+            assert harness.leases["mail"].status is LeaseStatus.NOT_HELD
 
 
 @pytest.mark.parametrize("restart_comes_first", [False, True])
@@ -129,30 +129,30 @@ async def test_a_restart_and_a_reload_that_changes_the_worker_leave_one_run(*, r
     """Whichever comes first, one run is left, and it has the new configuration."""
     worker = ScriptedWorker(slow_to_stop, slow_to_stop)
     old, new = service(stop_timeout_s=30.0), service(stop_timeout_s=30.0, settings={"a": 1})
-    async with running((old, worker)) as stage:
-        restart = await started(stage.supervisor.restart("mail")) if restart_comes_first else None
-        change = await started(reload(stage, [old], [new], mail=worker))
-        restart = restart or await started(stage.supervisor.restart("mail"))
-        await stage.clock.jump(60.0)
+    async with running((old, worker)) as harness:
+        restart = await started(harness.supervisor.restart("mail")) if restart_comes_first else None
+        change = await started(reload(harness, [old], [new], mail=worker))
+        restart = restart or await started(harness.supervisor.restart("mail"))
+        await harness.clock.jump(60.0)
         await asyncio.gather(change, restart)
         assert len(live_run_tasks()) == 1
         assert worker.contexts[-1].settings == {"a": 1}
-        check_runs(stage.supervisor)
+        check_runs(harness.supervisor)
 
 
 async def test_a_restart_of_a_worker_that_was_removed_and_added_again_concerns_the_removed_one() -> None:
     """An order waits for the worker that it was given for; the next worker of that name is not restarted."""
     worker, again = ScriptedWorker(slow_to_stop), ScriptedWorker()
     spec = service(stop_timeout_s=30.0)
-    async with running((spec, worker)) as stage:
+    async with running((spec, worker)) as harness:
 
         async def reloads() -> None:
-            await reload(stage, [spec], [])
-            await reload(stage, [], [spec], mail=again)
+            await reload(harness, [spec], [])
+            await reload(harness, [], [spec], mail=again)
 
         both = await started(reloads())
-        restart = await started(stage.supervisor.restart("mail"))
-        await stage.clock.jump(60.0)
+        restart = await started(harness.supervisor.restart("mail"))
+        await harness.clock.jump(60.0)
         await both
         with pytest.raises(UnknownWorker):
             await restart
@@ -179,17 +179,17 @@ async def test_resuming_a_shard_during_a_restart_runs_no_shard_twice() -> None:
                 await clock.sleep(DRAIN_S)
 
     spec = projection(shards=2, stop_timeout_s=30.0)
-    async with running((spec, shard), clock=clock) as stage:
-        await give(stage, "view/1of2", "view/2of2")
-        assert stage.state("view") == "failed"
-        restart = await started(stage.supervisor.restart("view"))
-        stage.supervisor.resume_halted("view")
+    async with running((spec, shard), clock=clock) as harness:
+        await give(harness, "view/1of2", "view/2of2")
+        assert harness.state("view") == "failed"
+        restart = await started(harness.supervisor.restart("view"))
+        harness.supervisor.resume_halted("view")
         await settle()
-        check_runs(stage.supervisor)
+        check_runs(harness.supervisor)
         await clock.jump(60.0)
         await restart
         assert sorted(task.get_name() for task in live_run_tasks()) == ["view/1of2", "view/2of2"]
-        check_runs(stage.supervisor)
+        check_runs(harness.supervisor)
 
 
 async def test_a_stop_overtakes_every_order() -> None:
@@ -202,16 +202,16 @@ async def test_a_stop_overtakes_every_order() -> None:
         await ctx._clock.sleep(500.0)
 
     worker = ScriptedWorker(slower)
-    async with running((spec, worker)) as stage:
-        supervisor = stage.supervisor
-        await stage.clock.jump(1.0)
+    async with running((spec, worker)) as harness:
+        supervisor = harness.supervisor
+        await harness.clock.jump(1.0)
         orders = [await started(order("mail")) for order in (supervisor.restart, supervisor.pause, supervisor.restart)]
-        orders.append(await started(reload(stage, [spec], [service(settings={"a": 1})], mail=worker)))
+        orders.append(await started(reload(harness, [spec], [service(settings={"a": 1})], mail=worker)))
         stop = await started(supervisor.stop())
-        await stage.clock.jump(10.0)
+        await harness.clock.jump(10.0)
         assert not any(task.done() for task in (stop, *orders))
         supervisor.force_stop()
-        await stage.clock.jump(0.1)
+        await harness.clock.jump(0.1)
         assert await stop == []
         await settle()
         assert all(order.done() for order in orders)
@@ -224,56 +224,56 @@ async def test_orders_for_different_workers_do_not_wait_for_each_other() -> None
     """While one worker drains, another one is restarted, paused and resumed."""
     slow, quick = ScriptedWorker(slow_to_stop), ScriptedWorker()
     specs = service("slow", stop_timeout_s=30.0), service("quick")
-    async with running(*zip(specs, (slow, quick), strict=True)) as stage:
-        await stage.clock.jump(1.0)
-        drains = await started(stage.supervisor.restart("slow"))
-        await stage.supervisor.restart("quick")
+    async with running(*zip(specs, (slow, quick), strict=True)) as harness:
+        await harness.clock.jump(1.0)
+        drains = await started(harness.supervisor.restart("slow"))
+        await harness.supervisor.restart("quick")
         await settle()
-        await stage.supervisor.pause("quick")
+        await harness.supervisor.pause("quick")
         await settle()
-        await stage.supervisor.resume("quick")
+        await harness.supervisor.resume("quick")
         await settle()
-        assert (stage.state("quick"), quick.runs, drains.done()) == ("running", 3, False)
-        await stage.clock.jump(DRAIN_S + 1.0)
+        assert (harness.state("quick"), quick.runs, drains.done()) == ("running", 3, False)
+        await harness.clock.jump(DRAIN_S + 1.0)
         assert (drains.done(), slow.runs) == (True, 2)
 
 
 async def test_restarts_that_wait_for_a_restart_are_served_by_it() -> None:
     """Ten restarts of a worker that drains for a while drain it once; a pause between two of them is not lost."""
     worker = ScriptedWorker(slow_to_stop)
-    async with running((service(stop_timeout_s=30.0), worker)) as stage:
-        await stage.clock.jump(1.0)
-        restarts = [await started(stage.supervisor.restart("mail")) for _ in range(10)]
-        await stage.clock.jump(DRAIN_S + 1.0)
+    async with running((service(stop_timeout_s=30.0), worker)) as harness:
+        await harness.clock.jump(1.0)
+        restarts = [await started(harness.supervisor.restart("mail")) for _ in range(10)]
+        await harness.clock.jump(DRAIN_S + 1.0)
         await asyncio.gather(*restarts)
         assert worker.runs == 2
         worker.script.append(slow_to_stop)
-        await stage.supervisor.restart("mail")
-        await stage.clock.jump(1.0)
+        await harness.supervisor.restart("mail")
+        await harness.clock.jump(1.0)
         orders = [
             await started(order("mail"))
-            for order in (stage.supervisor.restart, stage.supervisor.pause, stage.supervisor.restart)
+            for order in (harness.supervisor.restart, harness.supervisor.pause, harness.supervisor.restart)
         ]
-        await stage.clock.jump(DRAIN_S + 1.0)
+        await harness.clock.jump(DRAIN_S + 1.0)
         await asyncio.gather(*orders)
-        assert (stage.state("mail"), stage.row("mail")["wanted"]) == ("running", "running")
+        assert (harness.state("mail"), harness.row("mail")["wanted"]) == ("running", "running")
 
 
 async def test_nothing_but_the_reload_starts_what_was_stopped_for_another_connection() -> None:
     """A restart, a resumption or a notification leaves a worker stopped whose leases belong to the old connection."""
     spec, worker = service(singleton=True), ScriptedWorker()
-    async with running((spec, worker)) as stage:
-        await give(stage, "mail")
-        await stage.supervisor.stop_leased_workers("the database connection changes")
-        for order in (stage.supervisor.restart, stage.supervisor.resume):
+    async with running((spec, worker)) as harness:
+        await give(harness, "mail")
+        await harness.supervisor.stop_leased_workers("the database connection changes")
+        for order in (harness.supervisor.restart, harness.supervisor.resume):
             with pytest.raises(OrderRefused, match="'mail' is stopped while the database connection is changed"):
                 await order("mail")
-        stage.supervisor.resume_halted("")
+        harness.supervisor.resume_halted("")
         await settle()
-        assert (stage.state("mail"), stage.leases["mail"].said[-1]) == ("stopped", "worker_ended")
-        await reload(stage, [spec], [spec])
-        await give(stage, "mail")
-        assert (stage.state("mail"), worker.runs) == ("running", 2)
+        assert (harness.state("mail"), harness.leases["mail"].said[-1]) == ("stopped", "worker_ended")
+        await reload(harness, [spec], [spec])
+        await give(harness, "mail")
+        assert (harness.state("mail"), worker.runs) == ("running", 2)
 
 
 async def test_a_removed_worker_whose_run_would_not_end_is_taken_over_when_it_is_added_again() -> None:
@@ -286,14 +286,14 @@ async def test_a_removed_worker_whose_run_would_not_end_is_taken_over_when_it_is
                 await may_end.wait()
 
     spec = service(stop_timeout_s=1.0)
-    async with running((spec, ScriptedWorker(deaf))) as stage:
-        removal = await started(reload(stage, [spec], []))
-        await stage.clock.jump(10.0)
+    async with running((spec, ScriptedWorker(deaf))) as harness:
+        removal = await started(reload(harness, [spec], []))
+        await harness.clock.jump(10.0)
         await removal
-        check_runs(stage.supervisor)
-        await reload(stage, [], [spec], mail=ScriptedWorker())
-        assert (stage.row("mail")["running"], stage.row("mail")["abandoned"]) == (1, 1)
-        check_runs(stage.supervisor)
+        check_runs(harness.supervisor)
+        await reload(harness, [], [spec], mail=ScriptedWorker())
+        assert (harness.row("mail")["running"], harness.row("mail")["abandoned"]) == (1, 1)
+        check_runs(harness.supervisor)
         may_end.set()
 
 
@@ -308,15 +308,18 @@ async def test_a_paused_worker_that_takes_over_an_abandoned_run_is_paused_once_t
 
     spec = periodic(every_s=10.0, stall_timeout_s=5.0, stop_timeout_s=1.0, singleton=True)
     changed = spec._replace(settings={"a": 1})
-    async with running((spec, ScriptedWorker(deaf))) as stage:
-        await give(stage, "tidy")
-        await stage.clock.jump(30.0)
-        await stage.supervisor.pause("tidy")
-        await reload(stage, [spec], [changed], tidy=ScriptedWorker())
-        assert stage.leases["tidy"].said == ["request"]
+    async with running((spec, ScriptedWorker(deaf))) as harness:
+        await give(harness, "tidy")
+        await harness.clock.jump(30.0)
+        await harness.supervisor.pause("tidy")
+        await reload(harness, [spec], [changed], tidy=ScriptedWorker())
+        assert harness.leases["tidy"].said == ["request"]
         may_end.set()
         await settle()
-        assert (stage.state("tidy"), stage.leases["tidy"].said) == ("paused", ["request", "decline", "worker_ended"])
+        assert (harness.state("tidy"), harness.leases["tidy"].said) == (
+            "paused",
+            ["request", "decline", "worker_ended"],
+        )
 
 
 async def test_a_worker_that_cannot_be_changed_leaves_no_other_one_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,23 +327,23 @@ async def test_a_worker_that_cannot_be_changed_leaves_no_other_one_stopped(monke
     good, bad = ScriptedWorker(slow_to_stop), ScriptedWorker()
     old = [service("good", stop_timeout_s=30.0), service("bad")]
     new = [spec._replace(settings={"a": 1}) for spec in old]
-    async with running(*zip(old, (good, bad), strict=True)) as stage:
-        await stage.clock.jump(1.0)
+    async with running(*zip(old, (good, bad), strict=True)) as harness:
+        await harness.clock.jump(1.0)
 
         def broken(_: WorkerGroup, index: int, count: int) -> Any:
             raise RuntimeError(f"no instance {index} of {count}")
 
         with monkeypatch.context() as patched:
             patched.setattr(WorkerGroup, "_new_instance", broken)
-            change = await started(reload(stage, old, new, good=good, bad=bad))
-        await stage.clock.jump(DRAIN_S + 1.0)
+            change = await started(reload(harness, old, new, good=good, bad=bad))
+        await harness.clock.jump(DRAIN_S + 1.0)
         with pytest.raises(RuntimeError, match="no instance 0 of 1"):
             await change
-        assert (stage.state("good"), good.contexts[-1].settings) == ("running", {"a": 1})
-        assert stage.state("bad") == "stopped"
-        await reload(stage, old, new, good=good, bad=bad)
-        assert (stage.state("bad"), bad.contexts[-1].settings) == ("running", {"a": 1})
-        check_runs(stage.supervisor)
+        assert (harness.state("good"), good.contexts[-1].settings) == ("running", {"a": 1})
+        assert harness.state("bad") == "stopped"
+        await reload(harness, old, new, good=good, bad=bad)
+        assert (harness.state("bad"), bad.contexts[-1].settings) == ("running", {"a": 1})
+        check_runs(harness.supervisor)
 
 
 async def test_only_what_has_stopped_is_logged_as_stopped() -> None:
@@ -352,20 +355,22 @@ async def test_only_what_has_stopped_is_logged_as_stopped() -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await may_end.wait()
 
-    def stopped(stage: Stage) -> list[int]:
-        entries = (fields for event, _, fields in stage.said if event == "worker.stopped" and "instance" not in fields)
+    def stopped(harness: SupervisionHarness) -> list[int]:
+        entries = (
+            fields for event, _, fields in harness.said if event == "worker.stopped" and "instance" not in fields
+        )
         return [fields["replicas"] for fields in entries]
 
     worker = ScriptedWorker(deaf, slow_to_stop, deaf, deaf, deaf, deaf)
-    async with running((service(replicas=3, stop_timeout_s=1.0), worker)) as stage:
-        restart = await started(stage.supervisor.restart("mail"))
-        await stage.clock.jump(20.0)
+    async with running((service(replicas=3, stop_timeout_s=1.0), worker)) as harness:
+        restart = await started(harness.supervisor.restart("mail"))
+        await harness.clock.jump(20.0)
         await restart
-        assert stopped(stage) == [1]
-        stop = await started(stage.supervisor.stop())
-        await stage.clock.jump(20.0)
+        assert stopped(harness) == [1]
+        stop = await started(harness.supervisor.stop())
+        await harness.clock.jump(20.0)
         assert await stop == ["mail"]
-        assert stopped(stage) == [1]
+        assert stopped(harness) == [1]
         may_end.set()
         await settle()
 
@@ -373,22 +378,22 @@ async def test_only_what_has_stopped_is_logged_as_stopped() -> None:
 async def test_a_changed_connection_logs_the_stop_of_a_projection_once() -> None:
     """Its shards are stopped before the connection changes; their new start afterwards stops nothing."""
     specs, worker = [projection(shards=2)], ScriptedWorker()
-    async with running((specs[0], worker)) as stage:
-        await give(stage, "view/1of2", "view/2of2")
-        await stage.supervisor.stop_leased_workers("the database connection changes")
-        await reload(stage, specs, specs, view=worker)
-        stops = [fields for event, _, fields in stage.said if event == "worker.stopped" and "instance" not in fields]
+    async with running((specs[0], worker)) as harness:
+        await give(harness, "view/1of2", "view/2of2")
+        await harness.supervisor.stop_leased_workers("the database connection changes")
+        await reload(harness, specs, specs, view=worker)
+        stops = [fields for event, _, fields in harness.said if event == "worker.stopped" and "instance" not in fields]
         assert [(fields["shards"], fields["reason"]) for fields in stops] == [(2, "the database connection changes")]
 
 
 async def test_a_projection_counts_its_shards_and_a_service_its_replicas() -> None:
     """The one entry for all instances of a worker names them as the configuration does."""
     workers = [(projection(shards=2), ScriptedWorker()), (service(replicas=3), ScriptedWorker())]
-    async with running(*workers) as stage:
-        await stage.supervisor.stop()
+    async with running(*workers) as harness:
+        await harness.supervisor.stop()
         counts = {
             fields["worker"]: (fields.get("shards"), fields.get("replicas"))
-            for event, _, fields in stage.said
+            for event, _, fields in harness.said
             if event == "worker.stopped" and "instance" not in fields
         }
         assert counts == {"view": (2, None), "mail": (None, 3)}
@@ -417,7 +422,7 @@ class ModelSchedule:
 class ModelWork:
     """Work whose runs end as the machine says: at once, after a while, or hardly at all."""
 
-    def __init__(self, machine: Orders, spec: WorkerSpec, name: str, lease_handle: ScriptedTenure | None) -> None:
+    def __init__(self, machine: Orders, spec: WorkerSpec, name: str, lease_handle: ScriptedLease | None) -> None:
         self.schedule = ModelSchedule(machine.clock) if spec.name == "tidy" else None
         self.lease_handle = lease_handle
         self._machine = machine
@@ -460,7 +465,7 @@ class Orders(RuleBasedStateMachine):
         self.loop = asyncio.Runner()
         self.is_over = False
         self.clock = FakeClock()
-        self.leases: dict[str, ScriptedTenure] = {}
+        self.leases: dict[str, ScriptedLease] = {}
         self.poison: dict[str, asyncio.Future[None]] = {}
         # plain/1 does not end within its stop timeout and the grace after it: it is abandoned.
         self.drain_s = {"plain/1": 25.0, "single": DRAIN_S, "view/2of2": DRAIN_S}
@@ -476,7 +481,7 @@ class Orders(RuleBasedStateMachine):
         self.supervisor = Supervisor(
             work_factory=self._make_work,
             database=SwitchedDatabase(),
-            runtime=Runtime(clock=self.clock, rng=HighRoller(), tasks=None, notifier=None, journal=None),  # type: ignore[arg-type]
+            runtime=Runtime(clock=self.clock, rng=MaxJitterRandom(), tasks=None, notifier=None, journal=None),  # type: ignore[arg-type]
             on_exhausted=self.exits.append,
             on_lease_overrun=self.overruns.append,
         )
@@ -491,7 +496,7 @@ class Orders(RuleBasedStateMachine):
         name = spec.name
         if isinstance(spec.kind, Projection):
             name = lease_name(spec.name, index, spec.kind.shards)
-        lease_handle = self.leases.setdefault(name, ScriptedTenure(name))
+        lease_handle = self.leases.setdefault(name, ScriptedLease(name))
         return ModelWork(self, spec, name, lease_handle)
 
     def do(self, work: Awaitable[Any]) -> None:

@@ -64,7 +64,7 @@ async def settle(turns: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-class HighRoller(Random):
+class MaxJitterRandom(Random):
     """Dice that always show the highest face: full jitter gives the whole bound."""
 
     def random(self) -> float:

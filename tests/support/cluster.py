@@ -9,8 +9,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from support.database_fixture import policy, server
 from support.entries import Entries
-from support.gatehouse import policy, server
 
 from supervisor.clock import SystemClock
 from supervisor.config.model import DatabaseConfig

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class Told(NamedTuple):
+class LoggedEntry(NamedTuple):
     """One entry."""
 
     event: str
@@ -24,7 +24,7 @@ class Entries:
     """`with Entries() as entries:` collects what is told; `await entries.wait_for("database.lost")` waits for it."""
 
     def __init__(self) -> None:
-        self.all: list[Told] = []
+        self.all: list[LoggedEntry] = []
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     def __enter__(self) -> Self:
@@ -39,11 +39,11 @@ class Entries:
         """The names in the order in which they were told."""
         return [told.event for told in self.all]
 
-    def of(self, event: str, **fields: object) -> list[Told]:
+    def of(self, event: str, **fields: object) -> list[LoggedEntry]:
         """Return the entries of this name that have these fields."""
         return [told for told in self.all if told.event == event and fields.items() <= told.fields.items()]
 
-    async def wait_for(self, event: str, *, times: int = 1, limit_s: float = 10.0, **fields: object) -> Told:
+    async def wait_for(self, event: str, *, times: int = 1, limit_s: float = 10.0, **fields: object) -> LoggedEntry:
         """Return the `times`-th entry of this name with these fields, told before or from now on."""
         async with asyncio.timeout(limit_s):
             changed = asyncio.Event()
@@ -58,6 +58,6 @@ class Entries:
                 self._waiters.remove(waiter)
 
     def _collect(self, event: str, level: int, fields: Mapping[str, Any]) -> None:
-        self.all.append(Told(event, level, dict(fields)))
+        self.all.append(LoggedEntry(event, level, dict(fields)))
         for loop, changed in tuple(self._waiters):
             loop.call_soon_threadsafe(changed.set)

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from support.clock import HighRoller
+from support.clock import MaxJitterRandom
 
 from supervisor.clock import SystemClock
 from supervisor.config.loader import read_config
@@ -38,7 +38,7 @@ def inner_daemon(
         notifier=notifier,
         journal=journal,
         clock=clock,
-        rng=HighRoller(),
+        rng=MaxJitterRandom(),
     )
     try:
         yield daemon

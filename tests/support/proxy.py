@@ -9,8 +9,8 @@ import threading
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from support.link import End, Link, Messages, Weather, abort
 from support.postgres import free_port
+from support.tcp_link import End, LinkConditions, Messages, TcpLink, abort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -51,9 +51,9 @@ class Proxy:
         self._messages_allowed: int | None = None
         self._listener: asyncio.Server | socket.socket | None = None
         self._fillers: list[socket.socket] = []
-        self._links: set[Link] = set()
-        self._ever: list[Link] = []  # one end of a link can outlive the other, unseen
-        self._weather = Weather()
+        self._links: set[TcpLink] = set()
+        self._ever: list[TcpLink] = []  # one end of a link can outlive the other, unseen
+        self._weather = LinkConditions()
         self._dials: set[asyncio.Task[None]] = set()
         self._loop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{self.port}", daemon=True)
@@ -125,7 +125,7 @@ class Proxy:
 
         def apply() -> None:
             self._set_frozen({"to_server", "to_client"})
-            self._weather = Weather()
+            self._weather = LinkConditions()
 
         self._call(apply)
 
@@ -168,7 +168,7 @@ class Proxy:
 
     def _link(self, transport: asyncio.Transport) -> asyncio.Protocol:
         allowed = self._messages_allowed
-        link = Link(self._weather, None if allowed is None else Messages(allowed))
+        link = TcpLink(self._weather, None if allowed is None else Messages(allowed))
         self._links = {other for other in self._links if other.is_open} | {link}
         self._ever.append(link)
         end = End(link, "to_server")
@@ -179,7 +179,7 @@ class Proxy:
             dial.add_done_callback(self._dials.discard)
         return end
 
-    async def _dial(self, link: Link, client: asyncio.Transport) -> None:
+    async def _dial(self, link: TcpLink, client: asyncio.Transport) -> None:
         try:
             await self._loop.create_connection(lambda: End(link, "to_client"), *self._target)
         except OSError:

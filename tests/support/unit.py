@@ -1,4 +1,4 @@
-"""An instance of the shipped template unit in a box: installed, ordered about through systemctl, and always ended."""
+"""An instance of the shipped template unit in a container: installed, run through systemctl, and always ended."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 import textwrap
 from typing import TYPE_CHECKING, Any, Self
 
-from support.box import DEADLINE_S
-from support.box_python import CHECKOUT
+from support.container_python import CHECKOUT
+from support.systemd_container import DEADLINE_S
 
 if TYPE_CHECKING:
     import subprocess
 
-    from support.box import Box
+    from support.systemd_container import SystemdContainer
 
 UNITS = CHECKOUT / "systemd"
 COMMAND = "/opt/pgsupervisor/bin/pgsupervisor"
@@ -29,46 +29,48 @@ class Unit:
     """`pgsupervisor@NAME` with one worker, `workers:work`, and a NAME that no other test has; ended by `with`.
 
     Attributes:
-        box: Where it lives.
+        container: Where it lives.
         unit: The unit's name.
-        config: Its configuration's path, in the box.
-        folder: Where its workers are imported from, in the box.
+        config: Its configuration's path, in the container.
+        folder: Where its workers are imported from, in the container.
     """
 
-    def __init__(self, box: Box, dsn: str, workers: str = IDLE, *, config: str = "", drop_in: str = "") -> None:
+    def __init__(
+        self, container: SystemdContainer, dsn: str, workers: str = IDLE, *, config: str = "", drop_in: str = ""
+    ) -> None:
         """Install the unit; it is not started yet.
 
         Args:
-            box: Where.
+            container: Where.
             dsn: The database's, given as a credential unless it names a store of the daemon's own.
             workers: The text of the module `workers`.
             config: More lines of the configuration, beginning with keys of `[database]`.
             drop_in: Lines of `[Service]` that differ from the shipped unit.
         """
-        self.box = box
+        self.container = container
         self.name = f"t{next(_numbers)}"
         self.unit = f"pgsupervisor@{self.name}.service"
         self.config = f"/etc/pgsupervisor/{self.name}.toml"
         self.folder = f"/etc/pgsupervisor/{self.name}"
         self._dsn = dsn
         if "://" in dsn:
-            box.write(f"/etc/credstore/pgsupervisor.{self.name}.dsn", dsn, mode=0o600)
+            container.write(f"/etc/credstore/pgsupervisor.{self.name}.dsn", dsn, mode=0o600)
         self.write(config, workers)
         system = "/etc/systemd/system"
-        if int(box.run("systemctl", "--version").stdout.split()[1]) >= 253:
+        if int(container.run("systemctl", "--version").stdout.split()[1]) >= 253:
             shipped = UNITS / "pgsupervisor@.service.d" / "notify-reload.conf"
-            box.write(f"{system}/pgsupervisor@.service.d/notify-reload.conf", shipped.read_text())
+            container.write(f"{system}/pgsupervisor@.service.d/notify-reload.conf", shipped.read_text())
         if drop_in:
-            box.write(f"{system}/{self.unit}.d/test.conf", f"[Service]\n{textwrap.dedent(drop_in)}\n")
-        box.install("pgsupervisor@.service", (UNITS / "pgsupervisor@.service").read_text())
+            container.write(f"{system}/{self.unit}.d/test.conf", f"[Service]\n{textwrap.dedent(drop_in)}\n")
+        container.install("pgsupervisor@.service", (UNITS / "pgsupervisor@.service").read_text())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
-            print(self.box.tail())  # noqa: T201 - pytest shows it beside a failure
-        self.box.run("sh", "-c", 'systemctl kill -s KILL "$0"; systemctl stop "$0"', self.unit, check=False)
+            print(self.container.tail())  # noqa: T201 - pytest shows it beside a failure
+        self.container.run("sh", "-c", 'systemctl kill -s KILL "$0"; systemctl stop "$0"', self.unit, check=False)
 
     def write(self, config: str | None = None, workers: str | None = None) -> None:
         """Write the configuration, the workers' module, or both."""
@@ -77,13 +79,13 @@ class Unit:
             head = (
                 f'[workers.main]\nrun = "workers:work"\n[supervisor]\npython_path = ["{self.name}"]\n[database]\n{dsn}'
             )
-            self.box.write(self.config, head + textwrap.dedent(config))
+            self.container.write(self.config, head + textwrap.dedent(config))
         if workers is not None:
-            self.box.write(f"{self.folder}/workers.py", textwrap.dedent(workers))
+            self.container.write(f"{self.folder}/workers.py", textwrap.dedent(workers))
 
     def systemctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Give an order for this unit: `systemctl WORDS UNIT`."""
-        return self.box.run("systemctl", *words, self.unit, check=check)
+        return self.container.run("systemctl", *words, self.unit, check=check)
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
@@ -95,21 +97,21 @@ class Unit:
 
     def show(self, name: str) -> str:
         """Return a property of the unit."""
-        return self.box.show(self.unit, name)
+        return self.container.show(self.unit, name)
 
     @property
     def pid(self) -> int:
-        """The daemon's process id, in the box."""
+        """The daemon's process id, in the container."""
         return int(self.show("MainPID"))
 
     def children(self) -> list[int]:
-        """Return the daemon's child processes, in the box: the postmaster of an embedded store."""
+        """Return the daemon's child processes, in the container: the postmaster of an embedded store."""
         pid = self.pid
-        return [int(child) for child in self.box.path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [int(child) for child in self.container.path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `pgsupervisor WORDS -c CONFIG` as an administrator does."""
-        return self.box.run(COMMAND, *words, "-c", self.config, check=check)
+        return self.container.run(COMMAND, *words, "-c", self.config, check=check)
 
     def status(self) -> dict[str, Any]:
         """Return `status --json`."""
@@ -118,7 +120,7 @@ class Unit:
 
     def journal(self, *matches: str) -> list[dict[str, Any]]:
         """Return the unit's entries that fit, oldest first."""
-        return self.box.journal("-u", self.unit, *matches)
+        return self.container.journal("-u", self.unit, *matches)
 
     def events(self) -> list[str]:
         """Return the names of the events that the daemon itself told, oldest first."""
@@ -126,4 +128,4 @@ class Unit:
 
     def wait_for(self, *matches: str, count: int = 1, limit_s: float = DEADLINE_S) -> dict[str, Any]:
         """Wait until `count` entries of the unit fit, and return the last of those."""
-        return self.box.wait_for("-u", self.unit, *matches, count=count, limit_s=limit_s)
+        return self.container.wait_for("-u", self.unit, *matches, count=count, limit_s=limit_s)

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.clock import FakeClock, HighRoller, settle
-from support.tenure import ScriptedTenure
+from support.clock import FakeClock, MaxJitterRandom, settle
+from support.scripted_lease import ScriptedLease
 
 from supervisor.config.diff import diff_configs
 from supervisor.config.model import (
@@ -119,7 +119,7 @@ def projection(name: str = "view", *, shards: int = 1, **changes: Any) -> Worker
 class ScriptedProjection:
     """The work of a projection's shard whose runs follow a script, as those of a `ScriptedWorker` do."""
 
-    def __init__(self, function: ScriptedWorker, lease_handle: ScriptedTenure) -> None:
+    def __init__(self, function: ScriptedWorker, lease_handle: ScriptedLease) -> None:
         self.schedule = None
         self.lease_handle = lease_handle
         self._function = function
@@ -128,7 +128,7 @@ class ScriptedProjection:
         await self._function(self)  # type: ignore[arg-type]
 
 
-class Stage:
+class SupervisionHarness:
     """A supervisor with its workers, and what it said.
 
     Attributes:
@@ -144,8 +144,8 @@ class Stage:
         self.said: list[tuple[str, int, dict[str, Any]]] = []
         self.exits: list[WorkerExhausted] = []
         self.overruns: list[str] = []
-        self.leases: dict[str, ScriptedTenure] = {}
-        rng = HighRoller()
+        self.leases: dict[str, ScriptedLease] = {}
+        rng = MaxJitterRandom()
         runtime = Runtime(clock=clock, rng=rng, tasks=None, notifier=None, journal=None)  # type: ignore[arg-type]
         self._make_other_work = work_factory(runtime=runtime, database=database, cluster=lambda: self)
         self.supervisor = Supervisor(
@@ -169,9 +169,9 @@ class Stage:
     def sharding(self) -> Any:
         raise NotImplementedError("these workers read no events")
 
-    def lease(self, name: str) -> ScriptedTenure:
+    def lease(self, name: str) -> ScriptedLease:
         """Return the lease of this name, as a node would."""
-        return self.leases.setdefault(name, ScriptedTenure(name))
+        return self.leases.setdefault(name, ScriptedLease(name))
 
     def events(self, prefix: str = "worker", *, above_debug: bool = True) -> list[str]:
         """Return the names of the entries said so far."""
@@ -194,18 +194,18 @@ class Stage:
 @asynccontextmanager
 async def running(
     *workers: tuple[WorkerSpec, Any], clock: FakeClock | None = None, database: SwitchedDatabase | None = None
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[SupervisionHarness]:
     """Run workers under a supervisor, on a clock that the test owns."""
-    stage = Stage(clock=clock or FakeClock(), database=database or SwitchedDatabase())
-    unobserve = observe(lambda event, level, fields: stage.said.append((event, level, dict(fields))))
+    harness = SupervisionHarness(clock=clock or FakeClock(), database=database or SwitchedDatabase())
+    unobserve = observe(lambda event, level, fields: harness.said.append((event, level, dict(fields))))
     try:
-        stage.supervisor.start([spec for spec, _ in workers], {spec.name: function for spec, function in workers})
+        harness.supervisor.start([spec for spec, _ in workers], {spec.name: function for spec, function in workers})
         await settle()
-        yield stage
+        yield harness
     finally:
         unobserve()
-        stage.supervisor.force_stop()
-        await ended(stage.supervisor.stop(), stage.clock)
+        harness.supervisor.force_stop()
+        await ended(harness.supervisor.stop(), harness.clock)
 
 
 def _config(*specs: WorkerSpec) -> Config:
@@ -220,10 +220,12 @@ def _config(*specs: WorkerSpec) -> Config:
     )
 
 
-async def reload(stage: Stage, old: list[WorkerSpec], new: list[WorkerSpec], /, **functions: Any) -> None:
+async def reload(
+    harness: SupervisionHarness, old: list[WorkerSpec], new: list[WorkerSpec], /, **functions: Any
+) -> None:
     """Apply the difference between two configurations."""
     before, after = _config(*old), _config(*new)
-    await stage.supervisor.apply(diff_configs(before, after), workers=after.workers, handlers=functions)
+    await harness.supervisor.apply(diff_configs(before, after), workers=after.workers, handlers=functions)
     await settle()
 
 

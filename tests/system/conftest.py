@@ -1,4 +1,4 @@
-"""Boxes: a real systemd for each test that asks for one."""
+"""Containers: a real systemd for each test that asks for one."""
 
 from __future__ import annotations
 
@@ -7,56 +7,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
-from support.box import Box, why_no_box
-from support.box_python import CHECKOUT, daemon_binds, why_no_python
+from support.container_python import CHECKOUT, daemon_binds, why_no_python
+from support.systemd_container import SystemdContainer, why_no_container
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MACHINE = Path("/")
-_BOXES = {"box", "trixie_box", "shared_box", "shared_trixie_box"}
+_CONTAINERS = {"container", "trixie_container", "shared_container", "shared_trixie_container"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what boots a systemd, so that `-m "not systemd"` leaves it out."""
     for item in items:
-        if _BOXES & set(getattr(item, "fixturenames", ())):
+        if _CONTAINERS & set(getattr(item, "fixturenames", ())):
             item.add_marker("systemd")
 
 
 @pytest.fixture
-def box(box_binds: dict[str, Path]) -> Iterator[Box]:
+def container(container_binds: dict[str, Path]) -> Iterator[SystemdContainer]:
     """A booted systemd of this machine's release, with the daemon at /opt/pgsupervisor/bin/pgsupervisor."""
-    yield from _booted(_MACHINE, box_binds)
+    yield from _booted(_MACHINE, container_binds)
 
 
 @pytest.fixture
-def trixie_box(trixie_binds: dict[str, Path]) -> Iterator[Box]:
+def trixie_container(trixie_binds: dict[str, Path]) -> Iterator[SystemdContainer]:
     """The same with Debian 13, whose systemd knows `Type=notify-reload`."""
     yield from _booted(_trixie(), trixie_binds)
 
 
 @pytest.fixture(scope="module")
-def shared_box(box_binds: dict[str, Path]) -> Iterator[Box]:
-    """One box for all tests of a module, each of which has units of its own there."""
-    yield from _booted(_MACHINE, box_binds)
+def shared_container(container_binds: dict[str, Path]) -> Iterator[SystemdContainer]:
+    """One container for all tests of a module, each of which has units of its own there."""
+    yield from _booted(_MACHINE, container_binds)
 
 
 @pytest.fixture(scope="module")
-def shared_trixie_box(trixie_binds: dict[str, Path]) -> Iterator[Box]:
+def shared_trixie_container(trixie_binds: dict[str, Path]) -> Iterator[SystemdContainer]:
     """The same with Debian 13."""
     yield from _booted(_trixie(), trixie_binds)
 
 
 @pytest.fixture(scope="session")
-def box_binds() -> dict[str, Path]:
-    """What a box of this machine's release sees beside the machine, for those who boot their own."""
+def container_binds() -> dict[str, Path]:
+    """What a container of this machine's release sees beside the machine, for those who boot their own."""
     return _binds(_MACHINE)
 
 
 @pytest.fixture(scope="session")
 def trixie_binds() -> dict[str, Path]:
-    """What a box of Debian 13 sees beside it."""
+    """What a container of Debian 13 sees beside it."""
     root = _trixie()
     if not root.is_dir():
         _cannot(f"there is no Debian 13 at {root}: `make trixie` makes one")
@@ -64,16 +64,16 @@ def trixie_binds() -> dict[str, Path]:
 
 
 def _binds(root: Path) -> dict[str, Path]:
-    reason = why_no_box(root) or why_no_python(root)
+    reason = why_no_container(root) or why_no_python(root)
     if reason is not None:
         _cannot(reason)
     return daemon_binds(root)
 
 
-def _booted(root: Path, binds: dict[str, Path]) -> Iterator[Box]:
-    with Box(root, binds=binds) as box:
-        yield box
-        print(box.tail())  # noqa: T201 - pytest shows it beside a failure, and only there
+def _booted(root: Path, binds: dict[str, Path]) -> Iterator[SystemdContainer]:
+    with SystemdContainer(root, binds=binds) as container:
+        yield container
+        print(container.tail())  # noqa: T201 - pytest shows it beside a failure, and only there
 
 
 def _trixie() -> Path:

@@ -6,15 +6,15 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support.box import DEADLINE_S
 from support.pace import process_slack_s
+from support.systemd_container import DEADLINE_S
 from support.unit import COMMAND, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.box import Box
     from support.postgres import Postgres
+    from support.systemd_container import SystemdContainer
 
 pytestmark = pytest.mark.systemd
 
@@ -60,7 +60,7 @@ def _goes_on(postgres: Postgres, turns: int = 5) -> None:
 
 def _heard(unit: Unit, text: str) -> None:
     """Have the worker say something, and wait until journald has it."""
-    unit.box.write(f"{unit.folder}/say", text)
+    unit.container.write(f"{unit.folder}/say", text)
     unit.wait_for(f"EVENT={text}")
 
 
@@ -78,45 +78,45 @@ def _assert_every_loss_is_logged(unit: Unit) -> int:
     return lost
 
 
-def test_journald_is_restarted(box: Box, postgres: Postgres) -> None:
+def test_journald_is_restarted(container: SystemdContainer, postgres: Postgres) -> None:
     """Over a restart of journald the worker goes on, later entries arrive, and no loss is kept quiet."""
-    with Unit(box, postgres.dsn(), _COUNTER, drop_in=_QUICK_WATCH) as unit:
+    with Unit(container, postgres.dsn(), _COUNTER, drop_in=_QUICK_WATCH) as unit:
         unit.start()
         unit.wait_for("EVENT=turn", "NUMBER=20")
         for time_of_restart in ("first", "second"):
-            box.run("systemctl", "restart", "systemd-journald")
+            container.run("systemctl", "restart", "systemd-journald")
             _heard(unit, f"after the {time_of_restart} restart")
         _assert_every_loss_is_logged(unit)
         assert unit.show("NRestarts") == "0"
 
 
-def test_journald_is_killed(box: Box, postgres: Postgres) -> None:
+def test_journald_is_killed(container: SystemdContainer, postgres: Postgres) -> None:
     """The same when journald crashes."""
-    with Unit(box, postgres.dsn(), _COUNTER, drop_in=_QUICK_WATCH) as unit:
+    with Unit(container, postgres.dsn(), _COUNTER, drop_in=_QUICK_WATCH) as unit:
         unit.start()
         unit.wait_for("EVENT=turn", "NUMBER=20")
-        box.run("systemctl", "kill", "-s", "KILL", "systemd-journald")
+        container.run("systemctl", "kill", "-s", "KILL", "systemd-journald")
         _goes_on(postgres)
         _heard(unit, "after the crash")
         assert unit.show("NRestarts") == "0"
 
 
-def test_journald_is_frozen(box: Box, postgres: Postgres) -> None:
+def test_journald_is_frozen(container: SystemdContainer, postgres: Postgres) -> None:
     """While journald takes nothing the worker goes on, watchdog and status too; then the losses are told in full."""
-    with Unit(box, postgres.dsn(), _COUNTER, drop_in=_QUICK_WATCH) as unit:
+    with Unit(container, postgres.dsn(), _COUNTER, drop_in=_QUICK_WATCH) as unit:
         unit.start()
         unit.wait_for("EVENT=turn", "NUMBER=20")
-        box.run("systemctl", "kill", "-s", "STOP", "systemd-journald")
+        container.run("systemctl", "kill", "-s", "STOP", "systemd-journald")
         try:
             fed = int(unit.show("WatchdogTimestampMonotonic"))
-            unit.box.write(f"{unit.folder}/flood", "")
+            unit.container.write(f"{unit.folder}/flood", "")
             _goes_on(postgres, turns=100)
             _wait_until(lambda: unit.status()["journal"]["dropped"] > 0, "the queue is endless")
-            box.path(f"{unit.folder}/flood").unlink()
+            container.path(f"{unit.folder}/flood").unlink()
             _wait_until(lambda: int(unit.show("WatchdogTimestampMonotonic")) > fed + 1.5e6, "the watchdog starves")
             _goes_on(postgres)
         finally:
-            box.run("systemctl", "kill", "-s", "CONT", "systemd-journald")
+            container.run("systemctl", "kill", "-s", "CONT", "systemd-journald")
         unit.wait_for("EVENT=log.dropped")
         _heard(unit, "after the thaw")
         assert _assert_every_loss_is_logged(unit) > 0
@@ -124,12 +124,12 @@ def test_journald_is_frozen(box: Box, postgres: Postgres) -> None:
         assert unit.show("NRestarts") == "0"
 
 
-def test_the_stop_does_not_wait_for_a_frozen_journald(box: Box, database: str) -> None:
+def test_the_stop_does_not_wait_for_a_frozen_journald(container: SystemdContainer, database: str) -> None:
     """A stop ends in order and in time although nobody takes its last words."""
-    with Unit(box, database, _COUNTER) as unit:
-        unit.box.write(f"{unit.folder}/flood", "")
+    with Unit(container, database, _COUNTER) as unit:
+        unit.container.write(f"{unit.folder}/flood", "")
         unit.start()
-        box.run("systemctl", "kill", "-s", "STOP", "systemd-journald")
+        container.run("systemctl", "kill", "-s", "STOP", "systemd-journald")
         try:
             _wait_until(lambda: unit.status()["journal"]["dropped"] > 0, "the queue is endless")
             began_s = time.monotonic()
@@ -137,35 +137,35 @@ def test_the_stop_does_not_wait_for_a_frozen_journald(box: Box, database: str) -
             assert time.monotonic() - began_s < 15 + process_slack_s()
             assert unit.show("Result") == "success"
         finally:
-            box.run("systemctl", "kill", "-s", "CONT", "systemd-journald")
+            container.run("systemctl", "kill", "-s", "CONT", "systemd-journald")
 
 
-def test_the_journals_disk_is_full(box: Box, postgres: Postgres) -> None:
+def test_the_journals_disk_is_full(container: SystemdContainer, postgres: Postgres) -> None:
     """While journald has no room the worker goes on, and what is said once there is room is kept."""
-    box.run("mkdir", "/var/log/journal")
-    box.run("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", "/var/log/journal")
-    box.run("journalctl", "--flush")
-    with Unit(box, postgres.dsn(), _COUNTER, drop_in=_QUICK_WATCH) as unit:
+    container.run("mkdir", "/var/log/journal")
+    container.run("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", "/var/log/journal")
+    container.run("journalctl", "--flush")
+    with Unit(container, postgres.dsn(), _COUNTER, drop_in=_QUICK_WATCH) as unit:
         unit.start()
         unit.wait_for("EVENT=turn", "NUMBER=20")
-        box.run("sh", "-c", "cat /dev/zero > /var/log/journal/filler", check=False)
-        assert box.run("df", "--output=avail", "/var/log/journal").stdout.split()[-1] == "0"
-        box.write(f"{unit.folder}/flood", "")
+        container.run("sh", "-c", "cat /dev/zero > /var/log/journal/filler", check=False)
+        assert container.run("df", "--output=avail", "/var/log/journal").stdout.split()[-1] == "0"
+        container.write(f"{unit.folder}/flood", "")
         _goes_on(postgres, turns=80)
-        box.path(f"{unit.folder}/flood").unlink()
-        box.path("/var/log/journal/filler").unlink()
+        container.path(f"{unit.folder}/flood").unlink()
+        container.path("/var/log/journal/filler").unlink()
         _goes_on(postgres)
         _heard(unit, "with room again")
         assert unit.status()["workers"][0]["state"] == "running"
         assert unit.show("NRestarts") == "0"
 
 
-def test_a_closed_stderr_is_no_hindrance(box: Box, database: str) -> None:
+def test_a_closed_stderr_is_no_hindrance(container: SystemdContainer, database: str) -> None:
     """A daemon that is started with stderr closed talks to journald, and never into a descriptor of another kind."""
     command = f"exec /usr/bin/env --block-signal=HUP {COMMAND} run -c /etc/pgsupervisor/%i.toml 0<&- 2>&-"
-    with Unit(box, database, drop_in=f"ExecStart=\nExecStart=/bin/sh -c '{command}'") as unit:
+    with Unit(container, database, drop_in=f"ExecStart=\nExecStart=/bin/sh -c '{command}'") as unit:
         unit.start()
-        descriptors = {number: str(box.path(f"/proc/{unit.pid}/fd/{number}").readlink()) for number in range(3)}
+        descriptors = {number: str(container.path(f"/proc/{unit.pid}/fd/{number}").readlink()) for number in range(3)}
         assert descriptors[0] == descriptors[2] == "/dev/null"
         unit.systemctl("stop")
         events = unit.events()

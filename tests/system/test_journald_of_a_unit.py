@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.box_python import CHECKOUT
+from support.container_python import CHECKOUT
 from support.unit import Unit
 
 from supervisor.journal.events import EVENTS
@@ -14,8 +14,8 @@ from supervisor.journal.events import EVENTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.box import Box
     from support.postgres import Postgres
+    from support.systemd_container import SystemdContainer
 
 pytestmark = pytest.mark.systemd
 
@@ -38,9 +38,9 @@ _TALKER = """
 
 
 @pytest.fixture(scope="module")
-def talker(shared_box: Box, shared_postgres: Postgres) -> Iterator[Unit]:
+def talker(shared_container: SystemdContainer, shared_postgres: Postgres) -> Iterator[Unit]:
     """A daemon whose worker has said everything and failed once."""
-    with Unit(shared_box, shared_postgres.dsn(), _TALKER) as unit:
+    with Unit(shared_container, shared_postgres.dsn(), _TALKER) as unit:
         unit.start()
         unit.wait_for("EVENT=again")
         yield unit
@@ -116,21 +116,21 @@ def test_what_a_worker_prints_arrives(talker: Unit) -> None:
 def test_the_catalog_explains_entries(talker: Unit) -> None:
     """With the shipped catalog installed `journalctl -x` explains an entry, with its own values."""
     catalog = CHECKOUT / "systemd" / "pgsupervisor.catalog"
-    talker.box.write("/usr/lib/systemd/catalog/pgsupervisor.catalog", catalog.read_text())
-    updated = talker.box.run("journalctl", "--update-catalog")
+    talker.container.write("/usr/lib/systemd/catalog/pgsupervisor.catalog", catalog.read_text())
+    updated = talker.container.run("journalctl", "--update-catalog")
     assert "pgsupervisor" not in updated.stderr
-    shown = talker.box.run("journalctl", "-x", "-u", talker.unit, "EVENT=daemon.starting").stdout
+    shown = talker.container.run("journalctl", "-x", "-u", talker.unit, "EVENT=daemon.starting").stdout
     assert f"reads its configuration ({talker.config})" in " ".join(shown.replace("░░", "").split())
-    listed = talker.box.run("journalctl", "--list-catalog", *(kind.message_id for kind in EVENTS.values())).stdout
+    listed = talker.container.run("journalctl", "--list-catalog", *(kind.message_id for kind in EVENTS.values())).stdout
     assert len(listed.splitlines()) == len(EVENTS)
 
 
-def test_a_journal_that_is_not_stderrs_is_left_alone(shared_box: Box, database: str) -> None:
+def test_a_journal_that_is_not_stderrs_is_left_alone(shared_container: SystemdContainer, database: str) -> None:
     """JOURNAL_STREAM that speaks of stdout alone is no reason to leave a stderr that goes to a file."""
-    with Unit(shared_box, database, drop_in="StandardError=append:/var/log/daemon.log") as unit:
+    with Unit(shared_container, database, drop_in="StandardError=append:/var/log/daemon.log") as unit:
         unit.start()
         unit.systemctl("stop")
-        lines = shared_box.path("/var/log/daemon.log").read_text().splitlines()
+        lines = shared_container.path("/var/log/daemon.log").read_text().splitlines()
         events = [json.loads(line)["event"] for line in lines]
         assert (events[0], events[-1]) == ("daemon.starting", "daemon.stopped")
         assert unit.events() == []

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from support.box import DEADLINE_S, Box
+from support.systemd_container import DEADLINE_S, SystemdContainer
 from support.unit import Unit
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ time.sleep(2.5)
 """
 
 
-@pytest.fixture(params=["shared_box", "shared_trixie_box"], ids=["notify", "notify-reload"])
+@pytest.fixture(params=["shared_container", "shared_trixie_container"], ids=["notify", "notify-reload"])
 def unit(request: pytest.FixtureRequest, database: str) -> Iterator[Unit]:
     """A running daemon under this machine's systemd, and under one that knows notify-reload."""
-    box: Box = request.getfixturevalue(request.param)
-    with Unit(box, database) as unit:
+    container: SystemdContainer = request.getfixturevalue(request.param)
+    with Unit(container, database) as unit:
         unit.start()
         yield unit
 
@@ -98,8 +98,8 @@ def test_a_refused_reload_fails_and_changes_nothing(unit: Unit) -> None:
 
 def test_a_slow_reload_is_waited_for(unit: Unit) -> None:
     """A reload that takes longer than the unit's start timeout is not given up: the daemon asks for more time."""
-    unit.box.install(f"{unit.unit}.d/impatient.conf", "[Service]\nTimeoutStartSec=2s\n")
-    unit.box.write(f"{unit.folder}/slow.py", _SLOW)
+    unit.container.install(f"{unit.unit}.d/impatient.conf", "[Service]\nTimeoutStartSec=2s\n")
+    unit.container.write(f"{unit.folder}/slow.py", _SLOW)
     unit.write(config=_WORKER.format(name="second", module="slow"))
     unit.systemctl("reload")
     assert [worker["name"] for worker in unit.status()["workers"]] == ["main", "second"]

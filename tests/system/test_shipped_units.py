@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.box import Box
-from support.box_python import CHECKOUT, SOURCE
+from support.container_python import CHECKOUT, SOURCE
+from support.systemd_container import SystemdContainer
 
 from supervisor.systemd.unit import Installation, render_unit
 from supervisor.systemd.unit_access import this_python
@@ -43,109 +43,109 @@ def _probing(unit: str) -> str:
     return shipped.replace(command, "/opt/pgsupervisor/bin/python3 /opt/probe.py")
 
 
-def _install_shipped(box: Box) -> None:
+def _install_shipped(container: SystemdContainer) -> None:
     for unit in UNITS.rglob("pgsupervisor*"):
         if unit.is_file() and unit.suffix == ".service":
-            box.install(unit.name, unit.read_text())
+            container.install(unit.name, unit.read_text())
 
 
-def _assert_valid(box: Box) -> None:
-    _install_shipped(box)
+def _assert_valid(container: SystemdContainer) -> None:
+    _install_shipped(container)
     for unit in ("pgsupervisor.service", "pgsupervisor@one.service"):
-        verified = box.run("systemd-analyze", "verify", "--man=no", unit)
+        verified = container.run("systemd-analyze", "verify", "--man=no", unit)
         assert verified.stderr == ""
-        report = box.run("systemd-analyze", "security", "--no-pager", unit).stdout
+        report = container.run("systemd-analyze", "security", "--no-pager", unit).stdout
         found = re.search(r"exposure level for \S+: ([0-9.]+)", report)
         assert found is not None
         assert float(found[1]) <= EXPOSURE_LIMIT, report
 
 
-def test_the_shipped_units_are_valid_and_hardened(box: Box) -> None:
+def test_the_shipped_units_are_valid_and_hardened(container: SystemdContainer) -> None:
     """Systemd has nothing to say against the units and rates their exposure at 1.5 or less."""
-    _assert_valid(box)
+    _assert_valid(container)
 
 
-def test_a_newer_systemd_agrees(trixie_box: Box) -> None:
+def test_a_newer_systemd_agrees(trixie_container: SystemdContainer) -> None:
     """The same under a systemd that knows notify-reload, with its drop-in."""
     drop_in = UNITS / "pgsupervisor.service.d" / "notify-reload.conf"
-    trixie_box.install("pgsupervisor.service.d/notify-reload.conf", drop_in.read_text())
-    trixie_box.install("pgsupervisor@.service.d/notify-reload.conf", drop_in.read_text())
-    _assert_valid(trixie_box)
-    assert trixie_box.show("pgsupervisor", "Type") == "notify-reload"
-    assert "pgsupervisor reload" in trixie_box.show("pgsupervisor", "ExecReload")
+    trixie_container.install("pgsupervisor.service.d/notify-reload.conf", drop_in.read_text())
+    trixie_container.install("pgsupervisor@.service.d/notify-reload.conf", drop_in.read_text())
+    _assert_valid(trixie_container)
+    assert trixie_container.show("pgsupervisor", "Type") == "notify-reload"
+    assert "pgsupervisor reload" in trixie_container.show("pgsupervisor", "ExecReload")
 
 
 @pytest.fixture
-def home_box(box_binds: dict[str, Path]) -> Iterator[Box]:
-    """A box that sees the very Python that runs this test, wherever that lives."""
+def home_container(container_binds: dict[str, Path]) -> Iterator[SystemdContainer]:
+    """A container that sees the very Python that runs this test, wherever that lives."""
     pythons = {str(path): path for path in this_python() if not path.is_relative_to("/usr")}
-    with Box(binds=box_binds | pythons) as box:
-        yield box
-        print(box.tail())  # noqa: T201 - pytest shows it beside a failure
+    with SystemdContainer(binds=container_binds | pythons) as container:
+        yield container
+        print(container.tail())  # noqa: T201 - pytest shows it beside a failure
 
 
 @pytest.mark.systemd
-def test_a_unit_for_a_python_in_a_home_works(home_box: Box) -> None:
+def test_a_unit_for_a_python_in_a_home_works(home_container: SystemdContainer) -> None:
     """A Python, workers and a configuration below a closed /root are reached, and nothing else there is."""
-    home_box.write("/root/app/probe.py", _PROBE.format(source=str(CHECKOUT)))
-    home_box.write("/root/app/app.toml", "the configuration")
-    home_box.write("/root/secret", "nobody's business")
-    home_box.write("/root/app.dsn", "the-dsn", mode=0o600)
-    home_box.run("chmod", "0700", "/root")
+    home_container.write("/root/app/probe.py", _PROBE.format(source=str(CHECKOUT)))
+    home_container.write("/root/app/app.toml", "the configuration")
+    home_container.write("/root/secret", "nobody's business")
+    home_container.write("/root/app.dsn", "the-dsn", mode=0o600)
+    home_container.run("chmod", "0700", "/root")
     command = (sys.executable, "/root/app/probe.py")
     installation = Installation(
         "app", command, Path("/root/app/app.toml"), reads=this_python(), dsn_file=Path("/root/app.dsn")
     )
-    home_box.install("pgsupervisor-app.service", render_unit(installation))
-    home_box.run("systemctl", "start", "pgsupervisor-app")
-    status = home_box.show("pgsupervisor-app", "StatusText")
+    home_container.install("pgsupervisor-app.service", render_unit(installation))
+    home_container.run("systemctl", "start", "pgsupervisor-app")
+    status = home_container.show("pgsupervisor-app", "StatusText")
     words = status.split()
     assert words[:3] == ["the", "configuration", "the-dsn"]
     assert "app" in words[3:]
     assert "secret" not in words
-    assert home_box.run("stat", "-c", "%a %U", "/run/pgsupervisor/app/").stdout == "700 pgsupervisor-app\n"
+    assert home_container.run("stat", "-c", "%a %U", "/run/pgsupervisor/app/").stdout == "700 pgsupervisor-app\n"
 
 
 @pytest.mark.systemd
 @pytest.mark.parametrize("name", ["a", "a-b_c", "0"])
-def test_every_instance_has_a_user_and_a_credential_of_its_own(box: Box, name: str) -> None:
+def test_every_instance_has_a_user_and_a_credential_of_its_own(container: SystemdContainer, name: str) -> None:
     """The template's instances differ in user, folders and the file their connection string comes from."""
-    box.write("/opt/probe.py", _PROBE.format(source=SOURCE))
+    container.write("/opt/probe.py", _PROBE.format(source=SOURCE))
     shipped = (UNITS / "pgsupervisor@.service").read_text()
-    box.install(
+    container.install(
         "pgsupervisor@.service",
         shipped.replace("/opt/pgsupervisor/bin/pgsupervisor", "/opt/pgsupervisor/bin/python3 /opt/probe.py"),
     )
-    box.write(f"/etc/pgsupervisor/{name}.toml", f"config-{name}")
-    box.write(f"/etc/credstore/pgsupervisor.{name}.dsn", f"dsn-{name}", mode=0o600)
-    box.run("systemctl", "start", f"pgsupervisor@{name}")
-    assert box.show(f"pgsupervisor@{name}", "StatusText") == f"config-{name} dsn-{name}"
+    container.write(f"/etc/pgsupervisor/{name}.toml", f"config-{name}")
+    container.write(f"/etc/credstore/pgsupervisor.{name}.dsn", f"dsn-{name}", mode=0o600)
+    container.run("systemctl", "start", f"pgsupervisor@{name}")
+    assert container.show(f"pgsupervisor@{name}", "StatusText") == f"config-{name} dsn-{name}"
     folders = [f"/run/pgsupervisor/{name}/", f"/var/lib/pgsupervisor/{name}/"]
-    assert box.run("stat", "-c", "%a %U", *folders).stdout == f"700 pgsupervisor-{name}\n" * 2
+    assert container.run("stat", "-c", "%a %U", *folders).stdout == f"700 pgsupervisor-{name}\n" * 2
 
 
-def test_a_missing_credential_is_no_hindrance(box: Box) -> None:
+def test_a_missing_credential_is_no_hindrance(container: SystemdContainer) -> None:
     """Without a file in the credential store the daemon starts, and finds its dsn elsewhere."""
-    box.write("/opt/probe.py", _PROBE.format(source=SOURCE))
-    box.write("/etc/pgsupervisor/pgsupervisor.toml", "config")
+    container.write("/opt/probe.py", _PROBE.format(source=SOURCE))
+    container.write("/etc/pgsupervisor/pgsupervisor.toml", "config")
     shipped = (UNITS / "pgsupervisor.service").read_text()
-    box.install(
+    container.install(
         "pgsupervisor.service",
         shipped.replace("/opt/pgsupervisor/bin/pgsupervisor", "/opt/pgsupervisor/bin/python3 /opt/probe.py"),
     )
-    box.run("systemctl", "start", "pgsupervisor")
-    assert box.show("pgsupervisor", "StatusText") == "config none"
+    container.run("systemctl", "start", "pgsupervisor")
+    assert container.show("pgsupervisor", "StatusText") == "config none"
 
 
-def test_journald_accepts_the_shipped_limits(box: Box) -> None:
+def test_journald_accepts_the_shipped_limits(container: SystemdContainer) -> None:
     """The drop-in for journald has no line that journald ignores."""
-    box.write(
+    container.write(
         "/etc/systemd/journald.conf.d/pgsupervisor.conf", (UNITS / "journald.conf.d/pgsupervisor.conf").read_text()
     )
-    box.run("systemctl", "restart", "systemd-journald")
-    box.run("logger", "after the restart")
-    box.wait_for("MESSAGE=after the restart")
+    container.run("systemctl", "restart", "systemd-journald")
+    container.run("logger", "after the restart")
+    container.wait_for("MESSAGE=after the restart")
     complaints = [
-        entry for entry in box.journal("_COMM=systemd-journal") if "pgsupervisor.conf" in str(entry["MESSAGE"])
+        entry for entry in container.journal("_COMM=systemd-journal") if "pgsupervisor.conf" in str(entry["MESSAGE"])
     ]
     assert complaints == []

@@ -6,13 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support.box import DEADLINE_S
+from support.systemd_container import DEADLINE_S
 from support.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.box import Box
+    from support.systemd_container import SystemdContainer
 
 pytestmark = pytest.mark.systemd
 
@@ -40,8 +40,8 @@ def _wait_until(condition: Callable[[], bool], what: str) -> None:
         assert time.monotonic() < deadline_s, what
 
 
-def _postgres_processes(box: Box) -> list[str]:
-    return box.run("pgrep", "-x", "postgres", check=False).stdout.split()
+def _postgres_processes(container: SystemdContainer) -> list[str]:
+    return container.run("pgrep", "-x", "postgres", check=False).stdout.split()
 
 
 def _writes_on(unit: Unit, event: str, count: int) -> None:
@@ -53,13 +53,13 @@ def _writes_on(unit: Unit, event: str, count: int) -> None:
     assert int(first["ROWS"]) > max(int(entry["ROWS"]) for entry in before)
 
 
-def test_a_killed_server_is_started_again(shared_box: Box) -> None:
+def test_a_killed_server_is_started_again(shared_container: SystemdContainer) -> None:
     """After kill -9 of PostgreSQL the same daemon starts it anew, and the worker goes on with all its rows."""
-    with Unit(shared_box, "embedded:", _WRITER, drop_in=_QUICK) as unit:
+    with Unit(shared_container, "embedded:", _WRITER, drop_in=_QUICK) as unit:
         unit.start()
         unit.wait_for("EVENT=written", count=5)
         daemon, (server,) = unit.pid, unit.children()
-        shared_box.run("kill", "-KILL", str(server))
+        shared_container.run("kill", "-KILL", str(server))
         unit.wait_for("EVENT=store.started", count=2)
         _writes_on(unit, "database.recovered", count=1)
         assert unit.pid == daemon
@@ -67,21 +67,21 @@ def test_a_killed_server_is_started_again(shared_box: Box) -> None:
         assert len(unit.journal("EVENT=store.failed")) == 1
         unit.systemctl("stop")
         assert unit.show("Result") == "success"
-    assert _postgres_processes(shared_box) == []
+    assert _postgres_processes(shared_container) == []
 
 
-def test_a_killed_daemon_takes_its_store_over(shared_box: Box) -> None:
+def test_a_killed_daemon_takes_its_store_over(shared_container: SystemdContainer) -> None:
     """After kill -9 of the daemon systemd starts it again; it finds its store, and no server of before."""
-    with Unit(shared_box, "embedded:", _WRITER, drop_in=_QUICK) as unit:
+    with Unit(shared_container, "embedded:", _WRITER, drop_in=_QUICK) as unit:
         unit.start()
         unit.wait_for("EVENT=written", count=5)
         (server,) = unit.children()
         unit.kill("KILL")
         _writes_on(unit, "daemon.ready", count=2)
-        assert not shared_box.path(f"/proc/{server}").exists()
+        assert not shared_container.path(f"/proc/{server}").exists()
         assert unit.show("NRestarts") == "1"
         unit.systemctl("stop")
-    assert _postgres_processes(shared_box) == []
+    assert _postgres_processes(shared_container) == []
 
 
 # Two units, one user, and a state directory that both are given.
@@ -89,9 +89,12 @@ _SHARING = "DynamicUser=yes\nUser=pgsupervisor-twins\nStateDirectory=pgsuperviso
 _STORE = "embedded:/var/lib/pgsupervisor/twins/store"
 
 
-def test_a_second_daemon_waits_for_the_store(shared_box: Box) -> None:
+def test_a_second_daemon_waits_for_the_store(shared_container: SystemdContainer) -> None:
     """Of two daemons for one store the second is activating, names the holder in STATUS, and starts when it can."""
-    with Unit(shared_box, _STORE, drop_in=_SHARING) as first, Unit(shared_box, _STORE, drop_in=_SHARING) as second:
+    with (
+        Unit(shared_container, _STORE, drop_in=_SHARING) as first,
+        Unit(shared_container, _STORE, drop_in=_SHARING) as second,
+    ):
         first.start()
         holder = first.pid
         second.systemctl("start", "--no-block")
@@ -103,6 +106,8 @@ def test_a_second_daemon_waits_for_the_store(shared_box: Box) -> None:
         first.systemctl("stop")
         second.wait_for("EVENT=daemon.ready")
         assert second.show("NRestarts") == "0"
-        told = shared_box.journal("-u", first.unit, "-u", second.unit, "EVENT=store.stopped", "EVENT=store.unlocked")
+        told = shared_container.journal(
+            "-u", first.unit, "-u", second.unit, "EVENT=store.stopped", "EVENT=store.unlocked"
+        )
         assert [entry["EVENT"] for entry in told] == ["store.stopped", "store.unlocked"]
         assert int(told[1]["__REALTIME_TIMESTAMP"]) - int(told[0]["__REALTIME_TIMESTAMP"]) < 2_000_000

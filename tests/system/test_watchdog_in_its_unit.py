@@ -8,8 +8,8 @@ import pytest
 from support.unit import Unit
 
 if TYPE_CHECKING:
-    from support.box import Box
     from support.postgres import Postgres
+    from support.systemd_container import SystemdContainer
 
 pytestmark = pytest.mark.systemd
 
@@ -31,11 +31,15 @@ _BLOCKS_ONCE = """
 """
 
 
-def test_a_blocked_loop_is_named_then_killed_and_started_again(shared_box: Box, database: str) -> None:
+def test_a_blocked_loop_is_named_then_killed_and_started_again(
+    shared_container: SystemdContainer, database: str
+) -> None:
     """A blocked event loop is in the journal with its stack before the watchdog ends the daemon, which starts anew."""
     config = '[supervisor]\nstall_warning = "200ms"\n'
-    with Unit(shared_box, database, _BLOCKS_ONCE, drop_in=_QUICK) as unit:
-        unit.box.write(unit.config, unit.box.path(unit.config).read_text().replace("[supervisor]\n", config))
+    with Unit(shared_container, database, _BLOCKS_ONCE, drop_in=_QUICK) as unit:
+        unit.container.write(
+            unit.config, unit.container.path(unit.config).read_text().replace("[supervisor]\n", config)
+        )
         unit.systemctl("start", "--no-block")
         unit.wait_for("EVENT=daemon.ready", count=2)
         entries = unit.journal()
@@ -47,9 +51,9 @@ def test_a_blocked_loop_is_named_then_killed_and_started_again(shared_box: Box, 
         assert unit.show("NRestarts") == "1"
 
 
-def test_an_outage_is_no_reason(shared_box: Box, postgres: Postgres) -> None:
+def test_an_outage_is_no_reason(shared_container: SystemdContainer, postgres: Postgres) -> None:
     """The watchdog is fed over an outage that lasts longer than its patience."""
-    with Unit(shared_box, postgres.dsn(), drop_in=_QUICK) as unit:
+    with Unit(shared_container, postgres.dsn(), drop_in=_QUICK) as unit:
         unit.start()
         postgres.kill()
         unit.wait_for("EVENT=database.lost")

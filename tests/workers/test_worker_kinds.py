@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
-from support.clock import FakeClock, HighRoller
-from support.tenure import ScriptedTenure
+from support.clock import FakeClock, MaxJitterRandom
+from support.scripted_lease import ScriptedLease
 from support.workers import SwitchedDatabase, periodic, projection, service
 
 from supervisor.config import model
@@ -33,7 +33,7 @@ class Cluster:
 
     def lease(self, name: str) -> Any:
         self.leases.append(name)
-        return ScriptedTenure(name)
+        return ScriptedLease(name)
 
 
 async def handler(*_: Any) -> None:
@@ -42,7 +42,7 @@ async def handler(*_: Any) -> None:
 
 def build(spec: WorkerSpec, cluster: Cluster, index: int = 0) -> Any:
     """Return the work of an instance."""
-    runtime: Any = SimpleNamespace(clock=FakeClock(), rng=HighRoller())
+    runtime: Any = SimpleNamespace(clock=FakeClock(), rng=MaxJitterRandom())
     factory = work_factory(runtime=runtime, database=SwitchedDatabase(), cluster=lambda: cluster)
     return factory(spec, handler, index)
 

@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from support.gatehouse import HurriedClock
+from support.database_fixture import FastClock
 from support.postgres import run_tool
-from support.stage import Seen, appended, seen, stage
+from support.projection_harness import Seen, appended, projection_harness, seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ async def _reset(dsn: str, to: int = 0) -> None:
 
 async def test_a_reset_rebuilds_while_events_come_in(database: str) -> None:
     """After a reset every event is applied again, exactly once and in order, while new ones come in."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append_many(3_000)
         await st.play(Seen(), batch=50)
         await st.applied_upto((await appended(st))[-1])
@@ -46,7 +46,7 @@ async def test_a_reset_rebuilds_while_events_come_in(database: str) -> None:
 
 async def test_an_idle_projection_notices_a_reset(database: str) -> None:
     """It does so without a new event."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append_many(10)
         positions = await appended(st)
         await st.play(Seen())
@@ -60,7 +60,7 @@ async def test_an_idle_projection_notices_a_reset(database: str) -> None:
 
 async def test_a_reset_during_a_batch_rolls_it_back(database: str) -> None:
     """The batch in progress leaves nothing: the run continues where the reset says."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append_many(10)
         positions = await appended(st)
         begun, goes_on = asyncio.Event(), asyncio.Event()
@@ -83,7 +83,7 @@ async def test_a_reset_during_a_batch_rolls_it_back(database: str) -> None:
 
 async def test_a_reset_to_the_current_position_changes_nothing(database: str) -> None:
     """The batch in progress is rolled back and applied again, once."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append_many(4)
         positions = await appended(st)
         begun, goes_on = asyncio.Event(), asyncio.Event()
@@ -105,7 +105,7 @@ async def test_a_reset_to_the_current_position_changes_nothing(database: str) ->
 
 async def test_lag_is_logged_once_and_when_it_is_over(database: str) -> None:
     """One entry when the oldest event has waited for `lag_warning`, also during one long call, and one afterwards."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         goes_on = asyncio.Event()
 
         async def slow(_: Any, __: Sequence[Any]) -> None:
@@ -129,7 +129,7 @@ async def test_lag_is_logged_once_and_when_it_is_over(database: str) -> None:
 
 async def test_being_held_back_is_a_lag_too(database: str) -> None:
     """An event behind an open transaction waits, and that counts as lag."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         await st.play(Seen(), lag_warning_s=5.0)
         other = await asyncpg.connect(database)
         transaction = other.transaction()
@@ -144,7 +144,7 @@ async def test_being_held_back_is_a_lag_too(database: str) -> None:
 
 async def test_no_lag_is_logged_if_that_is_off(database: str) -> None:
     """`lag_warning = "0s"` never warns."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         goes_on = asyncio.Event()
 
         async def slow(_: Any, __: Sequence[Any]) -> None:
@@ -162,7 +162,7 @@ async def test_a_dump_restored_into_another_cluster_continues(
     postgres: Postgres, make_postgres: Callable[[], Postgres]
 ) -> None:
     """Positions, checkpoints, earlier shardings and dead letters survive a dump and a restore."""
-    async with stage(postgres.dsn(), clock=HurriedClock()) as st:
+    async with projection_harness(postgres.dsn(), clock=FastClock()) as st:
         # The old cluster has come further with its transaction ids than the new one.
         for _ in range(50):
             await st.owner.execute("select pg_current_xact_id()")
@@ -175,7 +175,7 @@ async def test_a_dump_restored_into_another_cluster_continues(
         dump = run_tool("pg_dump", "-d", postgres.dsn(host="socket"))
     other = make_postgres()
     _restore(other, dump)
-    async with stage(other.dsn()) as st:
+    async with projection_harness(other.dsn()) as st:
         handler = Seen()
         await st.play(handler, poison="dead-letter")
         last = await st.append("s")

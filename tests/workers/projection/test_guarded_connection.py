@@ -10,18 +10,20 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from support.gatehouse import HurriedClock
-from support.stage import Seen, appended, seen, stage
+from support.database_fixture import FastClock
+from support.projection_harness import Seen, appended, projection_harness, seen
 
 from supervisor.errors import SupervisorError, TransactionMisused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from support.stage import Actor, Stage
+    from support.projection_harness import Actor, ProjectionHarness
 
 
-async def _fails(st: Stage, handler: Callable[[Any, Sequence[Any]], Awaitable[None]]) -> tuple[Actor, BaseException]:
+async def _fails(
+    st: ProjectionHarness, handler: Callable[[Any, Sequence[Any]], Awaitable[None]]
+) -> tuple[Actor, BaseException]:
     """Give a handler one event, and return the error of its run; check that the checkpoint has not moved."""
     await st.append("s")
     actor = await st.play(handler)
@@ -33,7 +35,7 @@ async def _fails(st: Stage, handler: Callable[[Any, Sequence[Any]], Awaitable[No
 
 async def test_everything_that_asyncpg_offers_works_in_it(database: str) -> None:
     """Statements of every kind, cursors, COPY and savepoints are committed with the checkpoint."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
 
         async def handler(ctx: Any, events: Sequence[Any]) -> None:
             tx = ctx.tx
@@ -74,7 +76,7 @@ async def test_everything_that_asyncpg_offers_works_in_it(database: str) -> None
 )  # fmt: skip
 async def test_a_statement_that_would_end_the_transaction_is_refused(database: str, statement: str) -> None:
     """No statement is sent, the checkpoint does not move, and the error says what to write instead."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:
             await ctx.tx.execute("insert into seen (name) values ('half')")
@@ -88,7 +90,7 @@ async def test_a_statement_that_would_end_the_transaction_is_refused(database: s
 
 async def test_every_way_to_send_a_statement_is_guarded(database: str) -> None:
     """Prepared statements, arguments, cursors and the connection's own methods are refused too."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         refused: list[str] = []
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:
@@ -122,7 +124,7 @@ async def test_every_way_to_send_a_statement_is_guarded(database: str) -> None:
 )  # fmt: skip
 async def test_a_hidden_commit_is_found(database: str, text: str) -> None:
     """A COMMIT hidden in a longer text: what it committed stays, the checkpoint does not move, nothing is split."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         calls: list[int] = []
 
         async def handler(ctx: Any, events: Sequence[Any]) -> None:
@@ -138,7 +140,7 @@ async def test_a_hidden_commit_is_found(database: str, text: str) -> None:
 
 async def test_a_transaction_kept_after_the_return_raises(database: str) -> None:
     """The connection, its statements, cursors and transactions, and `ctx.tx` itself raise after the call."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         kept: dict[str, Any] = {}
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:
@@ -175,7 +177,7 @@ async def test_a_transaction_kept_after_the_return_raises(database: str) -> None
 
 async def test_a_kept_transaction_does_not_work_in_the_next_batch(database: str) -> None:
     """That holds even if both calls use the same connection."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         kept: list[Any] = []
         refused: list[str] = []
 
@@ -197,7 +199,7 @@ async def test_a_kept_transaction_does_not_work_in_the_next_batch(database: str)
 
 async def test_a_task_that_still_uses_it_fails_the_batch(database: str) -> None:
     """A statement still in progress at the handler's return: the batch is rolled back, and the error says why."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         tasks: list[asyncio.Task[Any]] = []
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:
@@ -215,7 +217,7 @@ async def test_a_task_that_still_uses_it_fails_the_batch(database: str) -> None:
 
 async def test_a_task_left_behind_does_not_reach_the_next_batch(database: str) -> None:
     """A task of one call that uses `ctx.tx` during the next call gets errors, and writes nothing."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         tasks: list[asyncio.Task[Any]] = []
         goes_on, written = asyncio.Event(), asyncio.Event()
 
@@ -243,7 +245,7 @@ async def test_a_task_left_behind_does_not_reach_the_next_batch(database: str) -
 
 async def test_a_swallowed_error_does_not_commit(database: str) -> None:
     """A statement failed and the handler returned as if not: the batch fails like any other, down to the event."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         await st.owner.execute("create table even (n int check (n % 2 = 0))")
         calls: list[int] = []
 
@@ -265,7 +267,7 @@ async def test_a_swallowed_error_does_not_commit(database: str) -> None:
 
 async def test_a_constraint_that_is_checked_at_commit_is_the_handlers_failure(database: str) -> None:
     """An error of COMMIT counts as the batch's failure: the poison event is found, the rest is applied."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         await st.owner.execute(
             "create table parent (id int primary key);"
             "create table child (parent int references parent deferrable initially deferred);"
@@ -286,7 +288,7 @@ async def test_a_constraint_that_is_checked_at_commit_is_the_handlers_failure(da
 
 async def test_a_savepoint_left_open_is_committed_with_the_rest(database: str) -> None:
     """What a handler wrote in a nested transaction that it did not end is kept."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:
             await ctx.tx.transaction().start()
@@ -302,7 +304,7 @@ async def test_events_may_be_appended_in_the_same_transaction(database: str) -> 
     """A projection may append events: they commit with its checkpoint, and are read later."""
     from supervisor import append
 
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         handler = Seen()
 
         async def chain(ctx: Any, events: Sequence[Any]) -> None:
@@ -320,7 +322,7 @@ async def test_events_may_be_appended_in_the_same_transaction(database: str) -> 
 
 async def test_the_error_says_that_the_server_ended_an_idle_transaction(database: str) -> None:
     """It is no poison: the run ends with an error about waiting while ctx.tx is open."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:
             await ctx.tx.execute("set local idle_in_transaction_session_timeout = '20ms'")
@@ -339,7 +341,7 @@ async def test_the_error_says_that_the_server_ended_an_idle_transaction(database
 )
 async def test_a_reset_of_the_settings_is_a_misuse(database: str, sql: str, says: str) -> None:
     """The run ends with an error about what the handler did; no event is poison, and nothing is kept."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
 
         async def handler(ctx: Any, events: Sequence[Any]) -> None:
             await Seen()(ctx, events)
@@ -354,7 +356,7 @@ async def test_a_reset_of_the_settings_is_a_misuse(database: str, sql: str, says
 
 async def test_a_write_after_read_only_is_no_poison(database: str) -> None:
     """The handler or a standby is the cause, not the event: the run ends with the server's own error."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
 
         async def handler(ctx: Any, events: Sequence[Any]) -> None:
             await ctx.tx.execute("set transaction read only")
@@ -368,7 +370,7 @@ async def test_a_write_after_read_only_is_no_poison(database: str) -> None:
 @pytest.mark.parametrize("what", ["role", "session authorization"])
 async def test_a_handler_may_take_another_role(database: str, local: str, what: str) -> None:
     """Row-level security needs that: the checkpoint is moved all the same, and no other batch gets the role."""
-    async with stage(database, pool_max=1) as st:
+    async with projection_harness(database, pool_max=1) as st:
         role = f"reader_{uuid4().hex}"
         await st.owner.execute(f"create role {role}; grant insert on seen to {role}")
         await st.owner.execute(f"grant usage on sequence seen_id_seq to {role}")
@@ -393,7 +395,7 @@ async def test_a_handler_may_take_another_role(database: str, local: str, what: 
 
 async def test_the_entry_names_who_holds_the_connections(database: str) -> None:
     """Handlers that use ctx.db beside ctx.tx wait for each other: the entry names the projection that holds them."""
-    async with stage(database, clock=HurriedClock(), pool_max=1) as st:
+    async with projection_harness(database, clock=FastClock(), pool_max=1) as st:
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:
             await ctx.db.execute("select 1")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from support.gatehouse import HurriedClock
+from support.database_fixture import FastClock
 from support.pace import slack_s
+from support.projection_harness import Seen, appended, projection_harness, seen
 from support.proxy import Proxy
-from support.stage import Seen, appended, seen, stage
 
 from supervisor.errors import LeaseLost, ProjectionHalted
 from supervisor.leases.lease import LeaseStatus
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from support.postgres import Postgres
-    from support.stage import Stage
+    from support.projection_harness import ProjectionHarness
 
 
 def _is(n: int) -> Any:
     return lambda event: event.data.get("n") == n
 
 
-async def _terminate(st: Stage, pid: int) -> None:
+async def _terminate(st: ProjectionHarness, pid: int) -> None:
     async with st.house.view().acquire() as connection:
         await connection.execute("select pg_terminate_backend($1)", pid)
 
 
 async def test_stops_at_the_event_that_it_cannot_apply(database: str) -> None:
     """The batch is split: what comes before is committed, the event is retried alone, then the projection halts."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         await st.append_many(300)
         positions = await appended(st)
         handler = Seen(_is(217))
@@ -58,7 +58,7 @@ async def test_an_error_that_is_no_text_for_postgresql_is_poison_too(
     database: str, text: str, kept: str, poison: Any
 ) -> None:
     """A NUL or a lone surrogate in the message is escaped where it is recorded."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
 
         async def handler(_: Any, events: Sequence[Any]) -> None:
             if any(event.data["n"] == 2 for event in events):
@@ -106,7 +106,7 @@ async def _raise_its_own() -> None:
 )
 async def test_a_base_exception_of_the_handler_is_its_failure(database: str, act: Any, error: str) -> None:
     """A cancellation from inside, an exit and similar are split down to the event like any error."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         seen_ = Seen()
 
         async def handler(ctx: Any, events: Sequence[Any]) -> None:
@@ -125,7 +125,7 @@ async def test_a_base_exception_of_the_handler_is_its_failure(database: str, act
 
 async def test_a_cancellation_during_the_handler_ends_the_run(database: str) -> None:
     """A cancellation of the worker's own task is no failure, whatever the handler does with it."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         begun = asyncio.Event()
 
         async def handler(_: Any, __: Sequence[Any]) -> None:
@@ -149,7 +149,7 @@ async def test_a_cancellation_during_the_handler_ends_the_run(database: str) -> 
 
 async def test_continues_when_the_cause_is_gone(database: str) -> None:
     """The handler works again on a retry alone: the projection continues, and each event is applied once."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         await st.append_many(40)
         failures = iter([True] * 7)
         handler = Seen(lambda event: event.data["n"] == 11 and next(failures, False))
@@ -162,7 +162,7 @@ async def test_continues_when_the_cause_is_gone(database: str) -> None:
 
 async def test_a_poisoned_event_goes_to_the_dead_letters(database: str) -> None:
     """With poison = "dead-letter" the whole event is kept there, and everything else is applied."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         await st.append_many(60)
         positions = await appended(st)
         await st.play(Seen(lambda event: event.data["n"] in (1, 33, 60)), poison="dead-letter")
@@ -178,7 +178,7 @@ async def test_a_poisoned_event_goes_to_the_dead_letters(database: str) -> None:
 
 async def test_skip_continues_after_the_event(database: str) -> None:
     """`skip` moves the event to the dead letters; the next run begins after it."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         await st.append_many(5)
         positions = await appended(st)
         actor = await st.play(Seen(_is(2)))
@@ -195,7 +195,7 @@ async def test_skip_continues_after_the_event(database: str) -> None:
 
 async def test_a_restart_retries_the_event(database: str) -> None:
     """Once the handler is corrected, the next run applies the event, and the record of it is deleted."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         await st.append_many(5)
         handler = Seen(_is(2))
         actor = await st.play(handler)
@@ -212,7 +212,7 @@ async def test_a_restart_retries_the_event(database: str) -> None:
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "55P03", "53300"])
 async def test_a_transient_error_is_no_poison(database: str, sqlstate: str) -> None:
     """After a deadlock or similar the whole batch is retried, never split, however the handler wraps the error."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         await st.append_many(100)
         calls = 0
         sizes = []
@@ -235,7 +235,7 @@ async def test_a_transient_error_is_no_poison(database: str, sqlstate: str) -> N
 
 async def test_a_transient_error_that_persists_ends_the_run(database: str) -> None:
     """After ten retries the restart policy decides; the event is no poison."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         await st.append("s")
 
         async def handler(ctx: Any, _: Sequence[Any]) -> None:
@@ -249,7 +249,7 @@ async def test_a_transient_error_that_persists_ends_the_run(database: str) -> No
 
 async def test_a_terminated_work_session_costs_one_batch(database: str) -> None:
     """After pg_terminate_backend on the session the whole batch is run again, and applied once."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append_many(50)
         sizes = []
 
@@ -271,7 +271,7 @@ async def test_a_terminated_work_session_costs_one_batch(database: str) -> None:
 
 async def test_a_handler_that_always_ends_its_connection_is_found(database: str) -> None:
     """An event that makes the server end the session again and again becomes poison."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         await st.append_many(4)
         positions = await appended(st)
 
@@ -289,7 +289,7 @@ async def test_a_handler_that_always_ends_its_connection_is_found(database: str)
 async def test_a_commit_whose_answer_is_lost_is_not_repeated(postgres: Postgres) -> None:
     """The session ends between the COMMIT and its answer: the checkpoint shows that it was committed."""
     postgres.execute("alter system set synchronous_commit = local")
-    async with stage(postgres.dsn()) as st:
+    async with projection_harness(postgres.dsn()) as st:
         postgres.set_config("synchronous_standby_names", "nobody")
         await st.append_many(30)
         sizes = []
@@ -318,7 +318,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated(postgres: Postgres)
 
 async def test_an_outage_ends_the_run_and_is_no_failure(postgres: Postgres) -> None:
     """A server that goes away during a batch is an outage, not the handler's failure; afterwards nothing is missing."""
-    async with stage(postgres.dsn()) as st:
+    async with projection_harness(postgres.dsn()) as st:
         await st.append_many(20)
         positions = await appended(st)
         gone = asyncio.Event()
@@ -354,7 +354,7 @@ async def test_an_outage_ends_the_run_and_is_no_failure(postgres: Postgres) -> N
 async def test_a_lost_connection_loses_nothing(postgres: Postgres) -> None:
     """Answers are lost, then the connection: the next run continues exactly where the database says."""
     with Proxy(postgres.port) as proxy:
-        async with stage(postgres.dsn(port=proxy.port)) as st:
+        async with projection_harness(postgres.dsn(port=proxy.port)) as st:
             owner = await asyncpg.connect(postgres.dsn())
             handler = Seen()
             actor = await st.play(handler, batch=10)
@@ -385,7 +385,7 @@ async def test_a_lost_connection_loses_nothing(postgres: Postgres) -> None:
 
 async def test_nothing_commits_under_a_lost_lease(database: str) -> None:
     """The epoch grows while the handler works: the new holder waits for it, and whatever comes later fails."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         first = await st.append("s")
         goes_on = asyncio.Event()
         calls = []
@@ -415,7 +415,7 @@ async def test_nothing_commits_under_a_lost_lease(database: str) -> None:
 
 async def test_nothing_begins_under_a_lease_that_is_known_to_be_lost(database: str) -> None:
     """The node knows that it is lost: the run ends without a statement."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         handler = Seen()
         actor = await st.play(handler)
         await st.applied_upto(await st.append("s"))
@@ -428,7 +428,7 @@ async def test_nothing_begins_under_a_lease_that_is_known_to_be_lost(database: s
 
 async def test_a_batch_that_takes_too_long_counts_as_a_failure(database: str) -> None:
     """`stall_timeout` cancels one call, logs its stack, and finds the event that takes for ever."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append_many(8)
         positions = await appended(st)
         sizes = []
@@ -450,7 +450,7 @@ async def test_a_batch_that_takes_too_long_counts_as_a_failure(database: str) ->
 
 async def test_a_call_that_swallows_its_cancellation_has_stalled_too(database: str) -> None:
     """If the handler returns normally after the cancellation, nothing of that call is kept."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         position = await st.append("s")
         calls = 0
 
@@ -473,7 +473,7 @@ async def test_a_call_that_swallows_its_cancellation_has_stalled_too(database: s
 
 async def test_a_stop_lets_the_batch_end_and_begins_no_other(database: str) -> None:
     """The batch in progress is committed; the rest waits for the next run."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append_many(30)
         positions = await appended(st)
         begun, goes_on = asyncio.Event(), asyncio.Event()
@@ -496,7 +496,7 @@ async def test_a_stop_lets_the_batch_end_and_begins_no_other(database: str) -> N
 
 async def test_an_idle_projection_stops_at_once(database: str) -> None:
     """The run ends by itself."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         actor = await st.play(Seen())
         await st.applied_upto(await st.append("s"))
         began = asyncio.get_running_loop().time()
@@ -507,7 +507,7 @@ async def test_an_idle_projection_stops_at_once(database: str) -> None:
 
 async def test_a_cancelled_batch_is_rolled_back_without_waiting(database: str) -> None:
     """A run that is cancelled during a batch leaves nothing behind, neither rows nor a session in a transaction."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append("s")
         begun = asyncio.Event()
 
@@ -535,7 +535,7 @@ async def test_a_cancelled_batch_is_rolled_back_without_waiting(database: str) -
 async def test_a_cancelled_batch_does_not_wait_for_a_frozen_server(postgres: Postgres) -> None:
     """The server does not answer: the run ends at once all the same, because its lease has to be released."""
     with Proxy(postgres.port) as proxy:
-        async with stage(postgres.dsn(port=proxy.port)) as st:
+        async with projection_harness(postgres.dsn(port=proxy.port)) as st:
             await st.append("s")
             begun = asyncio.Event()
 

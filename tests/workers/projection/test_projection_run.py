@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from support.stage import Seen, appended, seen, stage
+from support.projection_harness import Seen, appended, projection_harness, seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Length:
 
 async def test_gives_every_event_once_and_in_order(database: str) -> None:
     """Events that exist and events that come later are applied once, in order, and the checkpoint shows it."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append_many(1234)
         handler = Seen()
         actor = await st.play(handler)
@@ -42,7 +42,7 @@ async def test_gives_every_event_once_and_in_order(database: str) -> None:
 
 async def test_an_event_has_what_was_appended(database: str) -> None:
     """Position, stream, type, data and time of the event are those of its row."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         given: list[Any] = []
 
         async def handler(_: Any, events: Sequence[Any]) -> None:
@@ -59,7 +59,7 @@ async def test_an_event_has_what_was_appended(database: str) -> None:
 
 async def test_continues_at_the_checkpoint(database: str) -> None:
     """A later run, under another epoch, begins after what was applied."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append_many(10)
         actor = await st.play(Seen())
         await st.applied_upto((await appended(st))[-1])
@@ -72,7 +72,7 @@ async def test_continues_at_the_checkpoint(database: str) -> None:
 
 async def test_streams_are_chosen_by_globs(database: str) -> None:
     """Only events of matching streams are given, also if a glob has characters that are special in LIKE."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         handler = Seen()
         await st.play(handler, streams=("order-*", "a_b", "10%", "x?z", r"back\slash"))
         given = [await st.append(stream) for stream in ("order-1", "order-", "a_b", "10%", "xyz", r"back\slash")]
@@ -85,7 +85,7 @@ async def test_streams_are_chosen_by_globs(database: str) -> None:
 
 async def test_rare_events_are_found_page_by_page(database: str) -> None:
     """No statement covers more positions than a page, and the position moves past events of other streams."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append_many(45_000, "foreign")
         wanted = await st.append("rare")
         handler = Seen()
@@ -102,7 +102,7 @@ async def test_rare_events_are_found_page_by_page(database: str) -> None:
 
 async def test_a_snapshot_wakes_it_without_a_notification(database: str) -> None:
     """An append without a notification is applied once a snapshot shows a longer log."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         handler = Seen()
         await st.play(handler)
         first = await st.append("s")
@@ -116,7 +116,7 @@ async def test_a_snapshot_wakes_it_without_a_notification(database: str) -> None
 
 async def test_it_continues_after_a_rollback_without_a_notification(database: str) -> None:
     """Events behind an open transaction are held back, and applied soon after its rollback, which does not notify."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         handler = Seen()
         actor = await st.play(handler)
         await st.applied_upto(await st.append("s"))
@@ -139,7 +139,7 @@ async def test_a_prepared_transaction_is_waited_for(postgres: Postgres) -> None:
     """An append in a prepared transaction holds back what comes after it, for as long as it takes."""
     postgres.set_config("max_prepared_transactions", "5")
     postgres.restart()
-    async with stage(postgres.dsn()) as st:
+    async with projection_harness(postgres.dsn()) as st:
         handler = Seen()
         await st.play(handler)
         await st.owner.execute("set supervisor.notify = off")
@@ -156,7 +156,7 @@ async def test_a_prepared_transaction_is_waited_for(postgres: Postgres) -> None:
 
 async def test_a_long_transaction_that_has_not_appended_holds_nothing_back(database: str) -> None:
     """Only transactions that have appended count, however old others are."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         other = await asyncpg.connect(database)
         async with other.transaction(isolation="repeatable_read"):
             await other.execute("create table long_running (n int)")
@@ -169,12 +169,12 @@ async def test_a_long_transaction_that_has_not_appended_holds_nothing_back(datab
 
 async def test_the_databases_default_isolation_changes_nothing(database: str) -> None:
     """Where every transaction is SERIALIZABLE by default, events are still read exactly and applied once."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.owner.execute(
             "do $$ begin execute format('alter database %I set default_transaction_isolation = serializable',"
             " current_database()); end $$"
         )
-        async with stage(database) as strict:
+        async with projection_harness(database) as strict:
             handler = Seen()
             await strict.play(handler)
             await asyncio.gather(*(_write(database, 25) for _ in range(6)))
@@ -187,7 +187,7 @@ async def test_the_databases_default_isolation_changes_nothing(database: str) ->
 async def test_an_idle_projection_costs_no_statements(postgres: Postgres) -> None:
     """Once it has caught up, no statement is sent until the next append."""
     postgres.set_config("log_statement", "all")
-    async with stage(postgres.dsn()) as st:
+    async with projection_harness(postgres.dsn()) as st:
         await st.play(Seen())
         await st.applied_upto(await st.append("s"))
         await st.until(lambda: st.house.count("idle") == st.house.count("size"))
@@ -202,7 +202,7 @@ async def test_an_idle_projection_costs_no_statements(postgres: Postgres) -> Non
 
 async def test_a_backlog_is_read_with_one_horizon(postgres: Postgres) -> None:
     """Events at or below a horizon never change, so it is not asked for again."""
-    async with stage(postgres.dsn()) as st:
+    async with projection_harness(postgres.dsn()) as st:
         await st.append_many(8_000)
         postgres.set_config("log_statement", "all")
         await st.play(Seen(), batch=100)
@@ -212,7 +212,7 @@ async def test_a_backlog_is_read_with_one_horizon(postgres: Postgres) -> None:
 
 async def test_nothing_is_lost_or_doubled_with_many_writers(database: str) -> None:
     """With savepoints, rollbacks and pauses every committed event is applied once and in order, and no other."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.play(Seen(), batch=50)
         await asyncio.gather(*(_write(database, 40) for _ in range(12)))
         positions = await appended(st)
@@ -222,7 +222,7 @@ async def test_nothing_is_lost_or_doubled_with_many_writers(database: str) -> No
 
 async def test_two_projections_do_not_disturb_each_other(database: str) -> None:
     """Each has its own checkpoint and its own speed."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.append_many(300)
         await st.play(Seen(), name="fast")
         await st.play(Seen(), name="slow", batch=7)
@@ -234,7 +234,7 @@ async def test_two_projections_do_not_disturb_each_other(database: str) -> None:
 
 async def test_many_projections_share_a_small_pool(database: str) -> None:
     """With more projections than connections each gets one in turn, also while all have a backlog."""
-    async with stage(database, pool_max=2) as st:
+    async with projection_harness(database, pool_max=2) as st:
         await st.append_many(2_000)
         names = [f"view{n}" for n in range(9)]
         for name in names:

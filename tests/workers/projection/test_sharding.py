@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
-from support.gatehouse import HurriedClock
-from support.stage import Seen, appended, seen, stage
+from support.database_fixture import FastClock
+from support.projection_harness import Seen, appended, projection_harness, seen
 
 from supervisor.errors import LeaseLost, ShardingConflict
 from supervisor.workers.projection.sharding import ShardingClaims
@@ -18,10 +18,10 @@ from supervisor.workers.projection.sharding import ShardingClaims
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from support.stage import Actor, Stage
+    from support.projection_harness import Actor, ProjectionHarness
 
 
-async def _check(st: Stage, name: str = "view") -> None:
+async def _check(st: ProjectionHarness, name: str = "view") -> None:
     """Check that every event was applied once, and those of each stream in order."""
     rows = await st.owner.fetch("select position, stream from seen where name = $1 order by id", name)
     applied = [row["position"] for row in rows]
@@ -32,7 +32,7 @@ async def _check(st: Stage, name: str = "view") -> None:
         assert positions == sorted(positions)
 
 
-async def _through(st: Stage, name: str = "view") -> None:
+async def _through(st: ProjectionHarness, name: str = "view") -> None:
     """Wait until everything has been applied."""
 
     async def is_through() -> bool:
@@ -58,7 +58,7 @@ class Few:
 
 async def test_shards_share_the_streams(database: str) -> None:
     """Each stream belongs to one shard; together they apply every event."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         handlers = [Seen() for _ in range(4)]
         for shard, handler in enumerate(handlers):
             await st.play(handler, shard=shard, shards=4)
@@ -76,7 +76,7 @@ async def test_shards_share_the_streams(database: str) -> None:
 async def test_any_number_of_shards_can_follow_any_other(database: str, seed: int) -> None:
     """The number changes again and again before the shards have caught up: nothing is lost or applied twice."""
     rng = Random(seed)
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         for _ in range(rng.randint(5, 8)):
             shards = rng.randint(1, 5)
             for _ in range(rng.randint(0, 40)):
@@ -99,13 +99,13 @@ async def test_any_number_of_shards_can_follow_any_other(database: str, seed: in
         await _check(st)
 
 
-async def _idle(st: Stage, actor: Actor) -> None:
+async def _idle(st: ProjectionHarness, actor: Actor) -> None:
     await st.until(lambda: actor.work.lag is not None and actor.work.lag.events == 0 and st.house.count("idle") > 0)
 
 
 async def test_the_number_of_shards_changes_while_events_come_in(database: str) -> None:
     """On two nodes, with 4 shards, then 2, then 3: each event once, in order per stream, at full speed."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         ends = asyncio.Event()
         writers = [asyncio.create_task(_write(database, ends, Random(n))) for n in range(4)]
         lost: list[BaseException] = []
@@ -131,7 +131,7 @@ async def test_the_number_of_shards_changes_while_events_come_in(database: str) 
         assert len(lost) == 6
 
 
-async def _reshard(st: Stage, actors: list[Actor]) -> list[BaseException]:
+async def _reshard(st: ProjectionHarness, actors: list[Actor]) -> list[BaseException]:
     """Reshard while the workers run, as a reloaded node does, and return the errors of their runs."""
     shards = actors[0].work._context.shard.shards
     await st.owner.fetchval("select supervisor.reshard('view', $1)", 2 if shards == 4 else 3)
@@ -159,7 +159,7 @@ async def _write(dsn: str, ends: asyncio.Event, rng: Random) -> None:
 
 async def test_a_node_that_was_not_reloaded_does_not_run(database: str) -> None:
     """Its shards are fenced out; when they have leases again they find the new number of shards, and log it once."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         old, new = ShardingClaims(), ShardingClaims()
         handler = Seen()
         actor = await st.play(handler, shards=2, claims=old)
@@ -188,7 +188,7 @@ async def test_a_node_that_was_not_reloaded_does_not_run(database: str) -> None:
 
 async def test_an_idle_shard_notices_a_resharding(database: str) -> None:
     """It does so without a new event: the resharding notifies."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         actor = await st.play(Seen(), shards=2)
         await st.until(lambda: _is_laid_out(st, 2))
         await st.until(lambda: st.house.count("idle") > 0)
@@ -199,7 +199,7 @@ async def test_an_idle_shard_notices_a_resharding(database: str) -> None:
 
 async def test_a_resharding_waits_for_a_stuck_transaction(database: str) -> None:
     """It waits for a batch of a former shard, logs that once, and does not block other sessions meanwhile."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         begun, goes_on = asyncio.Event(), asyncio.Event()
 
         async def stuck(ctx: Any, events: Sequence[Any]) -> None:
@@ -225,7 +225,7 @@ async def test_a_resharding_waits_for_a_stuck_transaction(database: str) -> None
 
 async def test_the_newest_configuration_wins_whoever_runs_first(database: str) -> None:
     """A node that was on standby since before another was reloaded does not undo that when it gets the lease."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         standby = st.cast(Seen(), shards=1, claims=ShardingClaims())
         await asyncio.sleep(0.05)
         await st.play(Seen(), shards=4, claims=ShardingClaims())
@@ -246,7 +246,7 @@ async def test_the_newest_configuration_wins_whoever_runs_first(database: str) -
 
 async def test_another_database_is_sharded_too(database: str) -> None:
     """A database that does not know the projection is sharded, though the daemon had sharded another one before."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         actor = await st.play(Seen(), shards=2)
         await st.until(lambda: _is_laid_out(st, 2))
         await actor.end()
@@ -257,7 +257,7 @@ async def test_another_database_is_sharded_too(database: str) -> None:
 
 async def test_a_waiting_resharding_ends_with_its_worker(database: str) -> None:
     """A stop ends the wait for a stuck transaction."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         begun = asyncio.Event()
 
         async def stuck(_: Any, __: Sequence[Any]) -> None:
@@ -277,7 +277,7 @@ async def test_a_waiting_resharding_ends_with_its_worker(database: str) -> None:
 
 async def test_many_nodes_shard_at_once(database: str) -> None:
     """Ten daemons that start at the same time create the shards once, without an error."""
-    async with stage(database, pool_max=20) as st:
+    async with projection_harness(database, pool_max=20) as st:
         for n in range(10):
             await st.append(f"s{n}")
         for n in range(10):
@@ -289,7 +289,7 @@ async def test_many_nodes_shard_at_once(database: str) -> None:
 
 async def test_a_dead_letter_keeps_what_earlier_shardings_applied(database: str) -> None:
     """After a resharding an event goes to the dead letters: the events behind it are still applied once each."""
-    async with stage(database, clock=HurriedClock()) as st:
+    async with projection_harness(database, clock=FastClock()) as st:
         for n in range(40):
             await st.append(f"s{n % 8}", n=n)
         first = st.cast(Seen(), shards=2, batch=3)
@@ -306,7 +306,7 @@ async def test_a_dead_letter_keeps_what_earlier_shardings_applied(database: str)
 
 async def test_a_reset_forgets_what_earlier_shardings_applied(database: str) -> None:
     """After a reset every event is applied again, also one that a former shard had applied beyond the checkpoint."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         for n in range(40):
             await st.append(f"s{n}")
         claims = ShardingClaims()
@@ -325,7 +325,7 @@ async def test_a_reset_forgets_what_earlier_shardings_applied(database: str) -> 
 
 async def test_a_deleted_projection_begins_again(database: str) -> None:
     """The running shard creates its row again, logs that, and applies everything from the beginning."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.play(Seen())
         await st.applied_upto(await st.append("s"))
         await st.owner.execute("delete from supervisor.projection")
@@ -337,7 +337,7 @@ async def test_a_deleted_projection_begins_again(database: str) -> None:
 
 async def test_a_deleted_checkpoint_is_created_again(database: str) -> None:
     """That shard begins again and logs it; the other one does not notice."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         for shard in range(2):
             await st.play(Seen(), shard=shard, shards=2)
         for n in range(20):
@@ -354,7 +354,7 @@ async def test_a_deleted_checkpoint_is_created_again(database: str) -> None:
 
 async def test_shards_change_although_a_checkpoint_was_deleted(database: str) -> None:
     """A resharding takes a missing row for a checkpoint at the beginning: nothing is lost, nothing fails."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         for n in range(20):
             await st.append(f"s{n}")
         for shard in range(3):
@@ -369,7 +369,7 @@ async def test_shards_change_although_a_checkpoint_was_deleted(database: str) ->
 
 async def test_a_reset_creates_deleted_checkpoints_again(database: str) -> None:
     """The shard begins where the reset says, not at the start."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         await st.owner.fetchval("select supervisor.reshard('view', 2)")
         await st.append_many(5)
         await st.owner.execute("delete from supervisor.checkpoint")
@@ -379,7 +379,7 @@ async def test_a_reset_creates_deleted_checkpoints_again(database: str) -> None:
 
 async def test_a_node_has_no_new_claim_until_an_operator_configures_it(database: str) -> None:
     """After a conflict new work has the same old claim; after `touch`, which a restart calls, it reshards."""
-    async with stage(database) as st:
+    async with projection_harness(database) as st:
         old = ShardingClaims()
         actor = await st.play(Seen(), shards=2, claims=old)
         await st.until(lambda: _is_laid_out(st, 2))
@@ -397,9 +397,9 @@ async def test_a_node_has_no_new_claim_until_an_operator_configures_it(database:
         await st.until(lambda: _is_laid_out(st, 2))
 
 
-async def _has_seen(st: Stage, count: int) -> bool:
+async def _has_seen(st: ProjectionHarness, count: int) -> bool:
     return len(await seen(st)) == count
 
 
-async def _is_laid_out(st: Stage, shards: int) -> bool:
+async def _is_laid_out(st: ProjectionHarness, shards: int) -> bool:
     return bool(await st.owner.fetchval("select shards from supervisor.projection") == shards)

@@ -24,23 +24,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 DEADLINE_S = 30.0
-_INIT = Path(__file__).with_name("box_init.sh")
+_INIT = Path(__file__).with_name("systemd_container_init.sh")
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
     "SYSTEMD_COLORS": "0",
     "SYSTEMD_PAGER": "",
 }
-_PREFIX = "pgsupervisor-box-"
+_PREFIX = "pgsupervisor-container-"
 _NAMESPACES = ("--mount", "--pid", "--ipc", "--uts")
 _numbers = itertools.count(1)
 
-# PR_SET_PDEATHSIG follows the thread that forked, so one thread that lives as long as the process starts every box.
-_SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="box-spawner")
+# PR_SET_PDEATHSIG follows the thread that forked, so one thread that lives as long as the process starts every
+# container.
+_SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="container-spawner")
 
 
-def why_no_box(root: Path = Path("/")) -> str | None:
-    """Return the reason why no box can be booted here, or None."""
+def why_no_container(root: Path = Path("/")) -> str | None:
+    """Return the reason why no container can be booted here, or None."""
     if os.geteuid() != 0:
         return "booting a systemd needs root"
     missing = [tool for tool in ("unshare", "nsenter", "setpriv") if shutil.which(tool) is None]
@@ -54,14 +55,14 @@ def why_no_box(root: Path = Path("/")) -> str | None:
     )
     command = ["unshare", *_NAMESPACES, "--cgroup", "--fork", "sh", "-c", probe]
     tried = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
-    return f"this machine allows no box: {tried.stderr.strip()}" if tried.returncode else None
+    return f"this machine allows no container: {tried.stderr.strip()}" if tried.returncode else None
 
 
-class Box:
+class SystemdContainer:
     """One booted systemd; a context manager that leaves nothing behind, however the test ends.
 
     Attributes:
-        init: The process id, on this machine, of the box's systemd.
+        init: The process id, on this machine, of the container's systemd.
     """
 
     def __init__(
@@ -71,11 +72,11 @@ class Box:
         binds: Mapping[str, Path] | None = None,
         writable: Mapping[str, Path] | None = None,
     ) -> None:
-        """Prepare a box; it boots in `with`.
+        """Prepare a container; it boots in `with`.
 
         Args:
             root: The root file system to show, that of another release perhaps.
-            binds: What else is seen, by its absolute path in the box, read-only.
+            binds: What else is seen, by its absolute path in the container, read-only.
             writable: The same, but writes there are real.
         """
         self.root = root.resolve()
@@ -83,7 +84,9 @@ class Box:
         self._binds = [("ro", what.resolve(), where) for where, what in (binds or {}).items()]
         self._binds += [("rw", what.resolve(), where) for where, what in (writable or {}).items()]
         self._scratch = Path(tempfile.gettempdir(), f"{_PREFIX}{os.getpid()}-{next(_numbers)}")
-        self._boot_log = self._scratch / "boot.log"  # the machine's view of the folder; the box mounts its own over it
+        self._boot_log = (
+            self._scratch / "boot.log"
+        )  # the machine's view of the folder; the container mounts its own over it
         self._unshare: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -99,7 +102,8 @@ class Box:
 
     def __exit__(self, *_: object) -> None:
         if self._unshare is not None:
-            # The kernel ends every process of the box with its first one, and only then lets `unshare` see its end.
+            # The kernel ends every process of the container with its first one, and only then lets `unshare` see its
+            # end.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.init or self._unshare.pid, signal.SIGKILL)
             self._unshare.wait(DEADLINE_S)
@@ -108,7 +112,7 @@ class Box:
     def run(
         self, *command: str | Path, check: bool = True, text: str | None = None, limit_s: float = DEADLINE_S
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the box as root.
+        """Run a command in the container as root.
 
         Args:
             command: The program and its arguments.
@@ -129,11 +133,11 @@ class Box:
         return done
 
     def path(self, path: str | Path) -> Path:
-        """Return where a file of the box is seen from this machine; symbolic links to absolute paths mislead."""
+        """Return where a file of the container is seen from this machine; symbolic links to absolute paths mislead."""
         return Path(f"/proc/{self.init}/root") / str(path).lstrip("/")
 
     def write(self, path: str | Path, text: str, *, mode: int = 0o644) -> None:
-        """Write a file in the box, with the folders above it."""
+        """Write a file in the container, with the folders above it."""
         file = self.path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
@@ -163,7 +167,7 @@ class Box:
 
         Args:
             matches: As journalctl takes them.
-            count: How many there have to be since the box was booted.
+            count: How many there have to be since the container was booted.
             limit_s: After this long the test fails and shows the journal.
         """
         for number, entry in enumerate(self._follow(matches, limit_s), 1):
@@ -201,10 +205,10 @@ class Box:
     def _spawn(self) -> subprocess.Popen[bytes]:
         environment = {
             "PATH": _ENVIRONMENT["PATH"],
-            "BOX_ROOT": str(self.root),
-            "BOX_SCRATCH": str(self._scratch),
-            "BOX_CGROUP": self._scratch.name,
-            "BOX_BINDS": "\n".join(f"{mode}\t{what}\t{where}" for mode, what, where in self._binds),
+            "CONTAINER_ROOT": str(self.root),
+            "CONTAINER_SCRATCH": str(self._scratch),
+            "CONTAINER_CGROUP": self._scratch.name,
+            "CONTAINER_BINDS": "\n".join(f"{mode}\t{what}\t{where}" for mode, what, where in self._binds),
         }
         unshare = ["unshare", *_NAMESPACES, "--fork", "--kill-child=KILL", "bash", str(_INIT)]
         with self._boot_log.open("wb") as log:
@@ -222,8 +226,8 @@ class Box:
         children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
         deadline_s = time.monotonic() + DEADLINE_S
         while not self._is_booted():
-            assert self._unshare.poll() is None, f"the box did not boot: {self._boot_log.read_text()}"
-            assert time.monotonic() < deadline_s, f"the box takes too long to boot: {self._boot_log.read_text()}"
+            assert self._unshare.poll() is None, f"the container did not boot: {self._boot_log.read_text()}"
+            assert time.monotonic() < deadline_s, f"the container takes too long to boot: {self._boot_log.read_text()}"
             time.sleep(0.01)
             with contextlib.suppress(OSError, IndexError):
                 self.init = int(children.read_text().split()[0])
@@ -232,12 +236,12 @@ class Box:
         # Before systemd stands there, the namespaces are half made and nsenter would see the machine itself.
         with contextlib.suppress(OSError):
             if self.init and Path(f"/proc/{self.init}/comm").read_text() == "systemd\n":
-                return self.run("systemctl", "is-active", "-q", "box.target", check=False).returncode == 0
+                return self.run("systemctl", "is-active", "-q", "container.target", check=False).returncode == 0
         return False
 
 
 def _sweep() -> None:
-    """Remove what the boxes of killed processes left: an empty folder and an empty cgroup each."""
+    """Remove what the containers of killed processes left: an empty folder and an empty cgroup each."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if not Path("/proc", owner).exists():

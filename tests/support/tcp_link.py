@@ -15,7 +15,7 @@ _ENCRYPTION_REQUESTS = {80877103, 80877104}  # SSLRequest and GSSENCRequest: the
 
 
 @dataclass
-class Weather:
+class LinkConditions:
     """What the network does to bytes under way, shared by all links of a proxy.
 
     Attributes:
@@ -32,7 +32,7 @@ class Weather:
 class Pipe:
     """Passes what its source sends on to its sink, in order, when the weather lets it."""
 
-    def __init__(self, way: str, weather: Weather, sink: asyncio.Transport) -> None:
+    def __init__(self, way: str, weather: LinkConditions, sink: asyncio.Transport) -> None:
         self._way, self._weather, self._sink = way, weather, sink
         self._held: deque[tuple[float, bytes | None]] = deque()
         self._due_s = 0.0
@@ -104,10 +104,10 @@ class Messages:
         self.is_used_up = self._is_ready and self._left <= 0
 
 
-class Link:
+class TcpLink:
     """A client's connection, the server's that belongs to it, and the pipes between them."""
 
-    def __init__(self, weather: Weather, messages: Messages | None) -> None:
+    def __init__(self, weather: LinkConditions, messages: Messages | None) -> None:
         self._weather, self._messages = weather, messages
         self._ends: dict[str, asyncio.Transport] = {}
         self._pipes: dict[str, Pipe] = {}
@@ -161,7 +161,7 @@ class Link:
 class End(asyncio.Protocol):
     """One end of a link: it sends towards `way`, and its transport leads the other way."""
 
-    def __init__(self, link: Link, way: str) -> None:
+    def __init__(self, link: TcpLink, way: str) -> None:
         self._link, self._way = link, way
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LIMIT_S = 30.0
 
 
-class HurriedClock(SystemClock):
+class FastClock(SystemClock):
     """The machine's clock, several times as fast: heartbeats and probations take less of a test's time."""
 
     def __init__(self, speed: float = 20.0) -> None:
@@ -46,7 +46,7 @@ class HurriedClock(SystemClock):
             await asyncio.sleep(0.001)
 
 
-class Gatehouse:
+class DatabaseFixture:
     """A database, as supervision gets it.
 
     Attributes:
@@ -142,12 +142,12 @@ def policy(**changes: Any) -> ConnectPolicy:
 
 
 @asynccontextmanager
-async def gatehouse(
+async def database_fixture(
     dsn: str, *, clock: Clock | None = None, wait: bool = True, **config: Any
-) -> AsyncIterator[Gatehouse]:
+) -> AsyncIterator[DatabaseFixture]:
     """Run a monitor on a connection string; wait for the first connection unless told otherwise."""
     settings = {"connect_timeout_s": 5.0, "probe_interval_s": 0.1, "startup": policy(), "runtime": policy(), **config}
-    house = Gatehouse(dsn, clock or SystemClock(), **settings)
+    house = DatabaseFixture(dsn, clock or SystemClock(), **settings)
     with house.entries:
         house.run()
         try:
@@ -162,7 +162,7 @@ async def gatehouse(
     assert not house.crashed, house.crashed
 
 
-async def sleeping(house: Gatehouse, postgres: Postgres, seconds: float = 60.0) -> asyncio.Future[Any]:
+async def sleeping(house: DatabaseFixture, postgres: Postgres, seconds: float = 60.0) -> asyncio.Future[Any]:
     """Return a worker's statement that the server has begun to execute, and that takes its time."""
     statement = asyncio.ensure_future(house.view().fetchval("select 1 from pg_sleep($1)", seconds))
     while not await aside(postgres.sessions, "query like '%pg_sleep%' and state = 'active'"):  # noqa: ASYNC110 - nobody tells of it

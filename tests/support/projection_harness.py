@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import asyncpg
-from support.gatehouse import gatehouse
+from support.database_fixture import database_fixture
 from support.schema import make_schema
-from support.tenure import ScriptedTenure
+from support.scripted_lease import ScriptedLease
 
 from supervisor.backoff import Backoff
 from supervisor.clock import SystemClock
@@ -28,14 +28,14 @@ from supervisor.workers.projection.work import ProjectionWork
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from support.gatehouse import Gatehouse
+    from support.database_fixture import DatabaseFixture
 
     from supervisor.clock import Clock
 
 LIMIT_S = 30.0
 
 
-class Held(ScriptedTenure):
+class Held(ScriptedLease):
     """A lease with a real row, whose epoch grows when the test gives it."""
 
     def __init__(self, name: str, owner: asyncpg.Connection) -> None:
@@ -107,7 +107,7 @@ class Actor:
             await self.task
 
 
-class Stage:
+class ProjectionHarness:
     """A database with the schema, a daemon's parts, and projections on them.
 
     Attributes:
@@ -117,7 +117,7 @@ class Stage:
         claims: The numbers of shards that the daemon claims.
     """
 
-    def __init__(self, house: Gatehouse, owner: asyncpg.Connection, clock: Clock) -> None:
+    def __init__(self, house: DatabaseFixture, owner: asyncpg.Connection, clock: Clock) -> None:
         self.house = house
         self.owner = owner
         self.clock = clock
@@ -215,30 +215,32 @@ class Seen:
         self.positions += [event.position for event in events]
 
 
-async def seen(stage: Stage, name: str = "view") -> list[int]:
+async def seen(projection_harness: ProjectionHarness, name: str = "view") -> list[int]:
     """Return the positions that are in the table, in the order of their writing."""
-    rows = await stage.owner.fetch("select position from seen where name = $1 order by id", name)
+    rows = await projection_harness.owner.fetch("select position from seen where name = $1 order by id", name)
     return [row["position"] for row in rows]
 
 
-async def appended(stage: Stage) -> list[int]:
+async def appended(projection_harness: ProjectionHarness) -> list[int]:
     """Return the positions of all events."""
-    rows = await stage.owner.fetch("select position from supervisor.event order by position")
+    rows = await projection_harness.owner.fetch("select position from supervisor.event order by position")
     return [row["position"] for row in rows]
 
 
 @asynccontextmanager
-async def stage(dsn: str, *, clock: Clock | None = None, **config: Any) -> AsyncIterator[Stage]:
+async def projection_harness(
+    dsn: str, *, clock: Clock | None = None, **config: Any
+) -> AsyncIterator[ProjectionHarness]:
     """Set a stage on a database; whatever runs at the end is stopped."""
     await make_schema(dsn)
     clock = clock or SystemClock()
-    async with gatehouse(dsn, clock=clock, **config) as house:
+    async with database_fixture(dsn, clock=clock, **config) as house:
         owner = await asyncpg.connect(dsn)
         await owner.execute(
             "create table if not exists seen (id bigserial primary key, name text, position bigint, stream text)"
         )
         listener = await asyncpg.connect(dsn)
-        made = Stage(house, owner, clock)
+        made = ProjectionHarness(house, owner, clock)
         await listener.add_listener("supervisor_event", lambda *_: made.append_signal.notify())
         try:
             yield made

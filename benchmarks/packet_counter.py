@@ -15,7 +15,7 @@ _SYN, _ACK = 0x02, 0x10
 _PACKET_OUTGOING = 4
 
 
-class Sniffer:
+class PacketCounter:
     """Listens on the loopback device; needs the right to open a packet socket.
 
     Attributes:

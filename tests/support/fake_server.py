@@ -17,7 +17,7 @@ _ENCRYPTION_REQUESTS = {80877103, 80877104}
 _HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class StandIn:
+class FakeServer:
     """Answers every client with the same bytes and closes, in threads of its own.
 
     Attributes:
@@ -63,13 +63,13 @@ class StandIn:
             client.sendall(self._answer)
 
 
-def http_server() -> StandIn:
+def http_server() -> FakeServer:
     """Return a server that is no PostgreSQL: it answers in HTTP."""
-    return StandIn(_HTTP, speaks_postgres=False)
+    return FakeServer(_HTTP, speaks_postgres=False)
 
 
-def refusing_postgres(sqlstate: str, message: str, *, port: int | None = None) -> StandIn:
+def refusing_postgres(sqlstate: str, message: str, *, port: int | None = None) -> FakeServer:
     """Return a PostgreSQL that answers each startup packet with a FATAL error of this SQLSTATE."""
     fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": message}
     body = b"".join(key.encode() + text.encode() + b"\0" for key, text in fields.items()) + b"\0"
-    return StandIn(b"E" + struct.pack("!i", len(body) + 4) + body, speaks_postgres=True, port=port)
+    return FakeServer(b"E" + struct.pack("!i", len(body) + 4) + body, speaks_postgres=True, port=port)

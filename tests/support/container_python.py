@@ -1,8 +1,8 @@
-"""The daemon's Python inside a box, at a place that a hardened unit can reach.
+"""The daemon's Python inside a container, at a place that a hardened unit can reach.
 
 A unit with `DynamicUser=` and `ProtectHome=` reaches neither a Python under /root nor a checkout under
-/tmp. So the box has a virtual environment of its release's own Python at /opt/pgsupervisor, which finds the
-checkout's present code at /opt/pgsupervisor-src. It is built once, inside a box, and kept in .cache.
+/tmp. So the container has a virtual environment of its release's own Python at /opt/pgsupervisor, which finds the
+checkout's present code at /opt/pgsupervisor-src. It is built once, inside a container, and kept in .cache.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from support.box import Box
+from support.systemd_container import SystemdContainer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HOME = "/opt/pgsupervisor"
@@ -32,7 +32,7 @@ _INSTALL_LIMIT_S = 600.0
 
 
 def daemon_binds(root: Path = Path("/")) -> dict[str, Path]:
-    """Return what a box of `root` has to see for /opt/pgsupervisor/bin/pgsupervisor to work in it."""
+    """Return what a container of `root` has to see for /opt/pgsupervisor/bin/pgsupervisor to work in it."""
     return {HOME: _environment(root.resolve()), f"{SOURCE}/supervisor": CHECKOUT / "supervisor"}
 
 
@@ -40,9 +40,9 @@ def why_no_python(root: Path = Path("/")) -> str | None:
     """Return the reason why the release's own Python cannot run the daemon, or None."""
     version = _python_version(root)
     if version is None:
-        return f"the box needs /usr/bin/python3 in {root}"
+        return f"the container needs /usr/bin/python3 in {root}"
     if version < (3, 11):
-        return f"the box needs Python 3.11, /usr/bin/python3 in {root} is older"
+        return f"the container needs Python 3.11, /usr/bin/python3 in {root} is older"
     return None
 
 
@@ -57,7 +57,7 @@ def _environment(root: Path) -> Path:
     requirements = _requirements()
     version = ".".join(map(str, _python_version(root) or ()))
     digest = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:12]
-    cache = CHECKOUT / ".cache" / "box-python"
+    cache = CHECKOUT / ".cache" / "container-python"
     cache.mkdir(parents=True, exist_ok=True)
     home = cache / f"{version}-{digest}"
     with (cache / "lock").open("w") as lock:
@@ -79,11 +79,11 @@ def _requirements() -> list[str]:
 def _build(root: Path, home: Path, requirements: list[str]) -> None:
     binds = {file: Path(file) for file in _NETWORK_FILES if Path(file).exists()}
     variables = [f"{name}={value}" for name, value in os.environ.items() if name.upper().startswith(_NETWORK_VARIABLES)]
-    with Box(root, binds=binds, writable={HOME: home}) as box:
-        box.run("/usr/bin/python3", "-m", "venv", HOME, limit_s=_INSTALL_LIMIT_S)
+    with SystemdContainer(root, binds=binds, writable={HOME: home}) as container:
+        container.run("/usr/bin/python3", "-m", "venv", HOME, limit_s=_INSTALL_LIMIT_S)
         pip = (f"{HOME}/bin/python3", "-m", "pip", "install", "--no-cache-dir", "--quiet")
-        box.run("env", *variables, *pip, *requirements, limit_s=_INSTALL_LIMIT_S)
+        container.run("env", *variables, *pip, *requirements, limit_s=_INSTALL_LIMIT_S)
         (packages,) = home.glob("lib/python3*/site-packages")
         (packages / "pgsupervisor.pth").write_text(f"{SOURCE}\n")
-        box.write(f"{HOME}/bin/pgsupervisor", _COMMAND, mode=0o755)
-        box.run("chmod", "-R", "a+rX", HOME)
+        container.write(f"{HOME}/bin/pgsupervisor", _COMMAND, mode=0o755)
+        container.run("chmod", "-R", "a+rX", HOME)

@@ -21,7 +21,7 @@ _SHOWN = {
 }
 
 
-class ScriptedTenure:
+class ScriptedLease:
     """One lease as an instance sees it; the test plays the node.
 
     Attributes:

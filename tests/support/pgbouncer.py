@@ -32,7 +32,7 @@ def need_pgbouncer() -> None:
 
 
 @contextlib.contextmanager
-def bouncer(
+def pgbouncer(
     postgres: Postgres, mode: Literal["session", "transaction", "statement"], **settings: object
 ) -> Iterator[str]:
     """Run a pgbouncer before a server; give the connection string that goes through it."""
