@@ -46,9 +46,13 @@ class HandlersComponent(Component):
         handlers = await self._import(new)
 
         async def apply() -> None:
+            # Those of removed workers too: a start that is still under way may start its workers at any moment.
+            self.handlers = {**self.handlers, **handlers}
+
+        async def finish() -> None:
             self.handlers = handlers
 
-        return Prepared(apply=apply, is_empty=old.workers.keys() == handlers.keys())
+        return Prepared(apply=apply, finish=finish, is_empty=old.workers.keys() == handlers.keys())
 
     async def _import(self, config: Config) -> Mapping[str, Any]:
         return await import_handlers(
