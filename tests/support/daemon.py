@@ -54,7 +54,10 @@ class Daemon:
             if "[supervisor]" not in text:
                 text = "[supervisor]\n" + text if not text.lstrip().startswith("[") else f"[supervisor]\n\n{text}"
             text = text.replace("[supervisor]", '[supervisor]\nstate_dir = "state"\npython_path = ["."]', 1)
-            self.config.write_text(text)
+            # Replaced as a whole: a daemon that starts at this moment must not read half of it.
+            beside = self.config.with_suffix(".new")
+            beside.write_text(text)
+            beside.replace(self.config)
         if workers is not None:
             (self.folder / "workers.py").write_text(textwrap.dedent(workers))
 

@@ -164,6 +164,7 @@ class Nemesis:
             if node.name not in self._down and not node.is_alive:
                 self.ends.append((node.name, node.exit_status))
                 if node.exit_status != _OUTLIVED:
-                    self.complaints.append(f"{node.name} ended by itself with {node.exit_status}")
+                    last = " | ".join(node.daemon.transcript().splitlines()[-3:])
+                    self.complaints.append(f"{node.name} ended by itself with {node.exit_status}: {last}")
                 self._down.add(node.name)
                 self._later(_RESTART_S, lambda node=node: self._start(node))  # type: ignore[misc]
