@@ -243,9 +243,20 @@ def needs_lease(spec: WorkerSpec) -> bool:
 
 def needs_node(config: Config) -> bool:
     """Whether the process has to be a node of the cluster: for a lease, or for what a kind needs beside one."""
-    return any(needs_lease(spec) or kind_of(spec).needs_node for spec in config.workers.values())
+    return _any_lease(config) or any(kind.needs_node for kind in _kinds_in(config))
 
 
 def needs_schema(config: Config) -> bool:
     """Whether a worker cannot run without the SQL schema."""
-    return any(needs_lease(spec) or kind_of(spec).needs_schema for spec in config.workers.values())
+    return _any_lease(config) or any(kind.needs_schema for kind in _kinds_in(config))
+
+
+def _kinds_in(config: Config) -> list[WorkerKind]:
+    """Return the rows in use: a reload asks several times, and ten thousand workers have a handful of kinds."""
+    return [_BY_TYPE[settings] for settings in {type(spec.kind) for spec in config.workers.values()}]
+
+
+def _any_lease(config: Config) -> bool:
+    return any(kind.always_leased for kind in _kinds_in(config)) or any(
+        spec.singleton for spec in config.workers.values()
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -364,21 +367,23 @@ def test_a_stop_overtakes_orders(launch: Launcher, database: str) -> None:
             finally:
                 await asyncio.sleep(30)
     """
-    daemon = launch.ready(config(database, supervisor='stop_timeout = "1s"'), work)
+    daemon = launch.ready(config(database, supervisor='stop_timeout = "20s"'), work)
     daemon.wait_for("works")
-    answers: list[dict[str, Any]] = []
-    orders = []
-    for order in ("restart", "restart", "pause", "resume"):
-        orders.append(
-            threading.Thread(target=lambda order=order: answers.append(request(daemon, order, worker="main")))
-        )
-        orders[-1].start()
-        status(daemon)
-    daemon.wait_until(lambda: worker_row(daemon)["state"] == "stopping", "the worker stops")
-    daemon.signal(signal.SIGTERM)
+    with contextlib.ExitStack() as stack:
+        peers = []
+        for order in ("restart", "restart", "pause", "resume"):
+            peer = stack.enter_context(socket.socket(socket.AF_UNIX))
+            peer.settimeout(60.0)
+            peer.connect(str(daemon.folder / "state" / "control.sock"))
+            peer.sendall(json.dumps({"command": order, "worker": "main"}).encode() + b"\n")
+            peers.append(peer)
+        # Its answer comes after the orders were read: they came first.
+        daemon.wait_until(lambda: worker_row(daemon)["state"] == "stopping", "the worker stops")
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for("daemon.stopping")
+        daemon.signal(signal.SIGTERM)  # the worker would take its whole time
+        answers = [json.loads(stack.enter_context(peer.makefile("rb")).readline()) for peer in peers]
     assert daemon.wait() == 0
-    for thread in orders:
-        thread.join()
     assert answers == [{"ok": False, "error": "the daemon is stopping"}] * 4
     assert not daemon.said("library.logged")
 

@@ -88,8 +88,8 @@ class WorkersComponent(Component):
     async def validate(self, old: Config, new: Config) -> Prepared:
         """Prepare the difference between the workers that there really are and those of a new configuration."""
         diff = self._difference(old, new)
-        anew = self.started_anew(old, new)
-        changed = [name for name in new.workers if name in diff.changed or name in anew]
+        differing = {*diff.changed, *self._anew(diff, new)}
+        changed = [name for name in new.workers if name in differing]
         names = {"added": diff.added, "changed": changed, "removed": diff.removed}
         changes = {key: ", ".join(each) for key, each in names.items() if each}
 
@@ -144,8 +144,13 @@ class WorkersComponent(Component):
 
     def started_anew(self, old: Config, new: Config) -> list[str]:
         """Return the workers that a reload starts anew although their configuration may be the same."""
-        diff = self._difference(old, new)
-        continuing = {*diff.untouched, *diff.policy_only}.intersection(self.stopped_for_switch())
+        return self._anew(self._difference(old, new), new)
+
+    def _anew(self, diff: ConfigDiff, new: Config) -> list[str]:
+        stopped = self.stopped_for_switch()
+        if not stopped and not self._uncertain:
+            return []
+        continuing = {*diff.untouched, *diff.policy_only}.intersection(stopped)
         uncertain = self._uncertain.intersection(diff.changed)
         return [name for name in new.workers if name in continuing or name in uncertain]
 
@@ -237,8 +242,9 @@ class WorkersComponent(Component):
         if not self._uncertain:
             return diff
         unsure = self._uncertain.difference(diff.added, diff.removed)
+        changed = unsure.union(diff.changed)
         return diff._replace(
-            changed=tuple(name for name in new.workers if name in unsure or name in diff.changed),
+            changed=tuple(name for name in new.workers if name in changed),
             policy_only=tuple(name for name in diff.policy_only if name not in unsure),
             untouched=tuple(name for name in diff.untouched if name not in unsure),
         )
