@@ -30,7 +30,7 @@ torture: .venv/installed-dev  ## several nodes, disturbed for minutes and judged
 mutants: .venv/installed-dev  ## which changes of the deciding modules no test notices: make mutants ARGS="restart_policy plan"
 	PYTHONPATH=tests $(BIN)/python -m mutation $(ARGS)
 
-check: .venv/installed-dev  ## lint, format, types, and which room may import which
+check: .venv/installed-dev  ## lint, format, types, and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
