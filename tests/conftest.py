@@ -1,4 +1,4 @@
-"""PostgreSQL servers for every room's tests."""
+"""PostgreSQL servers for the tests of every package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon as a process, for the tests of this room."""
+"""The daemon as a process, for the tests of this package."""
 
 from __future__ import annotations
 

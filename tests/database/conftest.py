@@ -1,4 +1,4 @@
-"""Embedded stores for the tests of this room."""
+"""Embedded stores for the tests of this package."""
 
 from __future__ import annotations
 
