@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Any
 from supervisor.config.kinds import needs_node, needs_schema
 from supervisor.database.error_class import CONNECTION_ERRORS
 from supervisor.database.monitor import ConnectionMonitor
-from supervisor.database.schema.migrate import (
-    applied_migrations,
-    migration_files,
-    needs_upgrade,
-    raise_schema_error,
-    version_of,
-)
+from supervisor.database.schema.migrate import raise_schema_error
+from supervisor.database.schema.version import applied_migrations, migration_files, needs_upgrade, version_of
 from supervisor.database.session import Session
 from supervisor.errors import ConfigError, ConfigFault, DatabaseAccessDenied, SchemaIncompatible
 from supervisor.leases.pooler_check import reject_transaction_pooling

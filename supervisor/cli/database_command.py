@@ -11,7 +11,8 @@ from supervisor.clock import SystemClock
 from supervisor.config.model import Dsn, EmbeddedStore, Server
 from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify
 from supervisor.database.monitor import ConnectionMonitor
-from supervisor.database.schema.migrate import applied_migrations, migration_files, needs_upgrade, raise_schema_error
+from supervisor.database.schema.migrate import raise_schema_error
+from supervisor.database.schema.version import applied_migrations, migration_files, needs_upgrade
 from supervisor.errors import (
     ConfigError,
     ConfigFault,

@@ -251,12 +251,11 @@ def needs_schema(config: Config) -> bool:
     return _any_lease(config) or any(kind.needs_schema for kind in _kinds_in(config))
 
 
+def _any_lease(config: Config) -> bool:
+    is_kind_leased = any(kind.always_leased for kind in _kinds_in(config))
+    return is_kind_leased or any(spec.singleton for spec in config.workers.values())
+
+
 def _kinds_in(config: Config) -> list[WorkerKind]:
     """Return the rows in use: a reload asks several times, and ten thousand workers have a handful of kinds."""
     return [_BY_TYPE[settings] for settings in {type(spec.kind) for spec in config.workers.values()}]
-
-
-def _any_lease(config: Config) -> bool:
-    return any(kind.always_leased for kind in _kinds_in(config)) or any(
-        spec.singleton for spec in config.workers.values()
-    )

@@ -9,7 +9,7 @@ from support.fake_server import http_server
 from support.launching import IDLE, ONE_WORKER, config
 from support.pgbouncer import pgbouncer
 
-from supervisor.database.schema.migrate import migration_files
+from supervisor.database.schema.version import migration_files
 
 if TYPE_CHECKING:
     from support.launching import Launcher

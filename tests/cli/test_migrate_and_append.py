@@ -9,7 +9,7 @@ from support.launching import config
 from support.pgbouncer import pgbouncer
 from support.postgres import free_port
 
-from supervisor.database.schema.migrate import migration_files
+from supervisor.database.schema.version import migration_files
 
 if TYPE_CHECKING:
     import subprocess

@@ -13,7 +13,7 @@ import pytest
 from support.schema import KNOWN, connection, make_schema, next_schema_folder, promises
 
 from supervisor.database.schema.grants import APPEND_GRANTS, DAEMON_GRANTS, listed
-from supervisor.database.schema.migrate import migration_files
+from supervisor.database.schema.version import migration_files
 from supervisor.errors import DatabaseAccessDenied
 
 if TYPE_CHECKING:

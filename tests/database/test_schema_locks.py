@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from supervisor.database.schema.locks import LockSpace
-from supervisor.database.schema.migrate import migration_files
+from supervisor.database.schema.version import migration_files
 
 PACKAGE = Path(__file__).parents[2] / "supervisor"
 NUMBER = re.compile(r"\b18858278\d\d\b")

@@ -17,15 +17,8 @@ from support.schema import KNOWN, connection, make_schema, next_schema_folder
 
 from supervisor.clock import SystemClock
 from supervisor.database.schema.locks import LockSpace
-from supervisor.database.schema.migrate import (
-    FOLDER,
-    AppliedMigration,
-    MigrationResult,
-    ensure_schema,
-    migrate,
-    migration_files,
-    needs_upgrade,
-)
+from supervisor.database.schema.migrate import MigrationResult, ensure_schema, migrate
+from supervisor.database.schema.version import FOLDER, AppliedMigration, migration_files, needs_upgrade
 from supervisor.errors import ConnectAttemptsExhausted, DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import pytest
 from support.saved_schemas import COMMAND, dump, path_of, saved, saved_versions
 from support.schema import KNOWN, connection, make_schema, next_schema_folder, promises
 
-from supervisor.database.schema.migrate import FOLDER, MigrationResult
+from supervisor.database.schema.migrate import MigrationResult
+from supervisor.database.schema.version import FOLDER
 
 if TYPE_CHECKING:
     from pathlib import Path

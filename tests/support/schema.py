@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 
 from supervisor.clock import SystemClock
-from supervisor.database.schema.migrate import FOLDER, MigrationResult, migrate, migration_files
+from supervisor.database.schema.migrate import MigrationResult, migrate
+from supervisor.database.schema.version import FOLDER, migration_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -18,7 +18,7 @@ from torture.ledger import Rows, create_ledger, read_marks
 from torture.overlap import GRACE_S, TRUST_S, longest_overlap_s
 from torture.run import WORKERS
 
-from supervisor.database.schema.migrate import migration_files
+from supervisor.database.schema.version import migration_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

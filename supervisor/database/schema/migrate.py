@@ -1,15 +1,13 @@
-"""The version of the SQL schema, read at every start, and the migrator that brings it up to date.
+"""The migrator of the SQL schema, and what a daemon does about the schema at its start.
 
 One statement answers when there is nothing to do. The missing files are applied in one transaction under a lock,
-because several daemons may start at the same moment.
+because several daemons may start at the same moment. `version.py` decides whether they have to be.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import asyncpg
@@ -18,24 +16,28 @@ from supervisor.backoff import delay_s
 from supervisor.database.error_class import CONNECTION_ERRORS, ErrorClass, classify, may_be_connection_loss
 from supervisor.database.schema.grants import DAEMON_GRANTS, GRANT_NEW_OBJECTS_SQL, REMEMBER_OBJECTS_SQL, listed
 from supervisor.database.schema.locks import LockSpace
+from supervisor.database.schema.version import (
+    FOLDER,
+    applied_migrations,
+    migration_files,
+    needs_upgrade,
+    unreleased_text,
+    version_of,
+)
 from supervisor.errors import ConnectAttemptsExhausted, DatabaseAccessDenied, DatabaseUnavailable, SchemaIncompatible
 from supervisor.escaping import message_of, sqlstate_of
 from supervisor.journal import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
     from random import Random
-    from typing import Literal
 
     from supervisor.clock import Clock
     from supervisor.config.model import ConnectPolicy
     from supervisor.database.database import Database
+    from supervisor.database.schema.version import MigrationFile, Mode
 
-    Mode = Literal["auto", "check"]
-
-FOLDER = Path(__file__).parent
-_HEADER = re.compile(r"^-- oldest daemon: (\d+)$", re.MULTILINE)
-_APPLIED_SQL = "SELECT version, oldest_daemon, digest FROM supervisor.migration ORDER BY version"
 # Each statement that reads the catalog comes after the lock, so that its snapshot is taken under the lock:
 # `CREATE SCHEMA IF NOT EXISTS` alone fails when two sessions run it at once. The server ends a migrator that freezes,
 # so that the others can go on. The settings of a role or database must not change the outcome.
@@ -80,36 +82,11 @@ ORDER BY l.locktype = 'advisory' DESC, a.xact_start LIMIT 1
 """  # noqa: S608 - a constant
 # Locks, deadlocks, memory and disk, a statement that took too long, and a schema that somebody creates at this moment.
 _TRANSIENT = ("55P03", "40001", "40P01", "53", "57014", "23505", "42P06")
-_READ_TIMEOUT_S = 5.0
 _STATEMENT_TIMEOUT_S = 65.0  # a little more than the server's own limit
 _MIGRATION_TIMEOUT_S = 60.0
 _MIGRATION_PAUSE_S = 0.5
 _PAUSE_S = 0.25
 _MAX_CONNECTION_LOSSES = 20
-
-
-class MigrationFile(NamedTuple):
-    """One file of the schema.
-
-    Attributes:
-        version: The schema version after this file.
-        oldest_daemon: The schema version of the oldest daemon that may run on this version.
-        digest: SHA-256 of the statements, without lines that are comments.
-        sql: The statements.
-    """
-
-    version: int
-    oldest_daemon: int
-    digest: str
-    sql: str
-
-
-class AppliedMigration(NamedTuple):
-    """One row of `supervisor.migration`; the fields are those of the file that was applied."""
-
-    version: int
-    oldest_daemon: int
-    digest: str
 
 
 class MigrationResult(NamedTuple):
@@ -124,81 +101,6 @@ class MigrationResult(NamedTuple):
     former: int
     version: int
     daemon: int
-
-
-def migration_files(folder: Path = FOLDER) -> Sequence[MigrationFile]:
-    """Return the files that make the schema, in their order.
-
-    Raises:
-        ValueError: A file does not say its oldest daemon, or names an impossible one.
-    """
-    files: list[MigrationFile] = []
-    for version, path in enumerate(sorted(folder.glob("*.sql")), start=1):
-        sql = path.read_text("utf-8")
-        oldest = [int(number) for number in _HEADER.findall(sql)]
-        # A rising number, so that the last row decides for all.
-        if len(oldest) != 1 or not (files[-1].oldest_daemon if files else 1) <= oldest[0] <= version:
-            raise ValueError(
-                f"{path} has to say its oldest daemon once: `-- oldest daemon: N`, N from its predecessor's on"
-            )
-        files.append(MigrationFile(version, oldest[0], _digest(sql), sql))
-    return files
-
-
-def _digest(sql: str) -> str:
-    lines = (line.strip() for line in sql.splitlines())
-    return hashlib.sha256("\n".join(line for line in lines if line and not line.startswith("--")).encode()).hexdigest()
-
-
-async def applied_migrations(connection: Any) -> Sequence[AppliedMigration]:
-    """Return what was applied to the schema behind a connection, in order; nothing where there is no schema.
-
-    Raises:
-        asyncpg.PostgresError: `supervisor.migration` cannot be read, or is another program's table.
-    """
-    received = bytearray()
-
-    async def receive(data: bytes) -> None:
-        received.extend(data)
-
-    try:
-        # COPY returns rows in one round trip and without a prepared statement, which a transaction pooler might lose.
-        await connection.copy_from_query(_APPLIED_SQL, output=receive, timeout=_READ_TIMEOUT_S)
-    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
-        return []
-    rows = (line.split("\t") for line in received.decode().splitlines())
-    return [AppliedMigration(int(version), int(oldest), digest) for version, oldest, digest in rows]
-
-
-def version_of(applied: Sequence[AppliedMigration]) -> int:
-    """Return the schema version, 0 when there is no schema."""
-    return applied[-1].version if applied else 0
-
-
-def needs_upgrade(applied: Sequence[AppliedMigration], files: Sequence[MigrationFile], mode: Mode) -> bool:
-    """Whether the schema has to be upgraded before this daemon can use it.
-
-    Raises:
-        SchemaIncompatible: The schema is newer and excludes this daemon, or is older and must not be changed, or was
-            made by files that were never released.
-    """
-    found, known = version_of(applied), len(files)
-    digests = {file.version: file.digest for file in files}
-    if changed := [row.version for row in applied if digests.get(row.version, row.digest) != row.digest]:
-        raise SchemaIncompatible(_unreleased(f"migration {changed[0]} differs from the one of this pgsupervisor"))
-    if found > known and applied[-1].oldest_daemon > known:
-        raise SchemaIncompatible(
-            f"The SQL schema has version {found}, and this pgsupervisor knows versions up to {known}: a newer one has"
-            f" upgraded it, for daemons that know version {applied[-1].oldest_daemon} or later. Install that version of"
-            " pgsupervisor here too."
-        )
-    if found < known and mode == "check":
-        what = f"has version {found}" if found else "is not there"
-        raise SchemaIncompatible(
-            f'The SQL schema {what}, version {known} is needed, and migrate = "check" changes nothing:'
-            " run `pgsupervisor migrate`."
-        )
-    return found < known
 
 
 async def migrate(connection: Any, *, mode: Mode, clock: Clock, rng: Random, folder: Path = FOLDER) -> MigrationResult:
@@ -309,20 +211,12 @@ def raise_schema_error(error: Exception, found: int | None, known: int) -> NoRet
         case _ if may_be_connection_loss(error):
             raise DatabaseUnavailable(f"The connection was lost over the SQL schema: {message_of(error)}") from error
         case _ if isinstance(error, asyncpg.UndefinedColumnError) and re.search("oldest_daemon|digest", str(error)):
-            raise SchemaIncompatible(_unreleased(reason)) from error
+            raise SchemaIncompatible(unreleased_text(reason)) from error
         case _:
             raise SchemaIncompatible(
                 f"The SQL schema cannot be brought to version {known}: {reason}. Another program may have a schema"
                 " named supervisor in this database."
             ) from error
-
-
-def _unreleased(reason: str) -> str:
-    return (
-        f"The SQL schema was made by a pgsupervisor that was never released, and cannot be upgraded: {reason}. Save"
-        " what you need of it (`pg_dump --schema=supervisor`), run `DROP SCHEMA supervisor CASCADE` in this"
-        " database, then `pgsupervisor migrate`."
-    )
 
 
 async def ensure_schema(
