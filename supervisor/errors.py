@@ -102,7 +102,7 @@ class EmbeddedDatabaseLocked(SupervisorError):
 
 
 class EmbeddedDatabaseMisconfigured(SupervisorError):
-    """The embedded store cannot work until a person changes something."""
+    """The embedded store cannot work until an operator changes something."""
 
     exit_status = ExitStatus.CONFIG
 

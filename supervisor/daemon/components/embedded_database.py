@@ -57,7 +57,7 @@ class EmbeddedDatabaseComponent(Component):
         """Take the lock of its folder and start the server.
 
         Raises:
-            ConfigError: It cannot work until a person changes something.
+            ConfigError: It cannot work until an operator changes something.
             EmbeddedDatabaseLocked: Another process kept the lock.
             EmbeddedDatabaseFailed: It cannot be started at the moment; the message says why.
         """

@@ -37,7 +37,7 @@ class Membership:
     Attributes:
         node: The node.
         append_signal: Wakes the projections when there may be new events.
-        sharding: The projections that have been laid out on the database.
+        sharding: The numbers of shards that this node claims for its projections.
         cluster_status: What `status` says of all nodes.
     """
 
@@ -101,11 +101,11 @@ class NodeComponent(Component):
 
     @property
     def sharding(self) -> ShardingClaims:
-        """The projections that have been laid out on the database."""
+        """The numbers of shards that this node claims for its projections."""
         return self._joined.sharding
 
     def touch_config_time(self, workers: Iterable[str]) -> None:
-        """Note that a person has configured these workers now: this node's sharding of them is the newest."""
+        """Note that these workers were configured now: of their projections, this node has the newest sharding."""
         if self._membership is not None:
             now_s = self._runtime.clock.now_s()
             for name in workers:

@@ -235,7 +235,7 @@ async def ensure_schema(
         folder: The folder of the SQL files.
 
     Raises:
-        SchemaIncompatible: A worker needs the schema, and a person must change something first.
+        SchemaIncompatible: A worker needs the schema, and an operator must change something first.
         DatabaseAccessDenied: A worker needs the schema, a privilege is missing or the server is read-only, and
             `retry_refused` is off.
         ConnectAttemptsExhausted: Other sessions kept what had to be changed locked for too long, or every attempt
