@@ -101,6 +101,15 @@ def test_one_worker_with_a_lease_is_enough(tmp_path: Path) -> None:
     assert (needs_node(config), needs_schema(config)) == (True, True)
 
 
+@pytest.mark.parametrize("other", ["singleton = true\n", "kind = 'projection'\n"])
+def test_either_lease_is_enough_beside_workers_without_one(tmp_path: Path, other: str) -> None:
+    """A singleton or a projection alone, among services, makes the daemon a node with the schema."""
+    config = config_of(tmp_path, f"{DATABASE}[workers.mail]\nrun = 'm:mail'\n[workers.x]\nrun = 'm:x'\n{other}")
+    assert (needs_node(config), needs_schema(config)) == (True, True)
+    without = config._replace(workers={})
+    assert (needs_node(without), needs_schema(without)) == (False, False)
+
+
 @pytest.mark.parametrize("kind", [*KINDS, *LATER_KINDS, "other", "", 5])
 def test_a_handler_is_checked_by_its_kind_even_when_its_keys_are_wrong(tmp_path: Path, kind: object) -> None:
     """A wrong configuration still says what to import, and for which kind."""
