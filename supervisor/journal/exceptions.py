@@ -54,11 +54,13 @@ def describe_exception(exc: BaseException) -> tuple[dict[str, Value], int]:
     place = _place(exc) if innermost is None or is_group else _format_place(innermost)
     if place:
         fields["place"] = place
+    own = error_type, sqlstate, path
     if exc.__cause__ is None and exc.__context__ is None and not is_group:
-        return fields, hash((error_type, sqlstate, path))
+        return fields, hash(own)
     # A set: tasks of a group fail in any order, and a chain may hold the same failure once more each time.
     links = exception_chain(exc, limit=_MAX_CHAIN, suppressed=False)
-    return fields, hash(frozenset((_type_name(link), sqlstate_of(link), _trace_user_code(link)[1]) for link in links))
+    others = ((_type_name(link), sqlstate_of(link), _trace_user_code(link)[1]) for link in links if link is not exc)
+    return fields, hash(frozenset((own, *others)))
 
 
 def one_line(exc: BaseException) -> str:
